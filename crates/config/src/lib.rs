@@ -1,13 +1,34 @@
 //! The one road of a configuration: text → document → spec → compiled snapshot, with every mistake found in one run.
 //!
 //! Knows no service: a service brings its `Spec` (serde + JSON Schema) and its compile step; this crate reads files,
-//! finds mistakes, says where they are, and publishes what was compiled.
+//! finds mistakes, says where they are, compares and watches.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod context;
+mod diff;
+mod document;
+mod effective;
+mod lint;
+mod nearest;
+mod node;
 mod path;
+mod render;
 mod report;
+mod watcher;
 
 pub use context::Context;
+pub use diff::{Change, Diff};
+pub use document::Document;
+pub use effective::effective;
+pub use lint::Reserved;
+pub use nearest::nearest;
 pub use path::Path;
-pub use report::{Level, Place, Problem, Report};
+pub use render::Colour;
+pub use report::{Level, Place, Problem, Related, Report};
+pub use watcher::Watcher;
+
+/// The JSON Schema (2020-12) of a spec, as editors take it.
+pub fn schema<S: schemars::JsonSchema>() -> serde_json::Value {
+    schemars::schema_for!(S).to_value()
+}

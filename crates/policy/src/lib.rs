@@ -1,1 +1,38 @@
+//! Decides about one request: which rule it falls under, and what is done to it. Pure: no sockets, no clock, no engine.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod client_ip;
+mod edits;
+mod explain;
+mod forwarded;
+mod guard;
+mod hop_by_hop;
+mod ids;
+mod matcher;
+mod normalise;
+mod plan;
+mod redirect;
+mod refusal;
+mod request;
+mod spec;
+mod table;
+mod template;
+mod trace_context;
+
+pub use client_ip::{ClientIp, ClientIpHeader, ClientIpSpec};
+pub use edits::{HeaderEdits, HeaderEditsSpec, HeaderSink};
+pub use explain::{Candidate, Explanation};
+pub use forwarded::{Forwarding, write_forwarded};
+pub use guard::{Cleared, clear};
+pub use hop_by_hop::is_hop_by_hop;
+pub use ids::{ListenerId, UpstreamId};
+pub use matcher::{MatchSpec, PathSpec, ValueSpec};
+pub use normalise::{PathRefusal, normalise_path};
+pub use plan::{Action, Mirror, Plan, Rewrite, Split};
+pub use redirect::{Redirect, RedirectSpec, Respond, RespondSpec};
+pub use refusal::{Reason, Side};
+pub use request::{Facts, IdentityFacts, RequestView, Scheme};
+pub use spec::{MirrorSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec};
+pub use table::{Known, Lookup, RouteDefaults, RouteTable};
+pub use trace_context::TraceContext;

@@ -1,0 +1,118 @@
+//! `[route.X]` and `[route.X.rule.R]` as the operator writes them.
+
+use crate::{HeaderEditsSpec, MatchSpec, PathSpec, RedirectSpec, RespondSpec};
+use portcullis_names::{HostPattern, ObjectName, Percent, TimeSpan};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Which requests, and what happens to them. A route with rules lends them what they do not say themselves.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// Default: every http and https listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listeners: Option<Vec<String>>,
+    /// Default: any host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostPattern>,
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matches: Option<MatchSpec>,
+    /// Short for `match.path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathSpec>,
+    /// Decides between rules that are equally specific; the higher wins (default 0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// Upstreams by weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<BTreeMap<ObjectName, u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<RedirectSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub respond: Option<RespondSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<RewriteSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<HeaderEditsSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_headers: Option<HeaderEditsSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorSpec>,
+    /// Longest wait for the upstream's response head, and for more of its body (default 60s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<TimeSpan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rule: BTreeMap<ObjectName, RuleSpec>,
+}
+
+/// One named rule of a route. What it does not say it takes from the route.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSpec {
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matches: Option<MatchSpec>,
+    /// Short for `match.path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<BTreeMap<ObjectName, u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<RedirectSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub respond: Option<RespondSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<RewriteSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<HeaderEditsSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_headers: Option<HeaderEditsSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<TimeSpan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+}
+
+/// What the upstream is asked for instead.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RewriteSpec {
+    /// Replaces the matched path prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Replaces the whole path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Replaces Host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostPattern>,
+}
+
+/// A copy of each request to somebody whose answer does not matter.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorSpec {
+    pub upstream: String,
+    /// Default 100%.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percent: Option<Percent>,
+}
+
+/// When another endpoint is tried. This version retries what failed to connect and nothing that was sent.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetrySpec {
+    /// Tries after the first (default 1, at most 5).
+    #[schemars(range(max = 5))]
+    pub attempts: u8,
+}
