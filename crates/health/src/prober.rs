@@ -1,0 +1,138 @@
+//! Asks every endpoint in its own rhythm and passes on what it hears.
+
+use crate::{Failure, Probe};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::Semaphore, task::JoinHandle};
+
+/// One endpoint to ask, under a key that says whether a running check may go on.
+pub struct Target {
+    /// Upstream, address and settings: an equal key after a reload is the same check.
+    pub key: String,
+    pub probe: Probe,
+    /// Told of every outcome.
+    pub tell: Arc<dyn Fn(Result<(), Failure>) + Send + Sync>,
+}
+
+/// Runs the checks of a set of targets that can be replaced.
+#[derive(Default)]
+pub struct Prober {
+    running: HashMap<String, JoinHandle<()>>,
+    permits: Option<Arc<Semaphore>>,
+}
+
+/// Probes in flight at one time: a thousand endpoints that hang must not hold a thousand sockets each.
+const IN_FLIGHT: usize = 256;
+
+impl Prober {
+    /// Starts what is new, ends what is gone, leaves alone what stays. Needs a tokio runtime.
+    pub fn sync(&mut self, targets: Vec<Target>) {
+        let permits = self.permits.get_or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT))).clone();
+        let mut next = HashMap::with_capacity(targets.len());
+        for target in targets {
+            let task = match self.running.remove(&target.key) {
+                Some(task) => task,
+                None => tokio::spawn(check(target.probe, target.key.clone(), target.tell, permits.clone())),
+            };
+            if let Some(twin) = next.insert(target.key, task) {
+                twin.abort();
+            }
+        }
+        for (_, gone) in self.running.drain() {
+            gone.abort();
+        }
+        self.running = next;
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        for task in self.running.values() {
+            task.abort();
+        }
+    }
+}
+
+async fn check(
+    probe: Probe,
+    key: String,
+    tell: Arc<dyn Fn(Result<(), Failure>) + Send + Sync>,
+    permits: Arc<Semaphore>,
+) {
+    tokio::time::sleep(phase(&key, probe.check.interval)).await;
+    loop {
+        let outcome = {
+            let Ok(_permit) = permits.acquire().await else { return };
+            probe.run().await
+        };
+        tell(outcome);
+        tokio::time::sleep(jittered(probe.check.interval, probe.check.jitter.fraction(), fastrand::f64())).await;
+    }
+}
+
+/// Spreads first probes over a part of the interval by their keys: early enough to be of use, not all at once.
+fn phase(key: &str, interval: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    let share = (hasher.finish() % 1000) as f64 / 1000.0;
+    interval.min(Duration::from_secs(1)).mul_f64(share * 0.5)
+}
+
+/// The interval, more or less by `jitter`; `draw` from 0 to 1.
+fn jittered(interval: Duration, jitter: f64, draw: f64) -> Duration {
+    interval.mul_f64(1.0 + jitter * (draw * 2.0 - 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HealthCheckSpec, ProbeKind};
+    use portcullis_config::{Context, Path};
+    use std::sync::Mutex;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    #[test]
+    fn intervals_vary_by_their_jitter_and_no_more() {
+        let second = Duration::from_secs(1);
+        for (draw, expected) in [(0.0, 800), (0.5, 1000), (1.0, 1200)] {
+            assert_eq!(jittered(second, 0.2, draw).as_millis(), expected);
+        }
+        assert!(phase("a", second) < second);
+    }
+
+    #[tokio::test]
+    async fn a_real_endpoint_is_asked_and_its_status_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            for status in ["200 OK", "503 No"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 1024];
+                let read = stream.read(&mut request).await.unwrap();
+                assert!(String::from_utf8_lossy(&request[..read]).starts_with("GET /healthz HTTP/1.1\r\nHost: "));
+                stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await.unwrap();
+            }
+        });
+        let spec: HealthCheckSpec =
+            serde_json::from_str(r#"{"path":"/healthz","interval":"100ms","timeout":"100ms"}"#).unwrap();
+        let check = spec.compile(&Path::root(), &mut Context::default());
+        let (sender, mut outcomes) = tokio::sync::mpsc::unbounded_channel();
+        let sender = Mutex::new(sender);
+        let mut prober = Prober::default();
+        prober.sync(vec![Target {
+            key: "x".into(),
+            probe: Probe { address: portcullis_names::EndpointAddress::Ip(address), kind: ProbeKind::Clear, check },
+            tell: Arc::new(move |outcome| sender.lock().unwrap().send(outcome).unwrap_or_default()),
+        }]);
+        assert_eq!(outcomes.recv().await, Some(Ok(())));
+        assert_eq!(outcomes.recv().await, Some(Err(Failure::Status(503))));
+        assert_eq!(outcomes.recv().await, Some(Err(Failure::Refused)));
+    }
+}
