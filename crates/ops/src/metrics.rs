@@ -1,0 +1,359 @@
+//! Every metric there is. Handles are resolved when a configuration is compiled, so that the data path only adds to atomics;
+//! label values come from the configuration or from closed sets, never from a client.
+
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// The metrics of one process (or of one test: nothing here is global).
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    connections: IntCounterVec,
+    connections_active: IntGaugeVec,
+    connections_refused: IntCounterVec,
+    handshakes: IntCounterVec,
+    handshakes_failed: IntCounterVec,
+    bytes: IntCounterVec,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    requests_active: IntGaugeVec,
+    refusals: IntCounterVec,
+    attempts: IntCounterVec,
+    retries: IntCounterVec,
+    endpoint_up: IntGaugeVec,
+    endpoint_failures: IntCounterVec,
+    reloads: IntCounterVec,
+    generation: IntGauge,
+    certificate_expiry: IntGaugeVec,
+    access_log_dropped: IntCounter,
+    mirrors: IntCounterVec,
+    resident: Gauge,
+    listeners: Mutex<HashMap<String, Arc<ListenerMetrics>>>,
+}
+
+/// Roughly exponential, from what a lane takes to what a patient client waits.
+const SECONDS: [f64; 16] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+impl Metrics {
+    #[expect(clippy::expect_used, reason = "names and labels are constants, checked by the test below")]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid family");
+            registry.register(Box::new(family.clone())).expect("a name used once");
+            family
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid family");
+            registry.register(Box::new(family.clone())).expect("a name used once");
+            family
+        };
+        let request_seconds = HistogramVec::new(
+            HistogramOpts::new(
+                "portcullis_request_duration_seconds",
+                "From the request's head to the end of its response.",
+            )
+            .buckets(SECONDS.to_vec()),
+            &["route"],
+        )
+        .expect("a valid family");
+        registry.register(Box::new(request_seconds.clone())).expect("a name used once");
+        let generation = IntGauge::new("portcullis_config_generation", "Number of the configuration that serves.")
+            .expect("a valid name");
+        registry.register(Box::new(generation.clone())).expect("a name used once");
+        let access_log_dropped = IntCounter::new(
+            "portcullis_access_log_dropped_total",
+            "Records dropped because the log's writer was behind.",
+        )
+        .expect("a valid name");
+        registry.register(Box::new(access_log_dropped.clone())).expect("a name used once");
+        let resident = Gauge::new("portcullis_process_resident_memory_bytes", "Memory of the process that is in RAM.")
+            .expect("a valid name");
+        registry.register(Box::new(resident.clone())).expect("a name used once");
+        Self {
+            connections: counters("portcullis_connections_total", "Connections accepted.", &["listener"]),
+            connections_active: gauges("portcullis_connections_active", "Connections open now.", &["listener"]),
+            connections_refused: counters(
+                "portcullis_connections_refused_total",
+                "Connections turned away before HTTP.",
+                &["listener", "cause"],
+            ),
+            handshakes: counters(
+                "portcullis_tls_handshakes_total",
+                "TLS handshakes completed.",
+                &["listener", "version", "resumed"],
+            ),
+            handshakes_failed: counters(
+                "portcullis_tls_handshakes_failed_total",
+                "TLS handshakes that failed.",
+                &["listener", "cause"],
+            ),
+            bytes: counters(
+                "portcullis_connection_bytes_total",
+                "Octets of HTTP on client connections.",
+                &["listener", "direction"],
+            ),
+            requests: counters("portcullis_requests_total", "Requests answered, by status class.", &["route", "class"]),
+            requests_active: gauges("portcullis_requests_active", "Requests being served now.", &["route"]),
+            refusals: counters(
+                "portcullis_refusals_total",
+                "Requests and connections ended by us, by reason.",
+                &["reason"],
+            ),
+            attempts: counters("portcullis_upstream_attempts_total", "Tries at endpoints.", &["upstream"]),
+            retries: counters("portcullis_upstream_retries_total", "Tries after the first.", &["upstream"]),
+            endpoint_up: gauges("portcullis_endpoint_up", "Whether an endpoint is up.", &["upstream", "endpoint"]),
+            endpoint_failures: counters(
+                "portcullis_endpoint_failures_total",
+                "Tries that failed.",
+                &["upstream", "endpoint"],
+            ),
+            reloads: counters("portcullis_config_reloads_total", "Reloads by outcome.", &["outcome"]),
+            certificate_expiry: gauges(
+                "portcullis_certificate_expiry_seconds",
+                "When a certificate expires, in seconds since 1970.",
+                &["certificate"],
+            ),
+            mirrors: counters("portcullis_mirrored_requests_total", "Copies by outcome.", &["outcome"]),
+            request_seconds,
+            generation,
+            access_log_dropped,
+            resident,
+            registry,
+            listeners: Mutex::default(),
+        }
+    }
+
+    /// The handles of a listener; the same ones for the same name.
+    pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let handles = listeners.entry(name.to_owned()).or_insert_with(|| {
+            Arc::new(ListenerMetrics {
+                name: name.to_owned(),
+                total: self.connections.with_label_values(&[name]),
+                active: self.connections_active.with_label_values(&[name]),
+                bytes_in: self.bytes.with_label_values(&[name, "in"]),
+                bytes_out: self.bytes.with_label_values(&[name, "out"]),
+                refused: self.connections_refused.clone(),
+                handshakes: self.handshakes.clone(),
+                handshakes_failed: self.handshakes_failed.clone(),
+                refusals: self.refusals.clone(),
+            })
+        });
+        handles.clone()
+    }
+
+    pub fn route(&self, name: &str) -> RouteMetrics {
+        let class = |class: &str| self.requests.with_label_values(&[name, class]);
+        RouteMetrics {
+            classes: [class("1xx"), class("2xx"), class("3xx"), class("4xx"), class("5xx")],
+            seconds: self.request_seconds.with_label_values(&[name]),
+            active: self.requests_active.with_label_values(&[name]),
+        }
+    }
+
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        UpstreamMetrics {
+            attempts: self.attempts.with_label_values(&[name]),
+            retries: self.retries.with_label_values(&[name]),
+        }
+    }
+
+    pub fn endpoint(&self, upstream: &str, address: &str) -> EndpointMetrics {
+        let labels = &[upstream, address];
+        EndpointMetrics {
+            up: self.endpoint_up.with_label_values(labels),
+            failures: self.endpoint_failures.with_label_values(labels),
+        }
+    }
+
+    /// Drops the series of endpoints that are configured no more.
+    pub fn forget_endpoint(&self, upstream: &str, address: &str) {
+        let labels = &[upstream, address];
+        // An error says that there was no such series.
+        let _ = self.endpoint_up.remove_label_values(labels);
+        let _ = self.endpoint_failures.remove_label_values(labels);
+    }
+
+    /// `reason` is from a closed set: `Reason::as_str`, `Refusal::as_str`, `H2Abuse::as_str`.
+    pub fn refused(&self, reason: &str) {
+        self.refusals.with_label_values(&[reason]).inc();
+    }
+
+    pub fn reloaded(&self, outcome: &str, generation: u64) {
+        self.reloads.with_label_values(&[outcome]).inc();
+        self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    pub fn certificate(&self, name: &str, not_after: i64) {
+        self.certificate_expiry.with_label_values(&[name]).set(not_after);
+    }
+
+    pub fn mirrored(&self, outcome: &str) {
+        self.mirrors.with_label_values(&[outcome]).inc();
+    }
+
+    pub(crate) fn log_dropped(&self) -> &IntCounter {
+        &self.access_log_dropped
+    }
+
+    /// The text exposition format.
+    pub fn render(&self) -> String {
+        self.resident.set(resident_bytes().unwrap_or(0.0));
+        let mut text = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+            Err(error) => format!("# metrics cannot be rendered: {error}\n"),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// From `/proc/self/statm`, in pages of 4 KiB.
+fn resident_bytes() -> Option<f64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: f64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * 4096.0)
+}
+
+/// What connections of one listener count.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    name: String,
+    total: IntCounter,
+    active: IntGauge,
+    bytes_in: IntCounter,
+    bytes_out: IntCounter,
+    refused: IntCounterVec,
+    handshakes: IntCounterVec,
+    handshakes_failed: IntCounterVec,
+    refusals: IntCounterVec,
+}
+
+impl ListenerMetrics {
+    pub fn connection_opened(&self) {
+        self.total.inc();
+        self.active.inc();
+    }
+
+    pub fn connection_closed(&self) {
+        self.active.dec();
+    }
+
+    pub fn connection_refused(&self, cause: &'static str) {
+        self.refused.with_label_values(&[self.name.as_str(), cause]).inc();
+    }
+
+    pub fn handshake_done(&self, version: &'static str, resumed: bool) {
+        let resumed = if resumed { "yes" } else { "no" };
+        self.handshakes.with_label_values(&[self.name.as_str(), version, resumed]).inc();
+    }
+
+    pub fn handshake_failed(&self, cause: &'static str) {
+        self.handshakes_failed.with_label_values(&[self.name.as_str(), cause]).inc();
+    }
+
+    pub fn bytes_in(&self, octets: u64) {
+        self.bytes_in.inc_by(octets);
+    }
+
+    pub fn bytes_out(&self, octets: u64) {
+        self.bytes_out.inc_by(octets);
+    }
+
+    pub fn abuse(&self, reason: &'static str) {
+        self.refusals.with_label_values(&[reason]).inc();
+    }
+}
+
+/// What requests of one rule count.
+#[derive(Debug, Clone)]
+pub struct RouteMetrics {
+    classes: [IntCounter; 5],
+    seconds: Histogram,
+    active: IntGauge,
+}
+
+impl RouteMetrics {
+    pub fn began(&self) {
+        self.active.inc();
+    }
+
+    /// Statuses outside 100 to 599 never left the process.
+    pub fn ended(&self, status: u16, took: Duration) {
+        self.active.dec();
+        self.seconds.observe(took.as_secs_f64());
+        if let Some(class) = usize::from(status / 100).checked_sub(1).and_then(|class| self.classes.get(class)) {
+            class.inc();
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct UpstreamMetrics {
+    attempts: IntCounter,
+    retries: IntCounter,
+}
+
+impl UpstreamMetrics {
+    pub fn attempt(&self) {
+        self.attempts.inc();
+    }
+
+    pub fn retry(&self) {
+        self.retries.inc();
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct EndpointMetrics {
+    up: IntGauge,
+    failures: IntCounter,
+}
+
+impl EndpointMetrics {
+    pub fn up(&self, up: bool) {
+        self.up.set(i64::from(up));
+    }
+
+    pub fn failed(&self) {
+        self.failures.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_can_be_made_and_rendered() {
+        let metrics = Metrics::new();
+        metrics.listener("https").connection_opened();
+        metrics.route("shop/api").began();
+        metrics.route("shop/api").ended(204, Duration::from_millis(3));
+        metrics.refused("bare_lf");
+        let text = metrics.render();
+        for line in [
+            "portcullis_connections_active{listener=\"https\"} 1",
+            "portcullis_requests_total{class=\"2xx\",route=\"shop/api\"} 1",
+            "portcullis_requests_active{route=\"shop/api\"} 0",
+            "portcullis_refusals_total{reason=\"bare_lf\"} 1",
+            "portcullis_request_duration_seconds_bucket{route=\"shop/api\",le=\"0.005\"} 1",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+        }
+    }
+}
