@@ -1,1 +1,17 @@
+//! The edge gateway: composes listeners, policy, upstreams and the pipeline into a service with one document.
+//!
+//! `spec` is what the operator wrote, `compile` what it means, [`Gateway`] what runs it.
 #![forbid(unsafe_code)]
+
+mod admin;
+mod compile;
+mod effective;
+mod explain;
+mod gateway;
+mod listeners;
+mod spec;
+
+pub use compile::{Compiled, CompiledListener, check};
+pub use explain::{Question, explain};
+pub use gateway::{Gateway, StartError, Stop};
+pub use spec::{DefaultsSpec, RESERVED, Spec};

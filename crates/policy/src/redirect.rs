@@ -89,6 +89,11 @@ impl Redirect {
         };
         let host = self.spec.host.as_ref().map_or_else(|| request.host().to_owned(), ToString::to_string);
         let path = self.spec.path.as_deref().unwrap_or(request.path());
+        if self.spec.scheme.is_none() && self.spec.host.is_none() && self.spec.port.is_none() {
+            // RFC 9110 §10.2.2: a relative reference keeps the authority that the client used, port included.
+            let query = request.query().map(|query| format!("?{query}")).unwrap_or_default();
+            return format!("{path}{query}");
+        }
         let port = self.spec.port.map(|port| format!(":{port}")).unwrap_or_default();
         let query = request.query().map(|query| format!("?{query}")).unwrap_or_default();
         format!("{scheme}://{host}{port}{path}{query}")

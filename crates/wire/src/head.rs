@@ -214,9 +214,10 @@ impl RequestFields {
         }
         let authority = target_authority(method, target)?;
         if let (Some(authority), Some(_)) = (authority, self.host)
-            && !authority.eq_ignore_ascii_case(&self.host_text) {
-                return Err(Refusal::HostMismatch);
-            }
+            && !authority.eq_ignore_ascii_case(&self.host_text)
+        {
+            return Err(Refusal::HostMismatch);
+        }
         if self.minor == 1 && authority.is_none() && self.host_text.is_empty() && method != b"OPTIONS" {
             // An http(s) URI always has a host (RFC 9110 §4.2.1), so an empty Host names nothing we could serve.
             return Err(Refusal::BadHost);

@@ -1,0 +1,84 @@
+//! What is known of a connection before the first request on it, and what its byte layer found out while reading.
+//!
+//! One value per connection, shared by all its requests. The engines carry it; the stages read it.
+
+use crate::listen::ListenerRuntime;
+use portcullis_ops::metrics::ListenerMetrics;
+use portcullis_tls::PeerIdentity;
+use portcullis_wire as wire;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+/// The facts of one accepted connection.
+#[derive(Debug)]
+pub struct ConnFacts {
+    pub listener: Arc<ListenerRuntime>,
+    /// Who opened the socket; `None` on a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Who the connection speaks for: the PROXY protocol's source from a trusted peer, else `peer`.
+    pub source: Option<SocketAddr>,
+    pub local: Option<SocketAddr>,
+    pub tls: Option<TlsFacts>,
+    pub metrics: Arc<ListenerMetrics>,
+    fault: OnceLock<Fault>,
+    tunnel: AtomicBool,
+}
+
+/// What the TLS handshake settled.
+#[derive(Debug, Clone)]
+pub struct TlsFacts {
+    pub version: &'static str,
+    pub cipher: &'static str,
+    pub sni: Option<String>,
+    pub resumed: bool,
+    /// Present only when the client showed a certificate and it was verified.
+    pub identity: Option<PeerIdentity>,
+}
+
+/// Why the byte layer gave up on a connection. The engine only sees an IO error; this says what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Malformed(wire::Refusal),
+    SlowBody,
+    H2Abuse(wire::H2Abuse),
+}
+
+impl ConnFacts {
+    pub(crate) fn new(listener: Arc<ListenerRuntime>) -> Self {
+        Self {
+            metrics: listener.metrics.clone(),
+            listener,
+            peer: None,
+            source: None,
+            local: None,
+            tls: None,
+            fault: OnceLock::new(),
+            tunnel: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn set_fault(&self, fault: Fault) {
+        // The first one is the cause; what follows is its consequence.
+        let _ = self.fault.set(fault);
+    }
+
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.fault.get().copied()
+    }
+
+    /// The origin answered 101: from now on the bytes are not HTTP.
+    ///
+    /// Set only then, never on the request's mere wish (CVE-2026-2833: bytes behind `Upgrade` passed before the 101).
+    pub(crate) fn open_tunnel(&self) {
+        self.tunnel.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Relaxed)
+    }
+}

@@ -1,0 +1,131 @@
+//! Drives one HTTP/1 connection: reads each head itself, strictly and under a deadline, then lets an engine serve the one
+//! message; nothing of an idle connection but this future and its socket stays in memory.
+
+use super::{BodyClock, Conn, EdgeIo, MinRate, Speaks, refuse};
+use crate::listen::{ListenerPlan, MIN_RATE_GRACE};
+use portcullis_wire::{BodyLimits, BodyScanner, Cursor, Head, HeadLimits, Parse, Refusal, parse_head};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Serves requests until either side ends the connection.
+pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
+    let mut served = 0_u32;
+    loop {
+        let plan = conn.plan();
+        let head = match next_head(&mut io, &plan, conn, served).await {
+            Next::Head(head) => head,
+            Next::H2 => return super::h2::serve(io, conn).await,
+            Next::NotAllowed => return refuse::not_allowed(io, conn).await,
+            Next::Refused(refusal) => return refuse::malformed(io, conn, refusal).await,
+            Next::TimedOut => return refuse::timed_out(io, conn).await,
+            Next::Gone => return,
+            Next::Idle => return io.close().await,
+        };
+        served += 1;
+        let body = BodyScanner::new(head.framing, BodyLimits::default());
+        let rate = MinRate { bytes_per_second: plan.limits.min_rate.get(), grace: MIN_RATE_GRACE };
+        io.begin_message(head.len, head.framing, body, BodyClock::new(rate));
+        let last = conn.is_draining() || served >= plan.limits.requests;
+        match conn.core.engine().serve_h1(io, &plan, last).await {
+            Some(reusable) => io = reusable,
+            None => return,
+        }
+        io.end_message();
+        // One hop through the scheduler: a client that pipelines does not starve its neighbours on this core.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What came next on the connection.
+enum Next {
+    Head(Accepted),
+    H2,
+    /// CONNECT: a reverse proxy is nobody's tunnel.
+    NotAllowed,
+    Refused(Refusal),
+    /// The head did not come whole in time.
+    TimedOut,
+    /// The client closed, or the socket failed, between messages.
+    Gone,
+    /// Nothing came for too long, or we are draining.
+    Idle,
+}
+
+/// What the driver keeps of a head that `wire` accepted.
+struct Accepted {
+    len: usize,
+    framing: portcullis_wire::Framing,
+}
+
+/// After the drain began an idle connection may still bring one request that was already on its way.
+const DRAIN_GRACE: Duration = Duration::from_millis(300);
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+async fn next_head(io: &mut EdgeIo, plan: &ListenerPlan, conn: &Conn, served: u32) -> Next {
+    if io.ahead().is_empty() {
+        match first_bytes(io, plan, conn, served).await {
+            Some(0) => return Next::Gone,
+            Some(_) => {}
+            None => return Next::Idle,
+        }
+    }
+    let deadline = Instant::now() + plan.limits.header_timeout;
+    let limits = HeadLimits { bytes: plan.limits.header_bytes, headers: plan.limits.headers, ..HeadLimits::default() };
+    let mut cursor = Cursor::default();
+    loop {
+        if served == 0 && conn.speaks == Speaks::ByPreface && plan.speaks_h2() {
+            match prior_knowledge(io.ahead()) {
+                Preface::Whole => return Next::H2,
+                Preface::Begun => match timeout_at(deadline, io.fill()).await {
+                    Ok(Ok(1..)) => continue,
+                    Ok(_) => return Next::Gone,
+                    Err(_) => return Next::TimedOut,
+                },
+                Preface::No => {}
+            }
+        }
+        match parse_head(io.ahead(), &limits, &mut cursor) {
+            Ok(Parse::Complete { head, .. }) if head.method(io.ahead()) == "CONNECT" => return Next::NotAllowed,
+            Ok(Parse::Complete { head, len }) => return Next::Head(accepted(&head, len)),
+            Ok(Parse::Incomplete) => match timeout_at(deadline, io.fill()).await {
+                Ok(Ok(1..)) => {}
+                Ok(_) => return Next::Gone,
+                Err(_) => return Next::TimedOut,
+            },
+            Err(refusal) => return Next::Refused(refusal),
+        }
+    }
+}
+
+fn accepted(head: &Head, len: usize) -> Accepted {
+    Accepted { len, framing: head.framing() }
+}
+
+/// Waits for a request to begin. `None`: none came in time.
+async fn first_bytes(io: &mut EdgeIo, plan: &ListenerPlan, conn: &Conn, served: u32) -> Option<usize> {
+    // A fresh connection owes a request at once; a kept one may rest (RFC 9112 §9.5).
+    let patience = if served == 0 { plan.limits.header_timeout } else { plan.limits.idle_timeout };
+    tokio::select! {
+        biased;
+        filled = tokio::time::timeout(patience, io.fill()) => return filled.ok().map(|read| read.unwrap_or(0)),
+        () = conn.draining() => {}
+    }
+    tokio::time::timeout(DRAIN_GRACE, io.fill()).await.ok().map(|read| read.unwrap_or(0))
+}
+
+enum Preface {
+    Whole,
+    Begun,
+    No,
+}
+
+/// RFC 9113 §3.3: h2 over clear text begins with its preface. A stricter h1 parser would refuse `PRI` anyway.
+fn prior_knowledge(ahead: &[u8]) -> Preface {
+    if ahead.starts_with(H2_PREFACE) {
+        Preface::Whole
+    } else if !ahead.is_empty() && H2_PREFACE.starts_with(ahead) {
+        Preface::Begun
+    } else {
+        Preface::No
+    }
+}

@@ -1,0 +1,21 @@
+//! One client connection: its bytes, its facts, and the drivers that turn it into messages for an engine.
+
+mod body_clock;
+mod edge_io;
+mod facts;
+mod h1;
+mod h2;
+mod h2_watch;
+mod linger;
+mod refuse;
+mod serve;
+mod socket;
+mod transport;
+
+pub(crate) use body_clock::{BodyClock, MinRate};
+pub(crate) use edge_io::EdgeIo;
+pub(crate) use facts::Fault;
+pub use facts::{ConnFacts, TlsFacts};
+pub(crate) use serve::{Conn, Speaks, serve};
+pub(crate) use socket::{Socket, canonical};
+pub(crate) use transport::{Prefixed, Transport};

@@ -1,0 +1,74 @@
+//! The life of one HTTP connection, whatever its version: the driver runs, and a drain puts an end to it in time.
+
+use super::{ConnFacts, EdgeIo, h1, h2};
+use crate::{
+    core::Core,
+    listen::{ListenerPlan, ListenerRuntime},
+};
+use std::{rc::Rc, sync::Arc};
+use tokio::sync::watch;
+
+/// What ALPN settled, or that the first octets will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    H1,
+    H2,
+    ByPreface,
+}
+
+/// What a driver needs besides its bytes.
+pub(crate) struct Conn {
+    pub(crate) core: Rc<Core>,
+    pub(crate) listener: Arc<ListenerRuntime>,
+    pub(crate) drain: watch::Receiver<bool>,
+    pub(crate) speaks: Speaks,
+}
+
+impl Conn {
+    pub(crate) fn plan(&self) -> Arc<ListenerPlan> {
+        self.listener.plan()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.drain.borrow()
+    }
+
+    /// Resolves once the listener drains.
+    pub(crate) async fn draining(&self) {
+        // An error means that the listener is gone: as drained as can be.
+        let _ = self.drain.clone().wait_for(|draining| *draining).await;
+    }
+}
+
+/// Serves the connection to its end, or until the drain's patience is over.
+pub(crate) async fn serve(
+    io: Box<EdgeIo>,
+    speaks: Speaks,
+    listener: Arc<ListenerRuntime>,
+    core: Rc<Core>,
+    drain: watch::Receiver<bool>,
+) {
+    let facts = io.facts().clone();
+    let conn = Conn { core, listener, drain, speaks };
+    let driver = async {
+        match speaks {
+            Speaks::H2 => h2::serve(io, &conn).await,
+            Speaks::H1 | Speaks::ByPreface => h1::serve(io, &conn).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = driver => {}
+        () = patience(&conn, &facts) => {}
+    }
+}
+
+/// `process.drain` for exchanges, `process.stream_drain` for what may last: tunnels, and h2 with its streams.
+async fn patience(conn: &Conn, facts: &ConnFacts) {
+    conn.draining().await;
+    let drain = conn.core.drain();
+    tokio::time::sleep(drain.exchanges).await;
+    if facts.is_tunnel() || conn.speaks == Speaks::H2 {
+        tokio::time::sleep(drain.streams.saturating_sub(drain.exchanges)).await;
+    }
+}

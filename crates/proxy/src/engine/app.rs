@@ -1,0 +1,535 @@
+//! The adapter between pingora's phases and our stages. It holds no policy: each phase asks a stage and does what it says.
+
+use super::{
+    fate,
+    headers::{RequestSink, ResponseSink},
+    mirror::MirrorTap,
+    view::View,
+};
+use crate::{
+    conn::ConnFacts,
+    snapshot::Edge,
+    stage::{self, Arrival, Ending, Exchange},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderName, header};
+use pingora::{
+    BError, Error, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader},
+    modules::http::HttpModules,
+    protocols::Digest,
+    proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
+    upstreams::peer::HttpPeer,
+};
+use portcullis_policy::{
+    Action, Forwarding, HeaderSink, Lookup, Reason, Redirect, RequestView, Respond, clear, is_hop_by_hop,
+    write_forwarded,
+};
+use portcullis_upstream::{ProxyProtocolVersion, Tried};
+use portcullis_wire::proxy_protocol;
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub(super) struct App {
+    edge: Arc<Edge>,
+}
+
+/// Made in the first phase that sees the connection; present in all later ones.
+type Ctx = Option<Box<Exchange>>;
+
+/// A WebSocket or stream may rest this long: what peers call a tunnel timeout (haproxy's usual `timeout tunnel`).
+const STREAM_IDLE: Duration = Duration::from_secs(3600);
+/// Tries on fresh connections for a request that met a dead pooled one.
+const STALE_TRIES: u32 = 3;
+
+impl App {
+    pub(super) fn new(edge: Arc<Edge>) -> Self {
+        Self { edge }
+    }
+
+    fn refuse(exchange: &mut Exchange, reason: Reason, stage: &'static str) -> BError {
+        let reason = exchange.fail(reason, stage);
+        Error::explain(ErrorType::HTTPStatus(reason.status()), reason.as_str())
+    }
+}
+
+fn exchange(ctx: &mut Ctx) -> Result<&mut Exchange> {
+    match ctx {
+        Some(exchange) => Ok(exchange),
+        None => Error::e_explain(ErrorType::InternalError, "a phase ran before admission"),
+    }
+}
+
+fn facts(session: &Session) -> Option<Arc<ConnFacts>> {
+    let data: &(dyn Any + Send + Sync) = session.digest()?.proxy_digest.as_ref()?.user_data.as_deref()?;
+    data.downcast_ref::<Arc<ConnFacts>>().cloned()
+}
+
+fn arrival<'a>(header: &'a RequestHeader, client_ip_header: Option<&'static str>) -> Arrival<'a> {
+    let value = |name: HeaderName| header.headers.get(name).map(header::HeaderValue::as_bytes);
+    let authority = match header.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => value(header::HOST).and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default(),
+    };
+    Arrival {
+        authority,
+        path: header.uri.path(),
+        traceparent: header.headers.get("traceparent").map(header::HeaderValue::as_bytes),
+        request_id: header.headers.get("x-request-id").map(header::HeaderValue::as_bytes),
+        forwarded: client_ip_header.map_or_else(Vec::new, |name| {
+            header.headers.get_all(name).iter().map(header::HeaderValue::as_bytes).collect()
+        }),
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for App {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        None
+    }
+
+    /// No modules: compression and the like cost each request even when unused.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        let Some(facts) = facts(session) else {
+            return Error::e_explain(ErrorType::InternalError, "a connection without facts");
+        };
+        let header = session.req_header();
+        let arrival = arrival(header, facts.listener.plan().client_ip.header_name());
+        let made = stage::admit(self.edge.snapshot(), facts, &arrival, Instant::now());
+        let exchange = ctx.insert(Box::new(made));
+        match exchange.fate {
+            Some((reason, stage)) => Err(Self::refuse(exchange, reason, stage)),
+            None => Ok(()),
+        }
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let exchange = exchange(ctx)?;
+        let snapshot = exchange.snapshot.clone();
+        let header = session.req_header();
+        if exchange.facts.listener.plan().redirects_to_https {
+            let location = Redirect::to_https().location(&View { header, exchange });
+            return redirect(session, 308, &location).await;
+        }
+        let plan = match snapshot.routes.find(&View { header, exchange }) {
+            Lookup::Found(plan) => plan,
+            Lookup::NoRule => return Err(Self::refuse(exchange, Reason::NoRoute, "route")),
+            Lookup::NoHost => {
+                let sni = exchange.facts.tls.as_ref().and_then(|tls| tls.sni.as_deref());
+                let misdirected = sni.is_some_and(|sni| sni != exchange.host);
+                return Err(Self::refuse(
+                    exchange,
+                    if misdirected { Reason::Misdirected } else { Reason::UnknownHost },
+                    "route",
+                ));
+            }
+        };
+        exchange.plan = Some(plan.index);
+        if let Some(metrics) = snapshot.route_metrics.get(plan.index) {
+            metrics.began();
+        }
+        let announced =
+            header.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        match clear(plan, announced, exchange.body_limit) {
+            Ok(cleared) => exchange.cleared = Some(cleared),
+            Err(reason) => return Err(Self::refuse(exchange, reason, "guard")),
+        }
+        match &plan.action {
+            Action::Forward(_) => {
+                if let Some(mirror) = plan.mirror.filter(|mirror| mirror.percent.takes(fastrand::u64(..))) {
+                    exchange.mirror = mirror_tap(exchange, mirror.upstream.0 as usize);
+                }
+                if session.is_upgrade_req() {
+                    session.set_read_timeout(Some(STREAM_IDLE));
+                    session.set_write_timeout(Some(STREAM_IDLE));
+                }
+                Ok(false)
+            }
+            Action::Redirect(action) => {
+                let location = action.location(&View { header, exchange });
+                redirect(session, action.status, &location).await
+            }
+            Action::Respond(action) => {
+                let mut response = ResponseHeader::build(action.status, Some(4))?;
+                plan.response_headers.apply(&View { header, exchange }, &mut ResponseSink(&mut response));
+                exchange.body_out = action.body.len() as u64;
+                respond(session, response, action).await
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let exchange = exchange(ctx)?;
+        let Some(cleared) = exchange.cleared.take() else {
+            return Err(Self::refuse(exchange, Reason::Internal, "pick"));
+        };
+        let picked = stage::pick(exchange, &cleared, fastrand::u64(..));
+        exchange.cleared = Some(cleared);
+        let (cluster_id, index) = picked.map_err(|reason| Self::refuse(exchange, reason, "pick"))?;
+        let snapshot = exchange.snapshot.clone();
+        let (Some(cluster), Some(peers)) = (snapshot.clusters.get(cluster_id), snapshot.peers.cluster(cluster_id))
+        else {
+            return Err(Self::refuse(exchange, Reason::Internal, "pick"));
+        };
+        let Some(endpoint) = peers.endpoints.get(index) else {
+            return Err(Self::refuse(exchange, Reason::Internal, "pick"));
+        };
+        peers.metrics.attempt();
+        if exchange.attempts > 1 {
+            peers.metrics.retry();
+        }
+        let mut peer = match cluster.proxy_protocol {
+            None => endpoint.peer(),
+            Some(version) => endpoint.peer_for(proxy_header(version, &exchange.facts).into()),
+        };
+        let streaming = session.is_upgrade_req() || is_grpc(session.req_header());
+        peer.options.read_timeout = Some(if streaming {
+            STREAM_IDLE
+        } else {
+            exchange.plan().map_or(cluster.read_timeout, |plan| plan.timeout.min(cluster.read_timeout))
+        });
+        exchange.upstream_began = Some(Instant::now());
+        Ok(peer)
+    }
+
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Ctx, mut error: BError) -> BError {
+        let Ok(exchange) = exchange(ctx) else { return error };
+        note_failure(exchange);
+        error.as_up();
+        let reason = fate::reason(&error, &exchange.facts);
+        let retries = exchange.plan().map_or(0, |plan| u32::from(plan.retries));
+        // Nothing was sent: any method may be tried elsewhere.
+        let again = exchange.attempts <= retries;
+        error.set_retry(again);
+        exchange.fate = Some((reason, "connect"));
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: BError,
+        ctx: &mut Ctx,
+        reused: bool,
+    ) -> BError {
+        let Ok(exchange) = exchange(ctx) else { return error };
+        let idempotent =
+            matches!(session.req_header().method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE" | "TRACE");
+        let answered = session.response_written().is_some();
+        // A pooled connection may die just as a request is put on it. It is tried anew when nothing of a body was sent
+        // and nothing was answered; a body is never sent twice unless the operator says so.
+        let stale = reused && error.esource() == &pingora::ErrorSource::Upstream;
+        let again = stale && idempotent && !answered && exchange.body_in == 0 && exchange.attempts <= STALE_TRIES;
+        error.set_retry(again);
+        if again {
+            // The endpoint is not at fault, its old connection was.
+            exchange.tried = Tried::default();
+        } else if error.esource() == &pingora::ErrorSource::Upstream {
+            note_failure(exchange);
+        }
+        error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        _: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        // A later try got through: the earlier one's reason is history.
+        exchange(ctx)?.fate = None;
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let exchange = exchange(ctx)?;
+        shape(session.req_header(), request, exchange)?;
+        if let Some(tap) = &mut exchange.mirror {
+            tap.head(request);
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let exchange = exchange(ctx)?;
+        let Some(chunk) = body else { return Ok(()) };
+        exchange.body_in += chunk.len() as u64;
+        if exchange.facts.is_tunnel() {
+            return Ok(());
+        }
+        if exchange.body_in > exchange.body_limit {
+            return Err(Self::refuse(exchange, Reason::BodyTooLarge, "inspect"));
+        }
+        if let Some(tap) = &mut exchange.mirror {
+            tap.body(chunk);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        let exchange = exchange(ctx)?;
+        if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            exchange.facts.open_tunnel();
+        } else {
+            strip_hop_by_hop(response);
+        }
+        if !response.status.is_informational() {
+            exchange.upstream_took = exchange.upstream_began.map(|began| began.elapsed());
+            if let Some(plan) = exchange.plan() {
+                plan.response_headers
+                    .apply(&View { header: session.req_header(), exchange }, &mut ResponseSink(response));
+            }
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        exchange(ctx)?.body_out += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let reason = match ctx {
+            Some(exchange) => {
+                let found = fate::reason(error, &exchange.facts);
+                let stage = if session.response_written().is_some() { "reply" } else { "proxy" };
+                exchange.fail(found, stage)
+            }
+            None => Reason::Internal,
+        };
+        let gone = matches!(reason, Reason::ClientGone | Reason::H2Abuse);
+        if gone || session.response_written().is_some_and(|written| !written.status.is_informational()) {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        // A body that nobody will read ends the connection; what is left of it must not be taken for a request.
+        let can_reuse_downstream = session.is_body_done() && !matches!(reason, Reason::Malformed { .. });
+        if !can_reuse_downstream {
+            session.set_keepalive(None);
+        }
+        match error_page(session, reason).await {
+            Ok(()) => FailToProxy { error_code: reason.status(), can_reuse_downstream },
+            Err(_) => FailToProxy { error_code: 0, can_reuse_downstream: false },
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Ctx) {
+        let Some(exchange) = ctx else { return };
+        let answered = session.response_written().map(|response| response.status.as_u16());
+        let header = session.req_header();
+        let value = |name: HeaderName| header.headers.get(name).map(header::HeaderValue::as_bytes);
+        let ending = Ending {
+            protocol: match header.version {
+                http::Version::HTTP_2 => "HTTP/2",
+                http::Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
+            method: header.method.as_str(),
+            query: header.uri.query(),
+            status: answered.or(exchange.fate.map(|(reason, _)| reason.status())).unwrap_or(0),
+            user_agent: value(header::USER_AGENT),
+            referer: value(header::REFERER),
+        };
+        stage::record(&self.edge, exchange, &ending, Instant::now());
+        if let Some(tap) = exchange.mirror.take() {
+            tap.send(self.edge.metrics.clone());
+        }
+    }
+
+    /// The access log has it, with its reason; a client that aborts must not be able to write our log.
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
+
+fn note_failure(exchange: &Exchange) {
+    let Some(pick) = &exchange.pick else { return };
+    pick.state.note_failure();
+    let peers = exchange.cluster.and_then(|cluster| exchange.snapshot.peers.cluster(cluster));
+    if let Some(endpoint) = peers.and_then(|peers| peers.endpoints.get(pick.index)) {
+        endpoint.metrics.failed();
+    }
+}
+
+fn mirror_tap(exchange: &Exchange, cluster: usize) -> Option<MirrorTap> {
+    let pick = exchange.snapshot.clusters.get(cluster)?.pick(fastrand::u64(..), &mut Tried::default()).ok()?;
+    let endpoint = exchange.snapshot.peers.cluster(cluster)?.endpoints.get(pick.index)?;
+    Some(MirrorTap::new(endpoint.dialer.clone()))
+}
+
+fn proxy_header(version: ProxyProtocolVersion, facts: &ConnFacts) -> Vec<u8> {
+    let addresses = facts.source.zip(facts.local);
+    match version {
+        ProxyProtocolVersion::V1 => proxy_protocol::write_v1(addresses),
+        ProxyProtocolVersion::V2 => proxy_protocol::write_v2(addresses),
+    }
+}
+
+fn is_grpc(header: &RequestHeader) -> bool {
+    header.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// What the upstream is sent: the normalised path, rewrites, forwarding fields, trace context, configured edits.
+fn shape(original: &RequestHeader, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    let Some(plan) = exchange.plan() else { return Ok(()) };
+    let rewritten = plan.rewrite.as_ref().and_then(|rewrite| rewrite.path(&exchange.path));
+    let path = rewritten.as_deref().unwrap_or(&exchange.path);
+    let absolute = !original.raw_path().starts_with(b"/");
+    if (path != original.uri.path() || absolute) && !(original.uri.path() == "*" || original.raw_path() == b"*") {
+        let target = match original.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        match http::Uri::try_from(target) {
+            Ok(uri) => request.set_uri(uri),
+            Err(_) => return Error::e_explain(ErrorType::HTTPStatus(400), "the path cannot be forwarded"),
+        }
+    }
+    let host = plan.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_deref());
+    if let Some(host) = host {
+        request.insert_header(header::HOST, host)?;
+    }
+    forward(original, request, exchange);
+    if let Some(trace) = &exchange.trace {
+        RequestSink(request).set("traceparent", trace.to_string().as_bytes());
+    }
+    // Edits see the request as the client sent it.
+    plan.request_headers.apply(&View { header: original, exchange }, &mut RequestSink(request));
+    Ok(())
+}
+
+fn forward(original: &RequestHeader, request: &mut RequestHeader, exchange: &Exchange) {
+    let value = |name: &str| original.headers.get(name).map(header::HeaderValue::as_bytes);
+    let joined = |name: &str| {
+        let values: Vec<&[u8]> = original.headers.get_all(name).iter().map(header::HeaderValue::as_bytes).collect();
+        (!values.is_empty()).then(|| values.join(&b", "[..]))
+    };
+    let (had_for, had_forwarded) =
+        if exchange.peer_is_trusted { (joined("x-forwarded-for"), joined("forwarded")) } else { (None, None) };
+    let peer = exchange.facts.source.map_or(exchange.client_ip, |source| source.ip());
+    let view = View { header: original, exchange };
+    let forwarding = Forwarding {
+        peer,
+        peer_is_trusted: exchange.peer_is_trusted,
+        scheme: view.scheme(),
+        host: &exchange.host,
+        port: exchange.facts.local.map(|local| local.port()),
+        request_id: &exchange.request_id,
+        had_for: had_for.as_deref(),
+        had_forwarded: had_forwarded.as_deref(),
+        had_proto: value("x-forwarded-proto").is_some(),
+        had_host: value("x-forwarded-host").is_some(),
+    };
+    write_forwarded(&forwarding, &mut RequestSink(request));
+}
+
+/// RFC 9110 §7.6.1: what belongs to the upstream's connection ends here. Transfer-Encoding is left: the engine frames by it.
+fn strip_hop_by_hop(response: &mut ResponseHeader) {
+    let nominated: Vec<String> = response
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(|name| name.trim().to_ascii_lowercase()))
+        .filter(|name| {
+            !matches!(
+                name.as_str(),
+                "" | "close" | "keep-alive" | "content-length" | "transfer-encoding" | "set-cookie"
+            )
+        })
+        .collect();
+    for name in nominated {
+        response.remove_header(name.as_str());
+    }
+    let own: Vec<HeaderName> = response
+        .headers
+        .keys()
+        .filter(|name| is_hop_by_hop(name.as_str()) && *name != header::TRANSFER_ENCODING)
+        .cloned()
+        .collect();
+    for name in own {
+        response.remove_header(&name);
+    }
+}
+
+async fn redirect(session: &mut Session, status: u16, location: &str) -> Result<bool> {
+    let mut response = ResponseHeader::build(status, Some(3))?;
+    response.insert_header(header::LOCATION, location)?;
+    response.insert_header(header::CONTENT_LENGTH, 0)?;
+    close_if_unread(session);
+    session.write_response_header(Box::new(response), true).await?;
+    Ok(true)
+}
+
+async fn respond(session: &mut Session, mut response: ResponseHeader, action: &Respond) -> Result<bool> {
+    for (name, value) in &action.headers {
+        ResponseSink(&mut response).set(name, value.as_bytes());
+    }
+    if !action.body.is_empty() && !response.headers.contains_key(header::CONTENT_TYPE) {
+        response.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    }
+    response.insert_header(header::CONTENT_LENGTH, action.body.len())?;
+    close_if_unread(session);
+    let bodyless = action.body.is_empty() || session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(response), bodyless).await?;
+    if !bodyless {
+        session.write_response_body(Some(Bytes::from(action.body.clone())), true).await?;
+    }
+    Ok(true)
+}
+
+/// Answered before its body was read: the connection ends, so that the body cannot be taken for the next request.
+fn close_if_unread(session: &mut Session) {
+    if !session.is_body_done() {
+        session.set_keepalive(None);
+    }
+}
+
+async fn error_page(session: &mut Session, reason: Reason) -> Result<()> {
+    let text = reason.text();
+    let mut response = ResponseHeader::build(reason.status(), Some(4))?;
+    response.insert_header(header::CONTENT_TYPE, "text/plain")?;
+    response.insert_header(header::CONTENT_LENGTH, text.len())?;
+    response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if reason == Reason::NoEndpoint {
+        response.insert_header(header::RETRY_AFTER, 1)?;
+    }
+    let bodyless = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(response), bodyless).await?;
+    if !bodyless {
+        session.write_response_body(Some(Bytes::from_static(text.as_bytes())), true).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Dials upstreams for pingora's HTTP/1 client with our own hands: TCP or unix, PROXY header, TLS from our own rustls
+//! configuration (roots, SAN patterns, CRLs, client certificate, resumption), and a strict reader of what comes back.
+//!
+//! pingora's stock rustls connector rebuilds its configuration on every handshake, cannot check a SAN, and keeps its
+//! CA out of the pool key; this goes in through its custom-connector seam and leaves it only the pooling.
+
+use super::upstream_io::UpstreamIo;
+use crate::conn::Socket;
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::{
+    BError, ErrorType, OkOrErr, OrErr, Result,
+    connectors::http::custom,
+    protocols::{ALPN, tls::CustomALPN},
+    upstreams::peer::{Peer, ProxyDigestUserDataHook},
+};
+use portcullis_names::EndpointAddress;
+use rustls::pki_types::ServerName;
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tokio_rustls::client::TlsStream;
+
+/// How to reach one endpoint: made once per endpoint at compile time, carried to the connector inside the peer.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    pub(crate) address: EndpointAddress,
+    pub(crate) tls: Option<DialTls>,
+    pub(crate) connect_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct DialTls {
+    pub(crate) config: Arc<rustls::ClientConfig>,
+    pub(crate) server_name: ServerName<'static>,
+}
+
+/// A dial on behalf of one client connection: its PROXY header goes first, and the connection is nobody else's.
+#[derive(Clone)]
+pub(crate) struct Dial {
+    pub(crate) dialer: Arc<Dialer>,
+    pub(crate) proxy_header: Bytes,
+}
+
+/// pingora asks this for connections of peers whose ALPN is [`marker`].
+#[derive(Debug, Default)]
+pub(crate) struct DialConnector;
+
+/// The ALPN value that sends a peer through [`DialConnector`]; never on the wire.
+pub(crate) fn marker() -> ALPN {
+    static MARKER: LazyLock<CustomALPN> = LazyLock::new(|| CustomALPN::new(b"portcullis/h1".to_vec()));
+    ALPN::Custom(MARKER.clone())
+}
+
+/// The one field of a peer that carries a value of our own type: a hook that pingora itself calls only for its CONNECT
+/// proxies, which we never configure.
+pub(crate) fn carry(dial: Dial) -> ProxyDigestUserDataHook {
+    Arc::new(move |_, _| Some(Box::new(dial.clone()) as Box<dyn Any + Send + Sync>))
+}
+
+fn carried<P: Peer>(peer: &P) -> Option<Dial> {
+    static NOBODY: LazyLock<(http::request::Parts, pingora::http::ResponseHeader)> = LazyLock::new(|| {
+        let header = pingora::http::ResponseHeader::build(200, Some(0)).expect("200 is a status code");
+        (http::Request::new(()).into_parts().0, header)
+    });
+    let any = peer.proxy_digest_user_data_hook()?(&NOBODY.0, &NOBODY.1)?;
+    any.downcast::<Dial>().ok().map(|dial| *dial)
+}
+
+#[async_trait]
+impl custom::Connector for DialConnector {
+    type Session = ();
+
+    async fn get_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        peer: &P,
+    ) -> Result<(custom::Connection<()>, bool)> {
+        let dial = carried(peer).or_err(ErrorType::InternalError, "peer without a dialer")?;
+        let io = dial.connect().await?;
+        Ok((custom::Connection::Stream(Box::new(io)), false))
+    }
+
+    async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _: &P) -> Option<()> {
+        None
+    }
+
+    async fn release_http_session<P: Peer + Send + Sync + 'static>(&self, (): (), _: &P, _: Option<Duration>) {}
+}
+
+impl Dial {
+    async fn connect(&self) -> Result<UpstreamIo> {
+        let dialer = &self.dialer;
+        let mut socket = dialer.connect().await?;
+        if !self.proxy_header.is_empty() {
+            let written = tokio::io::AsyncWriteExt::write_all(&mut socket, &self.proxy_header).await;
+            written.or_err_with(ErrorType::ConnectError, || format!("{}: PROXY header", dialer.address))?;
+        }
+        match &dialer.tls {
+            None => Ok(UpstreamIo::clear(socket)),
+            Some(tls) => Ok(UpstreamIo::tls(dialer.handshake(tls, socket).await?)),
+        }
+    }
+}
+
+impl Dialer {
+    /// A connected socket, in time.
+    pub(super) async fn connect(&self) -> Result<Socket> {
+        match timeout(self.connect_timeout, self.open()).await {
+            Ok(opened) => opened,
+            Err(_) => Err(failure(ErrorType::ConnectTimedout, self)),
+        }
+    }
+
+    pub(super) async fn connect_tls(&self, tls: &DialTls) -> Result<TlsStream<Socket>> {
+        let socket = self.connect().await?;
+        self.handshake(tls, socket).await
+    }
+
+    async fn handshake(&self, tls: &DialTls, socket: Socket) -> Result<TlsStream<Socket>> {
+        let connector = tokio_rustls::TlsConnector::from(tls.config.clone());
+        match timeout(self.connect_timeout, connector.connect(tls.server_name.clone(), socket)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => {
+                Err(pingora::Error::because(ErrorType::TLSHandshakeFailure, format!("{}", self.address), error))
+            }
+            Err(_) => Err(failure(ErrorType::TLSHandshakeTimedout, self)),
+        }
+    }
+
+    async fn open(&self) -> Result<Socket> {
+        match &self.address {
+            EndpointAddress::Ip(address) => {
+                let tcp = TcpStream::connect(address).await.map_err(|error| self.refused(error))?;
+                // Requests are written whole; waiting to fill a segment only adds delay.
+                let _ = tcp.set_nodelay(true);
+                Ok(Socket::Tcp(tcp))
+            }
+            EndpointAddress::Unix(path) => {
+                Ok(Socket::Unix(UnixStream::connect(path).await.map_err(|error| self.refused(error))?))
+            }
+        }
+    }
+
+    fn refused(&self, error: std::io::Error) -> BError {
+        let kind = match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+            std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => ErrorType::ConnectNoRoute,
+            _ => ErrorType::ConnectError,
+        };
+        pingora::Error::because(kind, format!("{}", self.address), error)
+    }
+}
+
+fn failure(kind: ErrorType, dialer: &Dialer) -> BError {
+    pingora::Error::explain(kind, format!("{} within {:?}", dialer.address, dialer.connect_timeout))
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").field("address", &self.address).field("tls", &self.tls.is_some()).finish()
+    }
+}

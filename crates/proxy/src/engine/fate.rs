@@ -1,0 +1,70 @@
+//! What pingora's errors mean in our words.
+
+use crate::conn::{ConnFacts, Fault};
+use pingora::{Error, ErrorSource, ErrorType};
+use portcullis_policy::Reason;
+
+/// The reason behind an error that ended an exchange.
+pub(super) fn reason(error: &Error, facts: &ConnFacts) -> Reason {
+    match error.esource() {
+        ErrorSource::Upstream => upstream(error),
+        ErrorSource::Downstream => downstream(error, facts),
+        ErrorSource::Internal | ErrorSource::Unset => match facts.fault() {
+            Some(fault) => from_fault(fault),
+            None => Reason::Internal,
+        },
+    }
+}
+
+fn from_fault(fault: Fault) -> Reason {
+    match fault {
+        Fault::Malformed(refusal) => Reason::Malformed { label: refusal.as_str(), status: refusal.status() },
+        Fault::SlowBody => Reason::BodyTimeout,
+        Fault::H2Abuse(_) => Reason::H2Abuse,
+    }
+}
+
+fn downstream(error: &Error, facts: &ConnFacts) -> Reason {
+    if let Some(fault) = facts.fault() {
+        return from_fault(fault);
+    }
+    match error.etype() {
+        ErrorType::ReadTimedout => Reason::BodyTimeout,
+        ErrorType::InvalidHTTPHeader => Reason::ClientProtocol,
+        _ => Reason::ClientGone,
+    }
+}
+
+fn upstream(error: &Error) -> Reason {
+    match error.etype() {
+        ErrorType::ConnectRefused => Reason::ConnectRefused,
+        ErrorType::ConnectTimedout => Reason::ConnectTimeout,
+        ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout | ErrorType::InvalidCert => {
+            Reason::UpstreamTls
+        }
+        ErrorType::ConnectError
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectProxyFailure
+        | ErrorType::SocketError => Reason::ConnectFailed,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Reason::UpstreamTimeout,
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => {
+            Reason::UpstreamProtocol
+        }
+        _ if is_garbled(error) => Reason::UpstreamProtocol,
+        _ => Reason::UpstreamReset,
+    }
+}
+
+/// Our reader of responses says `InvalidData` for what breaks the grammar.
+fn is_garbled(error: &Error) -> bool {
+    let mut cause: &(dyn std::error::Error + 'static) = error.root_cause();
+    loop {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::InvalidData;
+        }
+        match cause.source() {
+            Some(inner) => cause = inner,
+            None => return false,
+        }
+    }
+}

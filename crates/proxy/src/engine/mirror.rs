@@ -1,0 +1,110 @@
+//! Copies of requests to somebody whose answer does not matter, and who can slow nobody down.
+
+use super::dial::Dialer;
+use bytes::Bytes;
+use pingora::http::RequestHeader;
+use portcullis_ops::metrics::Metrics;
+use std::{cell::Cell, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+/// What is gathered of a request while it passes.
+#[derive(Debug)]
+pub(crate) struct MirrorTap {
+    pub(super) dialer: Arc<Dialer>,
+    head: Vec<u8>,
+    body: Vec<u8>,
+    too_large: bool,
+}
+
+/// A larger body is not copied: memory is for requests that matter.
+const BODY_MAX: usize = 64 << 10;
+const TIME: Duration = Duration::from_secs(5);
+/// Copies under way per core.
+const IN_FLIGHT: u32 = 128;
+
+thread_local! {
+    static IN_FLIGHT_HERE: Cell<u32> = const { Cell::new(0) };
+}
+
+impl MirrorTap {
+    pub(super) fn new(dialer: Arc<Dialer>) -> Self {
+        Self { dialer, head: Vec::new(), body: Vec::new(), too_large: false }
+    }
+
+    /// The request as the real upstream gets it.
+    pub(super) fn head(&mut self, header: &RequestHeader) {
+        let target = String::from_utf8_lossy(header.raw_path()).into_owned();
+        self.head = format!("{} {target} HTTP/1.1\r\n", header.method).into_bytes();
+        for (name, value) in &header.headers {
+            if matches!(name.as_str(), "content-length" | "transfer-encoding" | "connection" | "expect" | "upgrade") {
+                continue;
+            }
+            self.head.extend_from_slice(name.as_str().as_bytes());
+            self.head.extend_from_slice(b": ");
+            self.head.extend_from_slice(value.as_bytes());
+            self.head.extend_from_slice(b"\r\n");
+        }
+    }
+
+    pub(super) fn body(&mut self, chunk: &Bytes) {
+        if self.body.len() + chunk.len() > BODY_MAX {
+            self.too_large = true;
+            self.body = Vec::new();
+        } else if !self.too_large {
+            self.body.extend_from_slice(chunk);
+        }
+    }
+
+    /// Sends the copy in the background, or counts why not.
+    pub(super) fn send(self, metrics: Arc<Metrics>) {
+        if self.head.is_empty() {
+            return;
+        }
+        if self.too_large {
+            return metrics.mirrored("too_large");
+        }
+        if IN_FLIGHT_HERE.with(Cell::get) >= IN_FLIGHT {
+            return metrics.mirrored("busy");
+        }
+        IN_FLIGHT_HERE.with(|count| count.set(count.get() + 1));
+        tokio::spawn(async move {
+            let outcome = match timeout(TIME, self.exchange()).await {
+                Ok(Ok(())) => "sent",
+                Ok(Err(_)) => "failed",
+                Err(_) => "timeout",
+            };
+            metrics.mirrored(outcome);
+            IN_FLIGHT_HERE.with(|count| count.set(count.get().saturating_sub(1)));
+        });
+    }
+
+    async fn exchange(&self) -> std::io::Result<()> {
+        let failed = |error: pingora::BError| std::io::Error::other(error.to_string());
+        let mut request = self.head.clone();
+        request
+            .extend_from_slice(format!("Content-Length: {}\r\nConnection: close\r\n\r\n", self.body.len()).as_bytes());
+        request.extend_from_slice(&self.body);
+        match &self.dialer.tls {
+            None => {
+                let mut socket = self.dialer.connect().await.map_err(failed)?;
+                say_and_hear(&mut socket, &request).await
+            }
+            Some(tls) => {
+                let mut stream = self.dialer.connect_tls(tls).await.map_err(failed)?;
+                say_and_hear(&mut stream, &request).await
+            }
+        }
+    }
+}
+
+/// The answer is read so that the shadow can finish, and forgotten.
+async fn say_and_hear(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), request: &[u8]) -> std::io::Result<()> {
+    stream.write_all(request).await?;
+    stream.flush().await?;
+    let mut sink = [0; 4096];
+    while stream.read(&mut sink).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! What pingora is told to reach each endpoint: made once per snapshot, copied per request.
+
+use super::{
+    bridge::TlsBridge,
+    dial::{self, Dial, DialTls, Dialer},
+};
+use bytes::Bytes;
+use pingora::{
+    protocols::{ALPN, l4::socket::SocketAddr as PeerAddress},
+    upstreams::peer::HttpPeer,
+};
+use portcullis_names::EndpointAddress;
+use portcullis_ops::metrics::{EndpointMetrics, Metrics, UpstreamMetrics};
+use portcullis_upstream::{Cluster, ClusterId, Clusters, HttpProtocol};
+use std::{
+    collections::hash_map::DefaultHasher,
+    fmt,
+    hash::{Hash, Hasher},
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+/// The templates of a snapshot's endpoints.
+#[derive(Debug)]
+pub struct Peers(Vec<ClusterPeers>);
+
+#[derive(Debug)]
+pub(crate) struct ClusterPeers {
+    pub(crate) metrics: UpstreamMetrics,
+    pub(crate) endpoints: Vec<EndpointPeer>,
+}
+
+pub(crate) struct EndpointPeer {
+    pub(crate) metrics: EndpointMetrics,
+    pub(crate) dialer: Arc<Dialer>,
+    template: HttpPeer,
+}
+
+impl Peers {
+    pub fn new(clusters: &Clusters, generation: u64, metrics: &Metrics) -> Self {
+        Self(clusters.iter().map(|cluster| ClusterPeers::new(cluster, generation, metrics)).collect())
+    }
+
+    pub(crate) fn cluster(&self, id: ClusterId) -> Option<&ClusterPeers> {
+        self.0.get(id)
+    }
+}
+
+impl ClusterPeers {
+    fn new(cluster: &Cluster, generation: u64, metrics: &Metrics) -> Self {
+        let h2 = cluster.protocol != HttpProtocol::H1;
+        let alpn: &[u8] = if h2 { b"h2" } else { b"http/1.1" };
+        let tls =
+            cluster.tls.as_ref().map(|tls| DialTls { config: tls.config(alpn), server_name: tls.server_name.clone() });
+        // pingora's pool key knows neither our TLS settings nor whose connection it is. Settings can change with every
+        // generation; connections in clear stay the same for the same upstream.
+        let mut group = DefaultHasher::new();
+        cluster.name.hash(&mut group);
+        tls.is_some().then_some(generation).hash(&mut group);
+        let group = group.finish();
+        let endpoints = cluster.endpoints.iter().map(|endpoint| {
+            let metrics = metrics.endpoint(cluster.name.as_str(), &endpoint.address.to_string());
+            metrics.up(endpoint.state.is_up());
+            let dialer = Arc::new(Dialer {
+                address: endpoint.address.clone(),
+                tls: tls.clone(),
+                connect_timeout: cluster.connect_timeout,
+            });
+            EndpointPeer { metrics, template: template(cluster, &dialer, group), dialer }
+        });
+        Self { metrics: metrics.upstream(cluster.name.as_str()), endpoints: endpoints.collect() }
+    }
+}
+
+fn template(cluster: &Cluster, dialer: &Arc<Dialer>, group: u64) -> HttpPeer {
+    let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 1);
+    let mut peer = match &dialer.address {
+        EndpointAddress::Ip(address) => HttpPeer::new(*address, false, String::new()),
+        EndpointAddress::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())
+            .unwrap_or_else(|_| HttpPeer::new(nowhere, false, String::new())),
+    };
+    peer.group_key = group;
+    let options = &mut peer.options;
+    options.connection_timeout = Some(cluster.connect_timeout);
+    options.total_connection_timeout = Some(cluster.connect_timeout * 2);
+    options.read_timeout = Some(cluster.read_timeout);
+    options.write_timeout = Some(cluster.write_timeout);
+    options.idle_timeout = Some(cluster.idle_timeout);
+    options.max_h2_streams = cluster.streams as usize;
+    match cluster.protocol {
+        HttpProtocol::H1 => {
+            options.alpn = dial::marker();
+            options.proxy_digest_user_data_hook =
+                Some(dial::carry(Dial { dialer: dialer.clone(), proxy_header: Bytes::new() }));
+        }
+        HttpProtocol::H2 | HttpProtocol::H2c => {
+            options.alpn = ALPN::H2;
+            if let Some(tls) = &dialer.tls {
+                options.custom_l4 = Some(Arc::new(TlsBridge { dialer: dialer.clone(), tls: tls.clone() }));
+                let mut endpoint = DefaultHasher::new();
+                (group, dialer.address.to_string()).hash(&mut endpoint);
+                peer.group_key = endpoint.finish();
+                peer._address = PeerAddress::Inet(nowhere);
+            }
+        }
+    }
+    peer
+}
+
+impl EndpointPeer {
+    pub(crate) fn peer(&self) -> Box<HttpPeer> {
+        Box::new(self.template.clone())
+    }
+
+    /// A connection for one client: it begins with the client's PROXY header and is nobody else's.
+    pub(crate) fn peer_for(&self, proxy_header: Bytes) -> Box<HttpPeer> {
+        let mut peer = self.peer();
+        peer.group_key = fastrand::u64(..);
+        peer.options.idle_timeout = Some(std::time::Duration::ZERO);
+        peer.options.proxy_digest_user_data_hook =
+            Some(dial::carry(Dial { dialer: self.dialer.clone(), proxy_header }));
+        peer
+    }
+}
+
+impl fmt::Debug for EndpointPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointPeer").field("dialer", &self.dialer).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,325 @@
+//! The IO type that pingora's HTTP/1 client is given for an upstream connection: what the origin says is held to
+//! RFC 9112 before pingora's parser sees it, so a garbled answer becomes a 502, not somebody else's response.
+
+use crate::conn::Socket;
+use bytes::BytesMut;
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
+};
+use portcullis_wire::{
+    BodyLimits, BodyScanner, Cursor, Framing, Parse, Refusal, RequestKind, ResponseLimits, parse_response_head,
+};
+use std::{
+    fmt, io,
+    os::fd::AsRawFd,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::client::TlsStream;
+
+/// An upstream HTTP/1 connection.
+pub(crate) struct UpstreamIo {
+    raw: Raw,
+    fd: UniqueIDType,
+    /// Response octets read and judged, not yet taken by the engine; or a head that is not whole yet.
+    ahead: BytesMut,
+    reading: Reading,
+    request: RequestKind,
+    gathered: Vec<u8>,
+    socket: Arc<SocketDigest>,
+}
+
+enum Raw {
+    Clear(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// Where in a response we are.
+enum Reading {
+    /// No request was sent since the last response ended: whatever comes now was not asked for.
+    Resting,
+    Head(Cursor),
+    /// The judged head in front of `ahead` is being handed out; then `then` follows.
+    HandOut {
+        left: usize,
+        then: Then,
+    },
+    Body(BodyScanner),
+    /// Close-delimited (RFC 9112 §6.3 item 8) or switched to another protocol: bytes without rules of ours.
+    Raw,
+}
+
+enum Then {
+    /// After a 1xx the final head follows.
+    Head,
+    Body(BodyScanner),
+    Done,
+    Raw,
+}
+
+const GATHER_LIMIT: usize = 16 * 1024;
+const HEAD_READ: usize = 8 * 1024;
+
+impl UpstreamIo {
+    pub(crate) fn clear(socket: Socket) -> Self {
+        Self::new(socket.as_raw_fd(), Raw::Clear(socket))
+    }
+
+    pub(crate) fn tls(stream: TlsStream<Socket>) -> Self {
+        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)))
+    }
+
+    fn new(fd: UniqueIDType, raw: Raw) -> Self {
+        Self {
+            raw,
+            fd,
+            ahead: BytesMut::new(),
+            reading: Reading::Resting,
+            request: RequestKind::Other,
+            gathered: Vec::new(),
+            socket: Arc::new(SocketDigest::from_raw_fd(fd)),
+        }
+    }
+
+    /// The first octets of a request say whether its response can have a body.
+    fn note_request(&mut self, bytes: &[u8]) {
+        if matches!(self.reading, Reading::Resting) {
+            self.request = RequestKind::of(bytes);
+            self.reading = Reading::Head(Cursor::default());
+        }
+    }
+
+    fn poll_read_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<()>>> {
+        loop {
+            let Reading::Head(cursor) = &mut self.reading else { return Poll::Ready(Ok(Some(()))) };
+            match parse_response_head(&self.ahead, self.request, &ResponseLimits::default(), cursor) {
+                Ok(Parse::Complete { head, len }) => {
+                    let then = match head.framing {
+                        _ if head.status == 101 => Then::Raw,
+                        _ if head.is_interim() => Then::Head,
+                        portcullis_wire::ResponseFraming::Message(Framing::None | Framing::Length(0)) => Then::Done,
+                        portcullis_wire::ResponseFraming::Message(framing) => {
+                            Then::Body(BodyScanner::new(framing, BodyLimits::default()))
+                        }
+                        portcullis_wire::ResponseFraming::UntilClose => Then::Raw,
+                    };
+                    self.reading = Reading::HandOut { left: len, then };
+                    return Poll::Ready(Ok(Some(())));
+                }
+                Ok(Parse::Incomplete) => {}
+                Err(refusal) => return Poll::Ready(Err(bad(refusal))),
+            }
+            let mut stack = [std::mem::MaybeUninit::uninit(); HEAD_READ];
+            let mut fresh = ReadBuf::uninit(&mut stack);
+            ready!(self.raw.poll_read(cx, &mut fresh))?;
+            if fresh.filled().is_empty() {
+                return Poll::Ready(if self.ahead.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                });
+            }
+            self.ahead.extend_from_slice(fresh.filled());
+        }
+    }
+
+    fn hand_out(&mut self, buf: &mut ReadBuf<'_>) {
+        let Reading::HandOut { left, .. } = &mut self.reading else { return };
+        let taken = (*left).min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(taken));
+        *left -= taken;
+        if *left > 0 {
+            return;
+        }
+        let Reading::HandOut { then, .. } = std::mem::replace(&mut self.reading, Reading::Resting) else { return };
+        self.reading = match then {
+            Then::Head => Reading::Head(Cursor::default()),
+            Then::Body(scanner) => Reading::Body(scanner),
+            Then::Done => Reading::Resting,
+            Then::Raw => Reading::Raw,
+        };
+    }
+
+    fn poll_read_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let start = buf.filled().len();
+        ready!(self.poll_fill(cx, buf))?;
+        let Reading::Body(scanner) = &mut self.reading else { return Poll::Ready(Ok(())) };
+        let Some(fresh) = buf.filled().get(start..).filter(|fresh| !fresh.is_empty()) else {
+            return Poll::Ready(Ok(()));
+        };
+        match scanner.advance(fresh) {
+            Ok(advance) => {
+                if advance.taken < fresh.len() {
+                    // More than one response to one request: the origin or somebody before it is confused.
+                    buf.set_filled(start);
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "octets after the response")));
+                }
+                if advance.done {
+                    self.reading = Reading::Resting;
+                }
+                Poll::Ready(Ok(()))
+            }
+            Err(refusal) => {
+                buf.set_filled(start);
+                Poll::Ready(Err(bad(refusal)))
+            }
+        }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return self.raw.poll_read(cx, buf);
+        }
+        let taken = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(taken));
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let sent = ready!(self.raw.poll_write(cx, &self.gathered))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.gathered.drain(..sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn bad(refusal: Refusal) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, refusal.as_str())
+}
+
+impl Raw {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Clear(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Clear(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Clear(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Clear(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncRead for UpstreamIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let io = self.get_mut();
+        if matches!(io.reading, Reading::Head(_)) {
+            match ready!(io.poll_read_head(cx))? {
+                Some(()) => {}
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        match &io.reading {
+            Reading::HandOut { .. } => {
+                io.hand_out(buf);
+                Poll::Ready(Ok(()))
+            }
+            Reading::Body(_) => io.poll_read_body(cx, buf),
+            // A pooled connection is watched for its end; anything else that arrives makes pingora drop it.
+            Reading::Resting | Reading::Raw | Reading::Head(_) => io.poll_fill(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for UpstreamIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let io = self.get_mut();
+        if io.gathered.len() + bytes.len() > GATHER_LIMIT {
+            ready!(io.poll_flush_gathered(cx))?;
+        }
+        io.note_request(bytes);
+        if bytes.len() >= GATHER_LIMIT {
+            return io.raw.poll_write(cx, bytes);
+        }
+        io.gathered.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let io = self.get_mut();
+        ready!(io.poll_flush_gathered(cx))?;
+        io.raw.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let io = self.get_mut();
+        ready!(io.poll_flush_gathered(cx))?;
+        io.raw.poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for UpstreamIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamIo").field("fd", &self.fd).finish_non_exhaustive()
+    }
+}
+
+#[async_trait::async_trait]
+impl Shutdown for UpstreamIo {
+    async fn shutdown(&mut self) {
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for UpstreamIo {
+    fn id(&self) -> UniqueIDType {
+        self.fd
+    }
+}
+
+impl Ssl for UpstreamIo {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        None
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        None
+    }
+}
+
+impl GetTimingDigest for UpstreamIo {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for UpstreamIo {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for UpstreamIo {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.socket.clone())
+    }
+}
+
+impl Peek for UpstreamIo {}

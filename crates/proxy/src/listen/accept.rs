@@ -1,0 +1,238 @@
+//! The accept loop of one socket on one core, and what happens to a connection until its protocol is known.
+
+use super::{
+    BoundSocket, ListenerPlan, ListenerRuntime, PlanProtocol,
+    runtime::{ConnPermit, TurnedAway},
+};
+use crate::{
+    conn::{self, ConnFacts, EdgeIo, Prefixed, Socket, TlsFacts, Transport, canonical},
+    core::Core,
+    tunnel,
+};
+use bytes::{Bytes, BytesMut};
+use portcullis_tls::PeerIdentity;
+use portcullis_wire::{Parse, proxy_protocol};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, UnixListener},
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+/// Accepts until the listener drains; then takes what the kernel had already queued, so that nobody who was let in by
+/// TCP is turned away by the close.
+pub(crate) async fn run(socket: BoundSocket, listener: Arc<ListenerRuntime>, core: Rc<Core>) {
+    let socket = match Listening::register(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(listener = %listener.name, %error, "listening socket cannot be registered");
+            return;
+        }
+    };
+    let mut drain = listener.drain_watch();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = drain.wait_for(|draining| *draining) => break,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => begin(stream, peer, &listener, &core),
+            Err(error) => {
+                // EMFILE, ENFILE, ENOBUFS, ENOMEM: without a pause this loop would spin on a full table.
+                listener.metrics.connection_refused("accept_failed");
+                tracing::warn!(listener = %listener.name, %error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    while let Ok(Ok((stream, peer))) = tokio::time::timeout(QUEUE_SWEEP, socket.accept()).await {
+        begin(stream, peer, &listener, &core);
+    }
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const QUEUE_SWEEP: Duration = Duration::from_millis(10);
+
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listening {
+    fn register(socket: BoundSocket) -> io::Result<Self> {
+        Ok(match socket {
+            BoundSocket::Tcp(tcp) => Self::Tcp(TcpListener::from_std(tcp)?),
+            BoundSocket::Unix(unix) => Self::Unix(UnixListener::from_std(unix)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (tcp, peer) = listener.accept().await?;
+                // Responses are written whole; waiting to fill a segment only adds delay.
+                let _ = tcp.set_nodelay(true);
+                Ok((Socket::Tcp(tcp), Some(canonical(peer))))
+            }
+            Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0), None)),
+        }
+    }
+}
+
+fn begin(stream: Socket, peer: Option<SocketAddr>, listener: &Arc<ListenerRuntime>, core: &Rc<Core>) {
+    if core.is_full() {
+        listener.metrics.connection_refused("process_full");
+        return;
+    }
+    let plan = listener.plan();
+    // Behind a balancer the peer is the balancer: its share is not a client's.
+    let counted = peer.map(|peer| peer.ip()).filter(|peer| !plan.is_relay(*peer));
+    let permit = match listener.admit(counted) {
+        Ok(permit) => permit,
+        Err(turned_away) => {
+            listener.metrics.connection_refused(match turned_away {
+                TurnedAway::ListenerFull => "listener_full",
+                TurnedAway::AddressFull => "address_full",
+            });
+            return;
+        }
+    };
+    let mut facts = listener.facts();
+    facts.peer = peer;
+    facts.source = peer;
+    facts.local = stream.local_addr();
+    let connection = Connection { stream, facts, permit, plan, listener: listener.clone(), core: core.clone() };
+    let drain = listener.drain_watch();
+    let held = core.count_connection();
+    tokio::task::spawn_local(async move {
+        let _held = held;
+        connection.serve(drain).await;
+    });
+}
+
+struct Connection {
+    stream: Socket,
+    facts: ConnFacts,
+    permit: ConnPermit,
+    plan: Arc<ListenerPlan>,
+    listener: Arc<ListenerRuntime>,
+    core: Rc<Core>,
+}
+
+impl Connection {
+    async fn serve(self, drain: watch::Receiver<bool>) {
+        let deadline = Instant::now() + self.plan.limits.header_timeout;
+        let Some((connection, front)) = self.read_proxy_header(deadline).await else { return };
+        match &connection.plan.protocol {
+            PlanProtocol::Http => connection.serve_clear(front, drain).await,
+            PlanProtocol::Https(_) => connection.serve_tls(front, drain, deadline).await,
+            PlanProtocol::Tcp(route) => {
+                let route = route.clone();
+                let Self { stream, facts, permit, core, .. } = connection;
+                tunnel::serve_tcp(Prefixed::new(front.freeze(), stream), facts, &route, &core, drain).await;
+                drop(permit);
+            }
+            PlanProtocol::Tls(routes) => {
+                let routes = routes.clone();
+                let Self { stream, facts, permit, core, .. } = connection;
+                tunnel::serve_tls(front, stream, facts, &routes, &core, drain, deadline).await;
+                drop(permit);
+            }
+        }
+    }
+
+    /// From a trusted relay the PROXY header is obligatory, from anybody else it is not looked for: a client cannot
+    /// choose its own address (proxy-protocol.txt §2, "must not guess").
+    async fn read_proxy_header(mut self, deadline: Instant) -> Option<(Self, BytesMut)> {
+        let mut front = BytesMut::new();
+        if !self.facts.peer.is_none_or(|peer| self.plan.is_relay(peer.ip())) || self.plan.proxy_protocol.is_none() {
+            return Some((self, front));
+        }
+        loop {
+            match timeout_at(deadline, self.stream.read_buf(&mut front)).await {
+                Ok(Ok(1..)) => {}
+                _ => {
+                    self.facts.metrics.connection_refused("proxy_protocol");
+                    return None;
+                }
+            }
+            match proxy_protocol::parse(&front) {
+                Ok(Parse::Incomplete) => {}
+                Ok(Parse::Complete { head, len }) => {
+                    let _ = front.split_to(len);
+                    if let Some(source) = head.source() {
+                        self.facts.source = Some(canonical(source));
+                    }
+                    return Some((self, front));
+                }
+                Err(error) => {
+                    self.facts.metrics.connection_refused("proxy_protocol");
+                    tracing::debug!(listener = %self.facts.listener.name, peer = ?self.facts.peer, %error, "PROXY header refused");
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn serve_clear(self, front: BytesMut, drain: watch::Receiver<bool>) {
+        let Self { stream, facts, permit, listener, core, .. } = self;
+        let transport = Transport::Clear(Prefixed::new(Bytes::new(), stream));
+        let io = EdgeIo::new(transport, front, Arc::new(facts), Box::new(permit));
+        conn::serve(Box::new(io), conn::Speaks::ByPreface, listener, core, drain).await;
+    }
+
+    async fn serve_tls(self, front: BytesMut, drain: watch::Receiver<bool>, deadline: Instant) {
+        let Self { stream, mut facts, permit, plan, listener, core } = self;
+        let PlanProtocol::Https(server_tls) = &plan.protocol else { return };
+        let acceptor = tokio_rustls::TlsAcceptor::from(server_tls.config().clone());
+        let handshake = acceptor.accept(Prefixed::new(front.freeze(), stream));
+        let tls = match timeout_at(deadline, handshake).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err(error)) => {
+                let reason = handshake_failure(&error);
+                facts.metrics.handshake_failed(reason);
+                tracing::debug!(listener = %facts.listener.name, peer = ?facts.source, %error, reason, "TLS handshake failed");
+                return;
+            }
+            Err(_) => return facts.metrics.handshake_failed("timeout"),
+        };
+        let session = tls.get_ref().1;
+        let speaks = match session.alpn_protocol() {
+            Some(b"h2") => conn::Speaks::H2,
+            Some(_) | None => conn::Speaks::H1,
+        };
+        let found = TlsFacts {
+            version: session.protocol_version().and_then(|version| version.as_str()).unwrap_or("unknown"),
+            cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
+            sni: session.server_name().map(str::to_ascii_lowercase),
+            resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+            identity: session.peer_certificates().and_then(PeerIdentity::from_chain),
+        };
+        facts.metrics.handshake_done(found.version, found.resumed);
+        facts.tls = Some(found);
+        let io = EdgeIo::new(Transport::Tls(Box::new(tls)), BytesMut::new(), Arc::new(facts), Box::new(permit));
+        conn::serve(Box::new(io), speaks, listener, core, drain).await;
+    }
+}
+
+/// A closed set of metric labels for what goes wrong in handshakes.
+fn handshake_failure(error: &io::Error) -> &'static str {
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => "client_gone",
+            _ => "io",
+        };
+    };
+    match tls {
+        rustls::Error::NoCertificatesPresented => "no_client_certificate",
+        rustls::Error::InvalidCertificate(_) => "client_certificate",
+        rustls::Error::AlertReceived(_) => "alert",
+        rustls::Error::NoApplicationProtocol => "alpn",
+        rustls::Error::PeerIncompatible(_) => "incompatible",
+        rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. } => "not_tls",
+        rustls::Error::PeerMisbehaved(_) => "misbehaved",
+        _ => "other",
+    }
+}

@@ -1,0 +1,45 @@
+//! A listener, compiled: what its connections are served by.
+
+use super::Limits;
+use crate::tunnel::{SniRoutes, TcpRoute};
+use portcullis_names::{CidrSet, ListenAddress, ObjectName};
+use portcullis_policy::{ClientIp, ListenerId};
+use portcullis_tls::ServerTls;
+use std::{net::IpAddr, sync::Arc};
+
+/// Immutable; a reload replaces it as a whole.
+#[derive(Debug)]
+pub struct ListenerPlan {
+    pub id: ListenerId,
+    pub name: ObjectName,
+    pub address: ListenAddress,
+    pub protocol: PlanProtocol,
+    /// Peers that must begin with a PROXY header.
+    pub proxy_protocol: Option<CidrSet>,
+    pub client_ip: ClientIp,
+    pub limits: Limits,
+    pub h1: bool,
+    pub h2: bool,
+    /// Port 80 beside an https listener: every request is answered by 308.
+    pub redirects_to_https: bool,
+}
+
+/// What is spoken.
+#[derive(Debug)]
+pub enum PlanProtocol {
+    Http,
+    Https(ServerTls),
+    Tcp(Arc<TcpRoute>),
+    Tls(Arc<SniRoutes>),
+}
+
+impl ListenerPlan {
+    /// Whether the peer is a relay that speaks the PROXY protocol to us.
+    pub(crate) fn is_relay(&self, peer: IpAddr) -> bool {
+        self.proxy_protocol.as_ref().is_some_and(|relays| relays.contains(peer))
+    }
+
+    pub(crate) fn speaks_h2(&self) -> bool {
+        self.h2
+    }
+}

@@ -1,0 +1,71 @@
+//! `[listener.X]` as the operator writes it.
+
+use super::LimitsSpec;
+use portcullis_names::{Cidr, ListenAddress};
+use portcullis_policy::ClientIpSpec;
+use portcullis_tls::ListenerTlsSpec;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A socket and how its connections are spoken with.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerSpec {
+    pub address: ListenAddress,
+    /// Default: `https` when certificates are named or the port is 443, else `http`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// HTTP versions spoken: h2 by ALPN on https, by prior knowledge on http. Default: both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub versions: Option<Vec<HttpVersion>>,
+    /// Names of certificates; the first is served when none fits. Default on https: all of the document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTlsSpec>,
+    /// Peers whose connections begin with a PROXY protocol header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocolSpec>,
+    /// Where the client's address is taken from behind trusted proxies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ip: Option<ClientIpSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsSpec>,
+    /// On an https listener at port 443: answer port 80 of the same address with 308 (default true).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_redirect: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Http,
+    Https,
+    /// Bytes to the upstream of a `tcp_route`.
+    Tcp,
+    /// TLS passed through unopened, by SNI, to the upstream of a `tls_route`.
+    Tls,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HttpVersion {
+    H1,
+    H2,
+}
+
+/// `proxy_protocol = { from = [...] }`: a peer inside `from` must send the header, nobody else may.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocolSpec {
+    pub from: Vec<Cidr>,
+}
+
+impl ListenerSpec {
+    pub fn effective_protocol(&self) -> Protocol {
+        self.protocol.unwrap_or(match (&self.certificates, self.address.port()) {
+            (Some(_), _) | (None, Some(443)) => Protocol::Https,
+            (None, _) => Protocol::Http,
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! What one published configuration is to the data path: compiled tables, pinned by each request for its whole life.
+
+use crate::{core::ProcessConnections, engine::Peers};
+use arc_swap::ArcSwap;
+use portcullis_ops::{
+    access_log::{AccessLog, LogPlan},
+    metrics::{Metrics, RouteMetrics},
+};
+use portcullis_policy::RouteTable;
+use portcullis_upstream::Clusters;
+use std::{sync::Arc, time::Duration};
+
+/// Immutable once published.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub generation: u64,
+    pub routes: Arc<RouteTable>,
+    pub clusters: Arc<Clusters>,
+    /// Per cluster and endpoint, what pingora needs to reach it.
+    pub peers: Peers,
+    /// Metric handles of every rule, by plan index.
+    pub route_metrics: Vec<RouteMetrics>,
+    pub log: LogPlan,
+    pub drain: Drain,
+    pub max_connections: u32,
+}
+
+/// How long ending takes at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// `process.drain`: requests in flight.
+    pub exchanges: Duration,
+    /// `process.stream_drain`: WebSockets, tunnels, h2 connections with open streams.
+    pub streams: Duration,
+}
+
+/// What all cores share for the life of the process.
+#[derive(Debug)]
+pub struct Edge {
+    snapshot: ArcSwap<Snapshot>,
+    pub metrics: Arc<Metrics>,
+    pub access_log: AccessLog,
+    pub(crate) connections: ProcessConnections,
+}
+
+impl Edge {
+    pub fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
+        Self { snapshot: ArcSwap::new(snapshot), metrics, access_log, connections: ProcessConnections::default() }
+    }
+
+    /// Pins the configuration of the moment.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(snapshot);
+    }
+
+    pub fn open_connections(&self) -> u32 {
+        self.connections.open()
+    }
+}

@@ -1,0 +1,56 @@
+//! One request and its response, from admission to record.
+
+use crate::{conn::ConnFacts, engine::MirrorTap, snapshot::Snapshot};
+use portcullis_policy::{Cleared, Plan, Reason, Scheme, TraceContext};
+use portcullis_upstream::{ClusterId, Pick, Tried};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// What the stages know and decide of one request.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// Pinned: one request sees one configuration.
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) facts: Arc<ConnFacts>,
+    pub(crate) started: Instant,
+    /// Normalised.
+    pub(crate) host: String,
+    /// Normalised.
+    pub(crate) path: String,
+    pub(crate) client_ip: IpAddr,
+    pub(crate) peer_is_trusted: bool,
+    pub(crate) request_id: String,
+    pub(crate) trace: Option<TraceContext>,
+    pub(crate) body_limit: u64,
+    pub(crate) plan: Option<usize>,
+    pub(crate) cleared: Option<Cleared>,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) pick: Option<Pick>,
+    pub(crate) tried: Tried,
+    pub(crate) attempts: u32,
+    pub(crate) upstream_began: Option<Instant>,
+    pub(crate) upstream_took: Option<Duration>,
+    pub(crate) body_in: u64,
+    pub(crate) body_out: u64,
+    pub(crate) mirror: Option<MirrorTap>,
+    /// Why it failed, and in which stage that was found.
+    pub(crate) fate: Option<(Reason, &'static str)>,
+}
+
+impl Exchange {
+    pub(crate) fn plan(&self) -> Option<&Plan> {
+        self.snapshot.routes.plan(self.plan?)
+    }
+
+    pub(crate) fn scheme(&self) -> Scheme {
+        if self.facts.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
+    /// The first cause stands; what follows is its consequence.
+    pub(crate) fn fail(&mut self, reason: Reason, stage: &'static str) -> Reason {
+        self.fate.get_or_insert((reason, stage)).0
+    }
+}

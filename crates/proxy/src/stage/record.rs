@@ -1,0 +1,73 @@
+//! The end of every exchange, once: metrics and the access-log line.
+
+use super::Exchange;
+use crate::snapshot::Edge;
+use portcullis_ops::access_log::Record;
+use std::time::Instant;
+
+/// What only the engine knows when it is over.
+pub(crate) struct Ending<'e> {
+    pub(crate) protocol: &'static str,
+    pub(crate) method: &'e str,
+    pub(crate) query: Option<&'e str>,
+    /// 0: nothing was answered.
+    pub(crate) status: u16,
+    pub(crate) user_agent: Option<&'e [u8]>,
+    pub(crate) referer: Option<&'e [u8]>,
+}
+
+pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, now: Instant) {
+    // Released first: whoever reads the metrics after this line sees the exchange as over.
+    let endpoint = exchange.pick.take().map(|pick| pick.index);
+    let took = now.saturating_duration_since(exchange.started);
+    let snapshot = exchange.snapshot.clone();
+    if let Some(metrics) = exchange.plan.and_then(|plan| snapshot.route_metrics.get(plan)) {
+        metrics.ended(ending.status, took);
+    }
+    if let Some((reason, _)) = exchange.fate {
+        edge.metrics.refused(reason.as_str());
+    }
+    let failed = exchange.fate.is_some() || ending.status >= 500;
+    if !snapshot.log.takes(failed, fastrand::u64(..)) {
+        return;
+    }
+    let facts = &exchange.facts;
+    let tls = facts.tls.as_ref();
+    let cluster = exchange.cluster.and_then(|cluster| snapshot.clusters.get(cluster));
+    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let route = exchange.plan().map(|plan| plan.name());
+    let identity = tls.and_then(|tls| tls.identity.as_ref());
+    let record = Record {
+        request_id: &exchange.request_id,
+        trace_id: exchange.trace.map(|trace| trace.trace),
+        listener: facts.listener.name.as_str(),
+        client: Some(exchange.client_ip),
+        peer: facts.peer,
+        protocol: ending.protocol,
+        tls_version: tls.map(|tls| tls.version),
+        tls_cipher: tls.map(|tls| tls.cipher),
+        sni: tls.and_then(|tls| tls.sni.as_deref()),
+        identity: identity.map(|identity| identity.spiffe.as_deref().unwrap_or(&identity.subject)),
+        method: ending.method,
+        host: &exchange.host,
+        path: &exchange.path,
+        query: ending.query,
+        status: ending.status,
+        route: route.as_deref(),
+        upstream: cluster.map(|cluster| cluster.name.as_str()),
+        endpoint: endpoint
+            .zip(cluster)
+            .and_then(|(index, cluster)| Some(cluster.endpoints.get(index)?.address.to_string())),
+        attempts: exchange.attempts,
+        reason: exchange.fate.map(|(reason, _)| reason.as_str()),
+        ended_by: exchange.fate.map(|(reason, _)| reason.side().as_str()),
+        stage: exchange.fate.map(|(_, stage)| stage),
+        bytes_in: exchange.body_in,
+        bytes_out: exchange.body_out,
+        duration_us: micros(took),
+        upstream_us: exchange.upstream_took.map(micros),
+        user_agent: ending.user_agent,
+        referer: ending.referer,
+    };
+    edge.access_log.write(&snapshot.log, &record);
+}

@@ -1,0 +1,122 @@
+//! The admin interface: what the CLI and an operator's scripts ask over the admin socket.
+
+use crate::{Gateway, Question, compile, explain};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use portcullis_config::{Diff, Document, Report};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+pub(crate) fn router(gateway: Gateway) -> Router {
+    Router::new()
+        .route("/health", get(|| async { Json(json!({ "alive": true })) }))
+        .route("/ready", get(ready))
+        .route("/status", get(|State(gateway): State<Gateway>| async move { Json(gateway.status()) }))
+        .route("/listeners", get(|gateway| part(gateway, "listeners")))
+        .route("/upstreams", get(|gateway| part(gateway, "upstreams")))
+        .route("/config", get(config))
+        .route("/metrics", get(|State(gateway): State<Gateway>| async move { gateway.metrics() }))
+        .route("/reload", post(reload))
+        .route("/diff", post(diff))
+        .route("/explain", post(explain_request))
+        .route("/drain/endpoint", post(drain_endpoint))
+        .route("/drain/listener", post(drain_listener))
+        .with_state(gateway)
+}
+
+async fn ready(State(gateway): State<Gateway>) -> Response {
+    let draining = gateway.is_draining();
+    let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (status, Json(json!({ "ready": !draining, "reason": draining.then_some("draining") }))).into_response()
+}
+
+async fn part(State(gateway): State<Gateway>, name: &'static str) -> Json<Value> {
+    let mut status = gateway.status();
+    Json(json!({ name: status[name].take() }))
+}
+
+async fn config(State(gateway): State<Gateway>) -> Json<Value> {
+    Json(gateway.compiled().document.to_json())
+}
+
+async fn reload(State(gateway): State<Gateway>) -> Response {
+    // Compiling reads files and may take a moment: not on a runtime thread.
+    match tokio::task::spawn_blocking(move || (gateway.reload("admin"), gateway.status())).await {
+        Ok((Ok(diff), status)) => {
+            Json(json!({ "outcome": "published", "generation": status["generation"], "changes": diff.changes }))
+                .into_response()
+        }
+        Ok((Err(report), status)) => refused(&report, &status["generation"]),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error.to_string() }))).into_response(),
+    }
+}
+
+fn refused(report: &Report, generation: &Value) -> Response {
+    let body = json!({
+        "outcome": "refused",
+        "generation": generation,
+        "report": report.to_json(),
+        "text": report.render(portcullis_config::Colour::Plain),
+    });
+    (StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response()
+}
+
+#[derive(Deserialize)]
+struct Files {
+    files: Vec<PathBuf>,
+}
+
+async fn diff(State(gateway): State<Gateway>, Json(files): Json<Files>) -> Response {
+    let running = gateway.compiled();
+    let (document, report) = Document::load(&files.files);
+    let candidate = document.to_json();
+    match compile::compile(document, report, Some(&running)) {
+        Ok(_) => {
+            let diff = Diff::between(&running.document.to_json(), &candidate);
+            Json(json!({ "changes": diff.changes, "text": diff.to_string() })).into_response()
+        }
+        Err(report) => refused(&report, &Value::Null),
+    }
+}
+
+async fn explain_request(State(gateway): State<Gateway>, Json(question): Json<Question>) -> Response {
+    match explain(&gateway.compiled(), &question) {
+        Ok(explanation) => Json(json!({ "text": explanation.to_string(), "explanation": explanation })).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+struct DrainEndpoint {
+    upstream: String,
+    address: String,
+    drain: bool,
+}
+
+async fn drain_endpoint(State(gateway): State<Gateway>, Json(wish): Json<DrainEndpoint>) -> Response {
+    if gateway.drain_endpoint(&wish.upstream, &wish.address, wish.drain) {
+        Json(json!({ "drained": wish.drain })).into_response()
+    } else {
+        let error = format!("upstream \"{}\" has no endpoint {}", wish.upstream, wish.address);
+        (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
+    }
+}
+
+#[derive(Deserialize)]
+struct DrainListener {
+    name: String,
+}
+
+async fn drain_listener(State(gateway): State<Gateway>, Json(wish): Json<DrainListener>) -> Response {
+    if gateway.drain_listener(&wish.name) {
+        Json(json!({ "drained": true })).into_response()
+    } else {
+        (StatusCode::NOT_FOUND, Json(json!({ "error": format!("no listener \"{}\"", wish.name) }))).into_response()
+    }
+}

@@ -1,0 +1,530 @@
+//! From a document to everything the data path needs, with all mistakes found in one run. Opens no socket.
+
+use crate::spec::{RESERVED, Spec};
+use portcullis_config::{Context, Document, Path, Report};
+use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
+use portcullis_ops::{Threads, access_log::LogPlan};
+use portcullis_policy::{ClientIp, Known, ListenerId, RouteDefaults, RouteTable, UpstreamId};
+use portcullis_proxy::{
+    Drain, SniRoutes, TcpRoute,
+    listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol},
+};
+use portcullis_tls::{Alpn, Certificates, ListenerTlsSpec, ServerTls, Trusts};
+use portcullis_upstream::{Clusters, Registries};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A document that is fit to run.
+#[derive(Debug)]
+pub struct Compiled {
+    pub document: Arc<Document>,
+    pub spec: Spec,
+    pub routes: Arc<RouteTable>,
+    pub clusters: Arc<Clusters>,
+    pub listeners: Vec<CompiledListener>,
+    pub certificates: Certificates,
+    pub log: LogPlan,
+    pub drain: Drain,
+    pub max_connections: u32,
+    pub fixed: Fixed,
+    /// Files whose change can change all this.
+    pub watched: Vec<PathBuf>,
+    /// Warnings only.
+    pub report: Report,
+}
+
+/// What a reload cannot change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fixed {
+    pub threads: usize,
+    pub admin: PathBuf,
+    pub upgrade: PathBuf,
+    pub metrics: Option<ListenAddress>,
+}
+
+#[derive(Debug, Clone)]
+pub struct CompiledListener {
+    pub plan: Arc<ListenerPlan>,
+}
+
+impl Compiled {
+    /// The document with every default filled in, as plain data.
+    pub fn effective(&self) -> serde_json::Value {
+        crate::effective::effective(self)
+    }
+}
+
+/// Reads and compiles files. `previous` lends what survives a reload.
+pub fn check(files: &[PathBuf], previous: Option<&Compiled>) -> Result<Compiled, Report> {
+    let (document, report) = Document::load(files);
+    compile(document, report, previous)
+}
+
+pub(crate) fn compile(document: Document, report: Report, previous: Option<&Compiled>) -> Result<Compiled, Report> {
+    let document = Arc::new(document);
+    let (spec, mut cx) = document.read::<Spec>(report, RESERVED);
+    let Some(spec) = spec else { return Err(cx.finish().0) };
+    let cx = &mut cx;
+
+    let certificates = Certificates::compile(&spec.certificate, cx);
+    let trusts = Trusts::compile(&spec.trust, cx);
+    let registries = Registries { certificates: &certificates, trusts: &trusts };
+    let defaults = spec.defaults.clone().unwrap_or_default();
+    let connect_timeout = defaults.connect_timeout.map_or(Duration::from_secs(2), TimeSpan::get);
+    let clusters = Clusters::compile(
+        &spec.upstream,
+        registries,
+        connect_timeout,
+        previous.map(|previous| &*previous.clusters),
+        Instant::now(),
+        cx,
+    );
+    let listeners = Listeners { spec: &spec, registries, clusters: &clusters, previous }.compile(cx);
+    let routes = compile_routes(&spec, &listeners, &clusters, defaults.timeout, cx);
+    check_certificates(&routes, &listeners, cx);
+    check_used(&spec, &routes, cx);
+    let fixed = compile_fixed(&spec, cx);
+    check_fixed(&fixed, previous, cx);
+    let process = spec.process.clone().unwrap_or_default();
+    let exchanges = process.drain.map_or(Duration::from_secs(30), TimeSpan::get);
+    let drain = Drain {
+        exchanges,
+        streams: process.stream_drain.map_or(Duration::from_secs(3600), TimeSpan::get).max(exchanges),
+    };
+    let telemetry = spec.telemetry.clone().unwrap_or_default();
+    let log = LogPlan::compile(telemetry.access_log.as_ref(), &Path::root().key("telemetry").key("access_log"), cx);
+
+    let (report, watched) = std::mem::take(cx).finish();
+    if report.has_errors() {
+        return Err(report);
+    }
+    Ok(Compiled {
+        document,
+        routes: Arc::new(routes),
+        clusters: Arc::new(clusters),
+        listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
+        certificates,
+        log,
+        drain,
+        max_connections: process.max_connections.map_or(100_000, std::num::NonZeroU32::get),
+        fixed,
+        watched,
+        report,
+        spec,
+    })
+}
+
+struct Listeners<'l> {
+    spec: &'l Spec,
+    registries: Registries<'l>,
+    clusters: &'l Clusters,
+    previous: Option<&'l Compiled>,
+}
+
+impl Listeners<'_> {
+    fn compile(&self, cx: &mut Context) -> Vec<ListenerPlan> {
+        let mut ids = ListenerIds::new(self.previous);
+        let mut plans = Vec::new();
+        for (name, spec) in &self.spec.listener {
+            let at = Path::root().key("listener").key(name);
+            plans.extend(self.listener(ids.of(name), name, spec, &at, cx));
+        }
+        self.check_addresses(cx);
+        plans.extend(self.redirects(&mut ids));
+        if self.spec.listener.is_empty() {
+            cx.error(&Path::root().key("listener"), "no listener: nothing would be served")
+                .help("add [listener.https] with an address");
+        }
+        plans
+    }
+
+    fn listener(
+        &self,
+        id: ListenerId,
+        name: &ObjectName,
+        spec: &ListenerSpec,
+        at: &Path,
+        cx: &mut Context,
+    ) -> Option<ListenerPlan> {
+        let protocol = spec.effective_protocol();
+        let limits = spec.limits.clone().unwrap_or_default().compile(&at.key("limits"), cx);
+        self.check_keys(spec, protocol, at, cx);
+        let versions = spec.versions.clone().unwrap_or_else(|| vec![HttpVersion::H1, HttpVersion::H2]);
+        let (h1, h2) = (versions.contains(&HttpVersion::H1), versions.contains(&HttpVersion::H2));
+        if !h1 && (!h2 || protocol == Protocol::Http) {
+            cx.error(&at.key("versions"), "an http listener speaks at least h1")
+                .help("use [\"h1\"] or [\"h1\", \"h2\"]");
+        }
+        let protocol = match protocol {
+            Protocol::Http => PlanProtocol::Http,
+            Protocol::Https => PlanProtocol::Https(self.tls(name, spec, h1, h2, at, cx)?),
+            Protocol::Tcp => PlanProtocol::Tcp(self.tcp_route(name, at, cx)?),
+            Protocol::Tls => PlanProtocol::Tls(Arc::new(self.sni_routes(name, at, cx))),
+        };
+        Some(ListenerPlan {
+            id,
+            name: name.clone(),
+            address: spec.address.clone(),
+            protocol,
+            proxy_protocol: spec.proxy_protocol.as_ref().map(|from| CidrSet::new(&from.from)),
+            client_ip: spec.client_ip.as_ref().map(ClientIp::new).unwrap_or_default(),
+            limits,
+            h1,
+            h2,
+            redirects_to_https: false,
+        })
+    }
+
+    /// A key that has no effect on this protocol is a misunderstanding.
+    fn check_keys(&self, spec: &ListenerSpec, protocol: Protocol, at: &Path, cx: &mut Context) {
+        let tls_only = [
+            ("certificates", spec.certificates.is_some()),
+            ("tls", spec.tls.is_some()),
+            ("http_redirect", spec.http_redirect.is_some()),
+        ];
+        let http_only = [("versions", spec.versions.is_some()), ("client_ip", spec.client_ip.is_some())];
+        let is_http = matches!(protocol, Protocol::Http | Protocol::Https);
+        let word = format!("{protocol:?}").to_lowercase();
+        for (key, given) in tls_only
+            .into_iter()
+            .filter(|_| protocol != Protocol::Https)
+            .chain(http_only.into_iter().filter(|_| !is_http))
+        {
+            if given {
+                cx.error_at_key(&at.key(key), format!("`{key}` has no effect on a listener of protocol {word}"));
+            }
+        }
+    }
+
+    fn tls(
+        &self,
+        name: &ObjectName,
+        spec: &ListenerSpec,
+        h1: bool,
+        h2: bool,
+        at: &Path,
+        cx: &mut Context,
+    ) -> Option<ServerTls> {
+        let certificates = self.registries.certificates;
+        let names = match &spec.certificates {
+            Some(names) => names.clone(),
+            None => self.spec.certificate.keys().map(ToString::to_string).collect(),
+        };
+        for (index, certificate) in names.iter().enumerate() {
+            let known = self.spec.certificate.keys().any(|known| known.as_str() == certificate);
+            if !known {
+                cx.undefined(
+                    &at.key("certificates").index(index),
+                    "certificate",
+                    certificate,
+                    self.spec.certificate.keys().map(ObjectName::as_str),
+                );
+            }
+        }
+        if names.is_empty() {
+            cx.error_at_key(at, "an https listener needs a certificate")
+                .help("add [certificate.NAME] with `cert` and `key`");
+            return None;
+        }
+        let alpn = match (h1, h2) {
+            (true, false) => Alpn::H1,
+            (false, true) => Alpn::H2,
+            _ => Alpn::Both,
+        };
+        let mut tls = spec.tls.clone().unwrap_or_default();
+        let floor = self.spec.defaults.as_ref().and_then(|defaults| defaults.tls.as_ref()?.min_version);
+        // Security accumulates: a listener can raise the floor, not lower it.
+        tls.min_version = tls.min_version.max(floor);
+        if spec.tls.as_ref().is_some_and(|own| own.min_version.is_some() && own.min_version < floor) {
+            cx.error(&at.key("tls").key("min_version"), "lower than `defaults.tls.min_version`")
+                .also(&Path::root().key("defaults").key("tls").key("min_version"), "the floor");
+        }
+        let before = self.previous_tls(name);
+        ServerTls::compile(
+            &ListenerTlsSpec { ..tls },
+            &names,
+            alpn,
+            certificates,
+            self.registries.trusts,
+            before,
+            &at.key("tls"),
+            cx,
+        )
+    }
+
+    fn previous_tls(&self, name: &ObjectName) -> Option<&ServerTls> {
+        let listener = self.previous?.listeners.iter().find(|listener| listener.plan.name == *name)?;
+        match &listener.plan.protocol {
+            PlanProtocol::Https(tls) => Some(tls),
+            PlanProtocol::Http | PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => None,
+        }
+    }
+
+    fn tcp_route(&self, listener: &ObjectName, at: &Path, cx: &mut Context) -> Option<Arc<TcpRoute>> {
+        let mut routes = self
+            .spec
+            .tcp_route
+            .iter()
+            .filter(|(_, route)| route.listeners.iter().any(|name| name == listener.as_str()));
+        let Some((name, route)) = routes.next() else {
+            cx.error_at_key(at, format!("no tcp_route leads from listener \"{listener}\""))
+                .help("add [tcp_route.NAME] with this listener");
+            return None;
+        };
+        if let Some((other, _)) = routes.next() {
+            cx.error_at_key(
+                &Path::root().key("tcp_route").key(other),
+                format!("listener \"{listener}\" already leads elsewhere"),
+            )
+            .also(&Path::root().key("tcp_route").key(name), "by this route");
+        }
+        self.tunnel(name, &route.upstream, &Path::root().key("tcp_route").key(name), cx)
+    }
+
+    fn sni_routes(&self, listener: &ObjectName, at: &Path, cx: &mut Context) -> SniRoutes {
+        let mut table = SniRoutes::default();
+        let mut any = false;
+        for (name, route) in
+            self.spec.tls_route.iter().filter(|(_, route)| route.listeners.iter().any(|name| name == listener.as_str()))
+        {
+            let here = Path::root().key("tls_route").key(name);
+            any = true;
+            let Some(tunnel) = self.tunnel(name, &route.upstream, &here, cx) else { continue };
+            for (index, pattern) in route.sni.iter().enumerate() {
+                if let Some(other) = table.insert(pattern, tunnel.clone()) {
+                    cx.error(
+                        &here.key("sni").index(index),
+                        format!("{pattern} is claimed twice on listener \"{listener}\""),
+                    )
+                    .also(&Path::root().key("tls_route").key(&other.name).key("sni"), "here too");
+                }
+            }
+        }
+        if !any {
+            cx.error_at_key(at, format!("no tls_route leads from listener \"{listener}\""))
+                .help("add [tls_route.NAME] with this listener");
+        }
+        table
+    }
+
+    fn tunnel(&self, name: &ObjectName, upstream: &str, at: &Path, cx: &mut Context) -> Option<Arc<TcpRoute>> {
+        let Some((_, cluster)) = self.clusters.find(upstream) else {
+            cx.undefined(&at.key("upstream"), "upstream", upstream, self.clusters.ids().keys().map(String::as_str));
+            return None;
+        };
+        Some(Arc::new(TcpRoute {
+            name: name.clone(),
+            upstream: cluster.name.clone(),
+            proxy_protocol: cluster.proxy_protocol,
+        }))
+    }
+
+    fn check_addresses(&self, cx: &mut Context) {
+        let all: Vec<_> = self.spec.listener.iter().collect();
+        for (index, (name, first)) in all.iter().enumerate() {
+            for (other, second) in all.iter().skip(index + 1) {
+                if first.address.conflicts_with(&second.address) {
+                    let at = |name: &ObjectName| Path::root().key("listener").key(name).key("address");
+                    cx.error(&at(other), format!("listeners \"{name}\" and \"{other}\" cannot both have this address"))
+                        .also(&at(name), "the other one");
+                }
+            }
+        }
+    }
+
+    /// An https listener on 443 answers port 80 as well, unless somebody else does or it is told not to.
+    fn redirects(&self, ids: &mut ListenerIds<'_>) -> Vec<ListenerPlan> {
+        let mut plans = Vec::new();
+        for (name, spec) in &self.spec.listener {
+            let wanted = spec.effective_protocol() == Protocol::Https
+                && spec.address.port() == Some(443)
+                && spec.http_redirect != Some(false);
+            let Some(address) = spec.address.with_port(80).filter(|_| wanted) else { continue };
+            if self.spec.listener.values().any(|other| other.address.conflicts_with(&address)) {
+                continue;
+            }
+            let Ok(name) = format!("{name}-redirect").parse::<ObjectName>() else { continue };
+            let limits = spec.limits.clone().unwrap_or_default().compile(&Path::root(), &mut Context::default());
+            plans.push(ListenerPlan {
+                id: ids.of(&name),
+                name,
+                address,
+                protocol: PlanProtocol::Http,
+                proxy_protocol: spec.proxy_protocol.as_ref().map(|from| CidrSet::new(&from.from)),
+                client_ip: spec.client_ip.as_ref().map(ClientIp::new).unwrap_or_default(),
+                limits,
+                h1: true,
+                h2: false,
+                redirects_to_https: true,
+            });
+        }
+        plans
+    }
+}
+
+/// Ids by name, kept over reloads: connections of an old configuration must not be taken for another listener's.
+struct ListenerIds<'p> {
+    previous: Option<&'p Compiled>,
+    next: u16,
+}
+
+impl<'p> ListenerIds<'p> {
+    fn new(previous: Option<&'p Compiled>) -> Self {
+        let highest = previous.iter().flat_map(|previous| &previous.listeners).map(|listener| listener.plan.id.0).max();
+        Self { previous, next: highest.map_or(0, |highest| highest.wrapping_add(1)) }
+    }
+
+    fn of(&mut self, name: &ObjectName) -> ListenerId {
+        let kept =
+            self.previous.and_then(|previous| previous.listeners.iter().find(|listener| listener.plan.name == *name));
+        if let Some(kept) = kept {
+            return kept.plan.id;
+        }
+        let id = ListenerId(self.next);
+        self.next = self.next.wrapping_add(1);
+        id
+    }
+}
+
+fn compile_routes(
+    spec: &Spec,
+    listeners: &[ListenerPlan],
+    clusters: &Clusters,
+    timeout: Option<TimeSpan>,
+    cx: &mut Context,
+) -> RouteTable {
+    let is_http = |spec: &ListenerSpec| matches!(spec.effective_protocol(), Protocol::Http | Protocol::Https);
+    // A listener that could not be compiled still lends its name, so that routes on it are not wrong as well.
+    let names: BTreeMap<String, ListenerId> = spec
+        .listener
+        .iter()
+        .filter(|(_, spec)| is_http(spec))
+        .map(|(name, _)| {
+            let id = listeners.iter().find(|plan| plan.name == *name).map_or(ListenerId(u16::MAX), |plan| plan.id);
+            (name.to_string(), id)
+        })
+        .collect();
+    let upstreams: BTreeMap<String, UpstreamId> = clusters
+        .ids()
+        .iter()
+        .map(|(name, id)| (name.clone(), UpstreamId(u32::try_from(*id).unwrap_or(u32::MAX))))
+        .collect();
+    let defaults = RouteDefaults { timeout: timeout.map_or(Duration::from_secs(60), TimeSpan::get) };
+    RouteTable::compile(&spec.route, &Known { listeners: &names, upstreams: &upstreams }, defaults, cx)
+}
+
+/// A browser that is sent to a host must be shown a certificate for it.
+fn check_certificates(routes: &RouteTable, listeners: &[ListenerPlan], cx: &mut Context) {
+    let mut told = std::collections::HashSet::new();
+    for (plan, hosts, on) in routes.served_hosts() {
+        for listener in listeners {
+            let PlanProtocol::Https(tls) = &listener.protocol else { continue };
+            if on.is_some_and(|on| !on.contains(&listener.id)) {
+                continue;
+            }
+            // Without an explicit list a route is on every listener; one of them having the certificate is enough.
+            let covered = |host: &HostPattern| tls.certificates().iter().any(|certificate| certificate.covers(host));
+            for (index, host) in
+                hosts.iter().enumerate().filter(|(_, host)| !covered(host) && **host != HostPattern::Any)
+            {
+                if on.is_none() && listeners.iter().any(|other| serves(other, host)) {
+                    continue;
+                }
+                let at = Path::root().key("route").key(&plan.route).key("hosts").index(index);
+                if told.insert((plan.route.clone(), index)) {
+                    let names: Vec<_> =
+                        tls.certificates().iter().map(|certificate| certificate.name.to_string()).collect();
+                    cx.error(
+                        &at,
+                        format!(
+                            "no certificate of listener \"{}\" covers {host} (it has: {})",
+                            listener.name,
+                            names.join(", ")
+                        ),
+                    )
+                    .help("add a certificate for it, or name the `listeners` that serve this route");
+                }
+            }
+        }
+    }
+}
+
+fn serves(listener: &ListenerPlan, host: &HostPattern) -> bool {
+    match &listener.protocol {
+        PlanProtocol::Https(tls) => tls.certificates().iter().any(|certificate| certificate.covers(host)),
+        PlanProtocol::Http => !listener.redirects_to_https,
+        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => false,
+    }
+}
+
+/// Names that lead nowhere, and objects that nothing leads to.
+fn check_used(spec: &Spec, routes: &RouteTable, cx: &mut Context) {
+    let listener_of = |wanted: Protocol| {
+        spec.listener.iter().filter(move |(_, spec)| spec.effective_protocol() == wanted).map(|(name, _)| name.as_str())
+    };
+    let tcp: Vec<_> = listener_of(Protocol::Tcp).collect();
+    let tls: Vec<_> = listener_of(Protocol::Tls).collect();
+    let named = spec.tcp_route.iter().map(|(name, route)| ("tcp_route", "tcp listener", name, &route.listeners, &tcp));
+    let named = named
+        .chain(spec.tls_route.iter().map(|(name, route)| ("tls_route", "tls listener", name, &route.listeners, &tls)));
+    for (kind, noun, name, listeners, known) in named {
+        for (index, listener) in
+            listeners.iter().enumerate().filter(|(_, listener)| !known.contains(&listener.as_str()))
+        {
+            cx.undefined(
+                &Path::root().key(kind).key(name).key("listeners").index(index),
+                noun,
+                listener,
+                known.iter().copied(),
+            );
+        }
+    }
+    let http = spec.listener.values().any(|spec| matches!(spec.effective_protocol(), Protocol::Http | Protocol::Https));
+    if http && routes.plans().next().is_none() && spec.route.is_empty() {
+        cx.warning(&Path::root().key("listener"), "there is no route: every request is answered 404");
+    }
+}
+
+fn compile_fixed(spec: &Spec, cx: &mut Context) -> Fixed {
+    let process = spec.process.clone().unwrap_or_default();
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let threads = match process.threads.unwrap_or(Threads::Auto) {
+        Threads::Auto => available,
+        Threads::Count(count) => count.get() as usize,
+    };
+    let mut unix = |kind: &str, key: &str, address: Option<&ListenAddress>, default: &str| match address {
+        None => PathBuf::from(default),
+        Some(ListenAddress::Unix(path)) => path.clone(),
+        Some(_) => {
+            let at = Path::root().key(kind).key(key);
+            cx.error(&at, format!("{kind}.{key} is a unix socket in this version"))
+                .help(format!("use \"unix:{default}\""));
+            PathBuf::from(default)
+        }
+    };
+    let admin =
+        unix("admin", "address", spec.admin.as_ref().and_then(|admin| admin.address.as_ref()), "run/admin.sock");
+    let upgrade = unix("process", "upgrade", process.upgrade.as_ref(), "run/upgrade.sock");
+    let metrics = spec.telemetry.as_ref().and_then(|telemetry| telemetry.metrics.as_ref()?.address.clone());
+    Fixed { threads, admin, upgrade, metrics }
+}
+
+fn check_fixed(fixed: &Fixed, previous: Option<&Compiled>, cx: &mut Context) {
+    let Some(before) = previous.map(|previous| &previous.fixed) else { return };
+    let fields = [
+        ("process", "threads", fixed.threads != before.threads),
+        ("admin", "address", fixed.admin != before.admin),
+        ("process", "upgrade", fixed.upgrade != before.upgrade),
+        ("telemetry", "metrics", fixed.metrics != before.metrics),
+    ];
+    for (kind, key, changed) in fields {
+        if changed {
+            cx.error(&Path::root().key(kind).key(key), format!("`{kind}.{key}` cannot change while running"))
+                .help("use `portcullis upgrade` to start a new process without losing a connection");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The resolved configuration as data: what was written, and every default where nothing was.
+
+use crate::Compiled;
+use portcullis_names::TimeSpan;
+use portcullis_proxy::listen::{Limits, PlanProtocol};
+use portcullis_upstream::{Cluster, Policy};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+pub(crate) fn effective(compiled: &Compiled) -> Value {
+    let mut document = compiled.document.to_json();
+    for listener in &compiled.listeners {
+        let plan = &listener.plan;
+        let defaults = json!({
+            "address": plan.address,
+            "protocol": match plan.protocol {
+                PlanProtocol::Http => "http",
+                PlanProtocol::Https(_) => "https",
+                PlanProtocol::Tcp(_) => "tcp",
+                PlanProtocol::Tls(_) => "tls",
+            },
+            "limits": limits(&plan.limits),
+        });
+        fill(at(&mut document, "listener", plan.name.as_str()), defaults);
+    }
+    for cluster in compiled.clusters.iter() {
+        fill(at(&mut document, "upstream", cluster.name.as_str()), upstream(cluster));
+    }
+    for plan in compiled.routes.plans() {
+        let route = at(&mut document, "route", plan.route.as_str());
+        let target = match &plan.rule {
+            None => route,
+            Some(rule) => at(route, "rule", rule.as_str()),
+        };
+        fill(target, json!({ "timeout": span(plan.timeout), "retry": { "attempts": plan.retries } }));
+    }
+    let process = json!({
+        "threads": compiled.fixed.threads,
+        "drain": span(compiled.drain.exchanges),
+        "stream_drain": span(compiled.drain.streams),
+        "max_connections": compiled.max_connections,
+        "upgrade": format!("unix:{}", compiled.fixed.upgrade.display()),
+    });
+    fill(key(&mut document, "process"), process);
+    fill(key(&mut document, "admin"), json!({ "address": format!("unix:{}", compiled.fixed.admin.display()) }));
+    document
+}
+
+fn upstream(cluster: &Cluster) -> Value {
+    let policy = match cluster.policy {
+        Policy::RoundRobin => "round_robin",
+        Policy::LeastRequest => "least_request",
+    };
+    json!({
+        "protocol": format!("{:?}", cluster.protocol).to_lowercase(),
+        "balance": { "policy": policy },
+        "connect_timeout": span(cluster.connect_timeout),
+        "read_timeout": span(cluster.read_timeout),
+        "write_timeout": span(cluster.write_timeout),
+        "idle_timeout": span(cluster.idle_timeout),
+        "streams": cluster.streams,
+    })
+}
+
+fn limits(limits: &Limits) -> Value {
+    json!({
+        "connections": limits.connections,
+        "connections_per_ip": limits.connections_per_ip,
+        "header": portcullis_names::ByteSize::from_bytes(limits.header_bytes as u64),
+        "headers": limits.headers,
+        "body": portcullis_names::ByteSize::from_bytes(limits.body_bytes),
+        "header_timeout": span(limits.header_timeout),
+        "body_timeout": span(limits.body_timeout),
+        "idle_timeout": span(limits.idle_timeout),
+        "min_rate": portcullis_names::ByteSize::from_bytes(limits.min_rate.get()),
+        "streams": limits.streams,
+        "requests": limits.requests,
+    })
+}
+
+fn span(time: Duration) -> TimeSpan {
+    TimeSpan::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn at<'v>(value: &'v mut Value, kind: &str, name: &str) -> &'v mut Value {
+    key(key(value, kind), name)
+}
+
+fn key<'v>(value: &'v mut Value, name: &str) -> &'v mut Value {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    match value {
+        Value::Object(entries) => entries.entry(name).or_insert_with(|| Value::Object(Map::new())),
+        other => other,
+    }
+}
+
+/// Adds what is missing; what was written stays.
+fn fill(target: &mut Value, defaults: Value) {
+    match (target, defaults) {
+        (Value::Object(have), Value::Object(defaults)) => {
+            for (name, default) in defaults {
+                match have.get_mut(&name) {
+                    Some(value) => fill(value, default),
+                    None => {
+                        have.insert(name, default);
+                    }
+                }
+            }
+        }
+        (target, default) if target.is_null() => *target = default,
+        _ => {}
+    }
+}

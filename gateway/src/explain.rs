@@ -1,0 +1,68 @@
+//! "What would happen to this request?", answered by the data path's own search.
+
+use crate::Compiled;
+use portcullis_names::normalise_host;
+use portcullis_policy::{Explanation, Facts, Scheme, normalise_path};
+use portcullis_proxy::listen::PlanProtocol;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// A request that was never sent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Question {
+    pub method: String,
+    pub url: String,
+    /// `Name: value`.
+    #[serde(default)]
+    pub headers: Vec<String>,
+    pub from: IpAddr,
+}
+
+/// Explains against a compiled configuration. The error says what is wrong with the question.
+pub fn explain(compiled: &Compiled, question: &Question) -> Result<Explanation, String> {
+    let url: http::Uri = question.url.parse().map_err(|error| format!("`{}` is not a URL: {error}", question.url))?;
+    let scheme = match url.scheme_str() {
+        Some("https") => Scheme::Https,
+        Some("http") => Scheme::Http,
+        _ => return Err(format!("`{}` is not an http or https URL", question.url)),
+    };
+    let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let host = normalise_host(authority).ok_or_else(|| format!("`{authority}` is not a host"))?;
+    let path = normalise_path(url.path()).map_err(|_| format!("`{}` is a path that is refused", url.path()))?;
+    let fits = |protocol: &PlanProtocol| match protocol {
+        PlanProtocol::Https(_) => scheme == Scheme::Https,
+        PlanProtocol::Http => scheme == Scheme::Http,
+        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => false,
+    };
+    let port = url.port_u16().unwrap_or(if scheme == Scheme::Https { 443 } else { 80 });
+    let candidates = || compiled.listeners.iter().filter(|listener| fits(&listener.plan.protocol));
+    let listener = candidates()
+        .find(|listener| listener.plan.address.port() == Some(port))
+        .or_else(|| candidates().next())
+        .ok_or_else(|| format!("no listener speaks {}", scheme.as_str()))?;
+    let mut headers = Vec::new();
+    for header in &question.headers {
+        let (name, value) = header.split_once(':').ok_or_else(|| format!("`{header}` is not `Name: value`"))?;
+        headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let facts = Facts {
+        method: question.method.clone(),
+        host,
+        path: path.into_owned(),
+        query: url.query().map(str::to_owned),
+        headers,
+        client_ip: question.from,
+        listener: listener.plan.id,
+        listener_name: listener.plan.name.to_string(),
+        scheme,
+        identity: None,
+    };
+    let name = |id: portcullis_policy::UpstreamId| {
+        compiled.clusters.get(id.0 as usize).map_or_else(String::new, |cluster| cluster.name.to_string())
+    };
+    let mut explanation = compiled.routes.explain(&facts, name);
+    if listener.plan.redirects_to_https {
+        explanation.steps = vec!["redirect 308 to https".to_owned()];
+    }
+    Ok(explanation)
+}

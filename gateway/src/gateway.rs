@@ -1,0 +1,364 @@
+//! The running gateway: starts cores, applies configurations, drains, hands over.
+
+use crate::{
+    Compiled, admin, compile,
+    listeners::{Inherited, LiveListeners},
+};
+use portcullis_config::{Colour, Diff, Report};
+use portcullis_health::{HealthState, Probe, ProbeKind, Prober, Target};
+use portcullis_ops::{
+    access_log::AccessLog,
+    handover::{self, NamedSocket},
+    metrics::Metrics,
+    systemd,
+};
+use portcullis_proxy::{CoreThread, Edge, Peers, Snapshot};
+use portcullis_upstream::Cluster;
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+/// A gateway that serves. Cheap to clone; all clones are the same one.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    files: Vec<PathBuf>,
+    pub(crate) edge: Arc<Edge>,
+    state: Mutex<State>,
+}
+
+struct State {
+    compiled: Arc<Compiled>,
+    generation: u64,
+    listeners: LiveListeners,
+    cores: Vec<CoreThread>,
+    prober: Prober,
+    last_reload: LastReload,
+    endpoints: HashSet<(String, String)>,
+    draining: bool,
+}
+
+/// How the last attempt to change the configuration went.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct LastReload {
+    outcome: &'static str,
+    /// Seconds since 1970.
+    at: u64,
+    trigger: String,
+    report: Option<serde_json::Value>,
+}
+
+/// Why it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the configuration has errors")]
+    Config(Report),
+    #[error("{0}")]
+    Listen(String),
+    #[error("a thread cannot be started: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What becomes of the sockets when a gateway ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Nobody serves after us: stop accepting at once.
+    Close,
+    /// A successor accepts on the same sockets.
+    HandedOver,
+}
+
+impl Gateway {
+    /// Compiles `files` and serves them. `sockets` are listeners that somebody else opened, by name. Needs a tokio runtime.
+    pub fn start(files: Vec<PathBuf>, sockets: Vec<NamedSocket>) -> Result<Self, StartError> {
+        let compiled = compile::check(&files, None).map_err(StartError::Config)?;
+        for line in compiled.report.lines() {
+            tracing::warn!("{line}");
+        }
+        let metrics = Arc::new(Metrics::new());
+        let access_log = AccessLog::start(compiled.log.target.clone(), metrics.clone()).map_err(StartError::Thread)?;
+        let generation = 1;
+        let mut inherited = Inherited::new(sockets);
+        let mut listeners = LiveListeners::default();
+        let opened =
+            listeners.open(&compiled.listeners, &mut inherited, compiled.fixed.threads).map_err(StartError::Listen)?;
+        for name in inherited.leftovers() {
+            tracing::warn!(name, "a socket was given for a listener that is not configured");
+        }
+        let (compiled, snapshot) = split(compiled, generation, &metrics);
+        let edge = Arc::new(Edge::new(snapshot, metrics.clone(), access_log));
+        let cores = (0..compiled.fixed.threads)
+            .map(|index| CoreThread::start(edge.clone(), index))
+            .collect::<Result<Vec<_>, _>>();
+        let cores = cores.map_err(StartError::Thread)?;
+        listeners.apply(&compiled.listeners, opened, &cores, &metrics).map_err(StartError::Thread)?;
+        metrics.reloaded("started", generation);
+        let state = State {
+            generation,
+            listeners,
+            cores,
+            prober: Prober::default(),
+            last_reload: LastReload { outcome: "started", at: unix_now(), trigger: "start".to_owned(), report: None },
+            endpoints: HashSet::new(),
+            draining: false,
+            compiled,
+        };
+        let gateway = Self(Arc::new(Inner { files, edge, state: Mutex::new(state) }));
+        gateway.follow(&mut gateway.state());
+        systemd::ready(generation);
+        Ok(gateway)
+    }
+
+    /// Reads the files again and serves what they say. Whatever is wrong, the old configuration goes on.
+    pub fn reload(&self, trigger: &str) -> Result<Diff, Report> {
+        let mut state = self.state();
+        let outcome = self.try_reload(&mut state);
+        let (name, report) = match &outcome {
+            Ok(diff) => {
+                tracing::info!(
+                    generation = state.generation,
+                    trigger,
+                    changes = diff.changes.len(),
+                    "configuration published"
+                );
+                ("published", None)
+            }
+            Err(report) => {
+                tracing::error!(
+                    trigger,
+                    generation = state.generation,
+                    "configuration refused, the old one keeps serving:\n{}",
+                    report.render(Colour::Plain)
+                );
+                ("refused", Some(report.to_json()))
+            }
+        };
+        self.0.edge.metrics.reloaded(name, state.generation);
+        state.last_reload = LastReload { outcome: name, at: unix_now(), trigger: trigger.to_owned(), report };
+        outcome
+    }
+
+    fn try_reload(&self, state: &mut State) -> Result<Diff, Report> {
+        let compiled = compile::check(&self.0.files, Some(&state.compiled))?;
+        let cores = compiled.fixed.threads;
+        let opened =
+            state.listeners.open(&compiled.listeners, &mut Inherited::new(Vec::new()), cores).map_err(|message| {
+                let mut cx = portcullis_config::Context::new(compiled.document.clone(), Report::default());
+                cx.error(&portcullis_config::Path::root().key("listener"), message);
+                cx.finish().0
+            })?;
+        let diff = Diff::between(&state.compiled.document.to_json(), &compiled.document.to_json());
+        let (compiled, snapshot) = split(compiled, state.generation + 1, &self.0.edge.metrics);
+        // From here on nothing can fail: everything is compiled and every socket is open.
+        self.0.edge.publish(snapshot);
+        state.generation += 1;
+        if let Err(error) = state.listeners.apply(&compiled.listeners, opened, &state.cores, &self.0.edge.metrics) {
+            tracing::error!(%error, "a listening socket cannot be duplicated; it will be missing in an upgrade");
+        }
+        state.compiled = compiled;
+        self.follow(state);
+        Ok(diff)
+    }
+
+    /// What goes along with a published configuration: probes, expiry metrics, the log's target, forgotten series.
+    fn follow(&self, state: &mut State) {
+        let metrics = &self.0.edge.metrics;
+        self.0.edge.access_log.open(state.compiled.log.target.clone());
+        for certificate in state.compiled.certificates.iter() {
+            metrics.certificate(certificate.name.as_str(), certificate.not_after);
+        }
+        let endpoints: HashSet<(String, String)> = (state.compiled.clusters.iter())
+            .flat_map(|cluster| {
+                cluster.endpoints.iter().map(|endpoint| (cluster.name.to_string(), endpoint.address.to_string()))
+            })
+            .collect();
+        for (upstream, address) in state.endpoints.difference(&endpoints) {
+            metrics.forget_endpoint(upstream, address);
+        }
+        state.endpoints = endpoints;
+        let targets = state.compiled.clusters.iter().flat_map(|cluster| targets(cluster, metrics)).collect();
+        state.prober.sync(targets);
+    }
+
+    /// Stops accepting, lets what is in flight end, and ends. Returns how many connections were cut.
+    pub async fn stop(&self, stop: Stop) -> u32 {
+        systemd::stopping();
+        let drain = {
+            let mut state = self.state();
+            state.draining = true;
+            match stop {
+                Stop::Close => state.listeners.drain_all(),
+                Stop::HandedOver => state.listeners.leave_all(),
+            }
+            state.compiled.drain
+        };
+        // A successor leaves us all the time that streams may have.
+        let patience = if stop == Stop::HandedOver { drain.streams } else { drain.exchanges };
+        let deadline = Instant::now() + patience;
+        // The accept loops first take what the kernel had queued.
+        tokio::time::sleep(QUEUE_SWEEP).await;
+        while self.0.edge.open_connections() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let cut = self.0.edge.open_connections();
+        let cores = std::mem::take(&mut self.state().cores);
+        for core in cores {
+            core.stop();
+        }
+        self.0.edge.access_log.flush();
+        cut
+    }
+
+    /// Gives the listening sockets to a successor at the other end, and returns when it serves.
+    pub fn hand_over(&self, stream: &mut std::os::unix::net::UnixStream) -> std::io::Result<()> {
+        let state = self.state();
+        handover::give(stream, &state.listeners.sockets())
+    }
+
+    pub fn drain_listener(&self, name: &str) -> bool {
+        self.state().listeners.drain(name)
+    }
+
+    /// `false`: there is no such endpoint.
+    pub fn drain_endpoint(&self, upstream: &str, address: &str, drained: bool) -> bool {
+        let state = self.state();
+        let cluster = state.compiled.clusters.find(upstream).map(|(_, cluster)| cluster);
+        let endpoint = cluster
+            .and_then(|cluster| cluster.endpoints.iter().find(|endpoint| endpoint.address.to_string() == address));
+        if let Some(endpoint) = endpoint {
+            endpoint.state.set_drained(drained);
+            tracing::info!(upstream, endpoint = address, drained, "endpoint drained by the operator");
+        }
+        endpoint.is_some()
+    }
+
+    pub fn reopen_logs(&self) {
+        self.0.edge.access_log.reopen();
+    }
+
+    pub fn compiled(&self) -> Arc<Compiled> {
+        self.state().compiled.clone()
+    }
+
+    /// Files whose change is a reason to reload.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        self.state().compiled.watched.clone()
+    }
+
+    pub fn metrics(&self) -> String {
+        self.0.edge.metrics.render()
+    }
+
+    /// Names and bound addresses of the listeners that accept now.
+    pub fn listeners(&self) -> Vec<(String, Option<std::net::SocketAddr>)> {
+        self.state().listeners.iter().map(|live| (live.plan.name.to_string(), live.bound)).collect()
+    }
+
+    /// The admin interface of this gateway.
+    pub fn router(&self) -> axum::Router {
+        admin::router(self.clone())
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state().draining
+    }
+
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let state = self.state();
+        serde_json::json!({
+            "pid": std::process::id(),
+            "generation": state.generation,
+            "draining": state.draining,
+            "connections": self.0.edge.open_connections(),
+            "last_reload": state.last_reload,
+            "listeners": listeners(&state),
+            "upstreams": upstreams(&state),
+            "certificates": state.compiled.certificates.iter().map(|certificate| serde_json::json!({
+                "name": certificate.name.as_str(),
+                "hosts": certificate.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "seconds_left": certificate.seconds_left(SystemTime::now()),
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const QUEUE_SWEEP: Duration = Duration::from_millis(50);
+
+fn listeners(state: &State) -> Vec<serde_json::Value> {
+    let each = state.listeners.iter().map(|live| {
+        serde_json::json!({
+            "name": live.plan.name.as_str(),
+            "address": live.plan.address.to_string(),
+            "bound": live.bound.map(|bound| bound.to_string()),
+            "connections": live.runtime.open_connections(),
+        })
+    });
+    each.collect()
+}
+
+fn upstreams(state: &State) -> Vec<portcullis_upstream::UpstreamStatus> {
+    let now = Instant::now();
+    state.compiled.clusters.iter().map(|cluster| cluster.status(now)).collect()
+}
+
+/// Divides a compiled configuration into what the data path pins and what the control side keeps. Both share the tables.
+fn split(compiled: Compiled, generation: u64, metrics: &Metrics) -> (Arc<Compiled>, Arc<Snapshot>) {
+    let peers = Peers::new(&compiled.clusters, generation, metrics);
+    let route_metrics = compiled.routes.plans().map(|plan| metrics.route(&plan.name())).collect();
+    let compiled = Arc::new(compiled);
+    let snapshot = Snapshot {
+        generation,
+        routes: compiled.routes.clone(),
+        clusters: compiled.clusters.clone(),
+        peers,
+        route_metrics,
+        log: compiled.log.clone(),
+        drain: compiled.drain,
+        max_connections: compiled.max_connections,
+    };
+    (compiled, Arc::new(snapshot))
+}
+
+fn targets(cluster: &Arc<Cluster>, metrics: &Arc<Metrics>) -> Vec<Target> {
+    let Some(check) = &cluster.health_check else { return Vec::new() };
+    let kind = match &cluster.tls {
+        None => ProbeKind::Clear,
+        Some(tls) => ProbeKind::Tls { config: tls.config(b"http/1.1"), server_name: tls.server_name.clone() },
+    };
+    let each = cluster.endpoints.iter().map(|endpoint| {
+        let handles = metrics.endpoint(cluster.name.as_str(), &endpoint.address.to_string());
+        let (state, upstream, address) = (endpoint.state.clone(), cluster.name.clone(), endpoint.address.clone());
+        let (healthy, unhealthy) = (check.healthy, check.unhealthy);
+        Target {
+            key: format!("{} {} {check:?} {}", cluster.name, endpoint.address, cluster.tls.is_some()),
+            probe: Probe { address: endpoint.address.clone(), kind: kind.clone(), check: check.clone() },
+            tell: Arc::new(move |outcome| {
+                if let Some(now) = state.observe(outcome, healthy, unhealthy, Instant::now()) {
+                    handles.up(now != HealthState::Down);
+                    let failure = outcome.err().map(|failure| failure.to_string());
+                    match now {
+                        HealthState::Down => {
+                            tracing::warn!(%upstream, endpoint = %address, failure, "endpoint is down")
+                        }
+                        HealthState::Up | HealthState::Unknown => {
+                            tracing::info!(%upstream, endpoint = %address, "endpoint is up")
+                        }
+                    }
+                }
+            }),
+        }
+    });
+    each.collect()
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,169 @@
+//! The whole document as the operator writes it.
+
+use portcullis_config::Reserved;
+use portcullis_names::{ObjectName, TimeSpan};
+use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
+use portcullis_policy::RouteSpec;
+use portcullis_proxy::{TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
+use portcullis_tls::{CertificateSpec, TlsVersion, TrustSpec};
+use portcullis_upstream::UpstreamSpec;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One document; named tables, in any order.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// Version of the language.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaVersion>,
+    /// Files to merge, as patterns relative to this file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<TelemetrySpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<DefaultsSpec>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub certificate: BTreeMap<ObjectName, CertificateSpec>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trust: BTreeMap<ObjectName, TrustSpec>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub listener: BTreeMap<ObjectName, ListenerSpec>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub upstream: BTreeMap<ObjectName, UpstreamSpec>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub route: BTreeMap<ObjectName, RouteSpec>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tcp_route: BTreeMap<ObjectName, TcpRouteSpec>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tls_route: BTreeMap<ObjectName, TlsRouteSpec>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum SchemaVersion {
+    #[serde(rename = "1")]
+    V1,
+}
+
+/// What listeners, routes and upstreams take when they say nothing.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultsSpec {
+    /// Of routes (60s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<TimeSpan>,
+    /// Of upstreams (2s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<TimeSpan>,
+    /// Of listeners.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<DefaultTlsSpec>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultTlsSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<TlsVersion>,
+}
+
+/// What the language has and this version does not.
+pub const RESERVED: &[Reserved] = &[
+    Reserved("site"),
+    Reserved("workspace"),
+    Reserved("guardrail"),
+    Reserved("identity"),
+    Reserved("consumer"),
+    Reserved("credential"),
+    Reserved("store"),
+    Reserved("discovery"),
+    Reserved("udp_route"),
+    Reserved("rate_limit"),
+    Reserved("waf"),
+    Reserved("api"),
+    Reserved("privacy"),
+    Reserved("access"),
+    Reserved("slo"),
+    Reserved("rollout"),
+    Reserved("destination"),
+    Reserved("workload"),
+    Reserved("mtls"),
+    Reserved("service"),
+    Reserved("zone"),
+    Reserved("public_service"),
+    Reserved("process.user"),
+    Reserved("process.overload"),
+    Reserved("admin.role"),
+    Reserved("telemetry.tracing"),
+    Reserved("telemetry.tap"),
+    Reserved("telemetry.metrics.histogram"),
+    Reserved("telemetry.metrics.max_series"),
+    Reserved("defaults.waf"),
+    Reserved("defaults.may_relax"),
+    Reserved("certificate.*.acme"),
+    Reserved("listener.*.direction"),
+    Reserved("listener.*.to"),
+    Reserved("listener.*.tls.early_data"),
+    Reserved("listener.*.protocol=udp"),
+    Reserved("listener.*.protocol=dns"),
+    Reserved("listener.*.protocol=proxy"),
+    Reserved("listener.*.protocol=sni"),
+    Reserved("listener.*.protocol=transparent"),
+    Reserved("listener.*.protocol=h3"),
+    Reserved("upstream.*.discover"),
+    Reserved("upstream.*.sticky"),
+    Reserved("upstream.*.outlier"),
+    Reserved("upstream.*.circuit_breaker"),
+    Reserved("upstream.*.retry_budget"),
+    Reserved("upstream.*.endpoints.zone"),
+    Reserved("upstream.*.endpoints.priority"),
+    Reserved("upstream.*.balance.slow_start"),
+    Reserved("upstream.*.balance.locality"),
+    Reserved("upstream.*.balance.policy=random"),
+    Reserved("upstream.*.balance.policy=consistent_hash"),
+    Reserved("upstream.*.balance.policy=peak_ewma"),
+    Reserved("route.*.hedge"),
+    Reserved("route.*.waf"),
+    Reserved("route.*.auth"),
+    Reserved("route.*.authz"),
+    Reserved("route.*.ip"),
+    Reserved("route.*.rate_limit"),
+    Reserved("route.*.concurrency"),
+    Reserved("route.*.cors"),
+    Reserved("route.*.compress"),
+    Reserved("route.*.cache"),
+    Reserved("route.*.fault"),
+    Reserved("route.*.relax"),
+    Reserved("route.*.retry.on"),
+    Reserved("route.*.retry.per_try_timeout"),
+    Reserved("route.*.retry.backoff"),
+    Reserved("route.*.retry.methods"),
+    Reserved("route.*.match.country"),
+    Reserved("route.*.match.claims"),
+    Reserved("route.*.match.when"),
+    Reserved("route.*.rule.*.hedge"),
+    Reserved("route.*.rule.*.waf"),
+    Reserved("route.*.rule.*.auth"),
+    Reserved("route.*.rule.*.authz"),
+    Reserved("route.*.rule.*.ip"),
+    Reserved("route.*.rule.*.rate_limit"),
+    Reserved("route.*.rule.*.concurrency"),
+    Reserved("route.*.rule.*.cors"),
+    Reserved("route.*.rule.*.compress"),
+    Reserved("route.*.rule.*.cache"),
+    Reserved("route.*.rule.*.fault"),
+    Reserved("route.*.rule.*.relax"),
+    Reserved("route.*.rule.*.retry.on"),
+    Reserved("route.*.rule.*.retry.per_try_timeout"),
+    Reserved("route.*.rule.*.retry.backoff"),
+    Reserved("route.*.rule.*.retry.methods"),
+    Reserved("route.*.rule.*.match.country"),
+    Reserved("route.*.rule.*.match.claims"),
+    Reserved("route.*.rule.*.match.when"),
+];

@@ -1,0 +1,145 @@
+//! The command line: what can be asked, in which words.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::{net::IpAddr, path::PathBuf};
+
+/// Exit code when the configuration has errors.
+pub(crate) const REFUSED: u8 = 1;
+/// Exit code when the command itself could not be carried out.
+pub(crate) const FAILED: u8 = 2;
+
+/// An edge gateway from one TOML file: TLS, routing, balancing, and an explanation for every decision.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve what the files say, until SIGTERM.
+    Run {
+        /// Configuration files; more can be included from them.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Take the listening sockets over from the process that serves now.
+        #[arg(long)]
+        upgrade: bool,
+    },
+    /// Start demo origins, a certificate authority and an HTTPS edge on loopback, and say what to try.
+    Demo {
+        /// Where certificates and configuration are written.
+        #[arg(long, default_value = "run/demo")]
+        folder: PathBuf,
+        /// Port of the HTTPS edge; the next one is plain HTTP. 0 picks free ones.
+        #[arg(long, default_value_t = 8443)]
+        port: u16,
+    },
+    /// Find every mistake in the files. Exit code 0: fit to run; 1: errors; 2: could not look.
+    Check {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Show what the files mean with every default filled in.
+    Show {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// With the place that each value comes from.
+        #[arg(long, required = true)]
+        effective: bool,
+    },
+    /// Print the JSON Schema of the language, for editors.
+    Schema,
+    /// Compare files with the configuration that is running.
+    Diff {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Say which listener, host and rule a request would take, why the others lost, and what would happen to it.
+    Explain {
+        method: String,
+        url: String,
+        /// A request header, like 'X-Beta: 1'.
+        #[arg(short = 'H', long = "header")]
+        headers: Vec<String>,
+        /// The client's address.
+        #[arg(long, default_value = "127.0.0.1")]
+        from: IpAddr,
+        /// Ask about these files; without, about the running configuration.
+        #[arg(long = "config")]
+        files: Vec<PathBuf>,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Read the files again and serve what they say now.
+    Reload {
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Show generation, listeners, upstreams and the last reload.
+    Status {
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Take an endpoint or a listener out of service, or put it back with --undo.
+    Drain {
+        #[command(subcommand)]
+        what: Drain,
+    },
+    /// Start this program's file anew, hand the sockets over, and let the old process end.
+    Upgrade {
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Make a certificate authority and a certificate for trying things out.
+    Certificate {
+        /// DNS names or addresses to certify.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Folder for ca.crt, NAME.crt and NAME.key.
+        #[arg(long, default_value = "certs")]
+        folder: PathBuf,
+        /// File name of the certificate, without ending. Default: the first name.
+        #[arg(long)]
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Drain {
+    /// No new requests to this endpoint of this upstream.
+    Endpoint {
+        upstream: String,
+        address: String,
+        #[arg(long)]
+        undo: bool,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// No new connections on this listener; open ones end after what they do.
+    Listener {
+        name: String,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AdminSocket {
+    /// The admin socket of the running process.
+    #[arg(long, default_value = "run/admin.sock", env = "PORTCULLIS_ADMIN")]
+    pub admin: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}

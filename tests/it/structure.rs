@@ -1,0 +1,63 @@
+//! The house rules that a machine can hold: which crate may know which.
+
+use std::{collections::BTreeMap, process::Command};
+
+/// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
+const ARROWS: [(&str, &[&str]); 11] = [
+    ("names", &[]),
+    ("config", &["names"]),
+    ("wire", &[]),
+    ("policy", &["names", "config"]),
+    ("tls", &["names", "config"]),
+    ("ops", &["names", "config"]),
+    ("health", &["names", "config", "tls"]),
+    ("upstream", &["names", "config", "health", "tls"]),
+    ("proxy", &["names", "config", "wire", "policy", "tls", "ops", "health", "upstream"]),
+    ("gateway", &["names", "config", "wire", "policy", "tls", "ops", "health", "upstream", "proxy"]),
+    ("", &["names", "config", "wire", "policy", "tls", "ops", "health", "upstream", "proxy", "gateway"]),
+];
+
+/// Foreign crates that only some of ours may touch.
+const RESERVED: [(&str, &[&str]); 2] = [("pingora", &["proxy"]), ("tokio", &["config", "tls", "ops", "health", "upstream", "proxy", "gateway", ""])];
+
+#[test]
+fn dependencies_point_only_where_the_architecture_says() {
+    let mut wrong = Vec::new();
+    for (package, dependencies) in packages() {
+        let own = |name: &str| name.strip_prefix("portcullis-").map(str::to_owned);
+        let name = own(&package).unwrap_or_default();
+        let (_, allowed) = ARROWS.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{package} has no row"));
+        for dependency in dependencies {
+            if let Some(inner) = own(&dependency) {
+                if !allowed.contains(&inner.as_str()) {
+                    wrong.push(format!("{package} must not know {dependency}"));
+                }
+            }
+            for (foreign, holders) in RESERVED {
+                let touches = dependency == foreign || dependency.starts_with(&format!("{foreign}-"));
+                if touches && !holders.contains(&name.as_str()) {
+                    wrong.push(format!("{package} must not know {dependency}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn packages() -> BTreeMap<String, Vec<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    packages
+        .iter()
+        .map(|package| {
+            let normal = package["dependencies"].as_array().unwrap().iter().filter(|dependency| dependency["kind"].is_null());
+            let names = normal.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect();
+            (package["name"].as_str().unwrap().to_owned(), names)
+        })
+        .collect()
+}

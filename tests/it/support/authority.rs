@@ -1,0 +1,94 @@
+//! A certificate authority made for one test.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevocationReason, RevokedCertParams, SanType,
+    SerialNumber,
+};
+use std::path::Path;
+use time::{Duration, OffsetDateTime};
+
+/// A root that signs leaves and revocation lists.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub certificate_pem: String,
+}
+
+/// A certificate chain and its key, in PEM.
+pub struct Leaf {
+    pub certificate_pem: String,
+    pub key_pem: String,
+    pub serial: u64,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Self { certificate_pem: certificate.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    /// A server and client certificate. `names` are DNS names, addresses, or URIs.
+    pub fn leaf(&self, names: &[&str]) -> Leaf {
+        self.leaf_valid(names, Duration::days(90))
+    }
+
+    pub fn leaf_valid(&self, names: &[&str], valid_for: Duration) -> Leaf {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names
+            .iter()
+            .map(|name| match name.parse() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) if name.contains("://") => SanType::URI((*name).try_into().unwrap()),
+                Err(_) => SanType::DnsName((*name).try_into().unwrap()),
+            })
+            .collect();
+        let serial = fastrand::u64(1..u64::MAX >> 1);
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.distinguished_name.push(DnType::CommonName, names[0]);
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = OffsetDateTime::now_utc() - Duration::days(100);
+        params.not_after = OffsetDateTime::now_utc() + valid_for;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Leaf { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), serial }
+    }
+
+    /// A revocation list over these serials.
+    pub fn crl(&self, revoked: &[u64]) -> String {
+        let now = OffsetDateTime::now_utc();
+        let params = CertificateRevocationListParams {
+            this_update: now - Duration::hours(1),
+            next_update: now + Duration::days(7),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked
+                .iter()
+                .map(|serial| RevokedCertParams {
+                    serial_number: SerialNumber::from(*serial),
+                    revocation_time: now - Duration::hours(1),
+                    reason_code: Some(RevocationReason::KeyCompromise),
+                    invalidity_date: None,
+                })
+                .collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+impl Leaf {
+    /// Writes `NAME.crt` and `NAME.key` into a folder, each by rename, as certificate tools do.
+    pub fn write(&self, folder: &Path, name: &str) {
+        for (kind, text) in [("crt", &self.certificate_pem), ("key", &self.key_pem)] {
+            let new = folder.join(format!("{name}.{kind}.new"));
+            std::fs::write(&new, text).unwrap();
+            std::fs::rename(new, folder.join(format!("{name}.{kind}"))).unwrap();
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What every whole-program test needs: a gateway process, origins, clients, certificates.
+
+pub mod authority;
+pub mod client;
+pub mod gateway;
+pub mod origin;
+
+use std::time::{Duration, Instant};
+
+/// Polls until `probe` gives a value; panics with `what` after ten seconds. Waiting on a condition, never on a guess.
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Whether a program of somebody else's is there. A test whose peer is missing says so and passes over its check.
+pub fn have(program: &str) -> bool {
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|folder| folder.join(program).is_file())
+    });
+    if !found {
+        eprintln!("NOT CHECKED: `{program}` is not installed");
+    }
+    found
+}
