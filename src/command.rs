@@ -184,19 +184,12 @@ impl Serving {
     }
 }
 
-/// After an upgrade the predecessor may still hold the path for a moment.
+/// A successor takes the path over from its predecessor, which still answers there.
 async fn bind_admin(path: &Path) -> Result<tokio::net::UnixListener> {
-    admin::bind(path)
-        .await
-        .or_else(|error| {
-            if error.kind() != std::io::ErrorKind::AddrInUse || std::env::args().all(|argument| argument != "--upgrade")
-            {
-                return Err(error);
-            }
-            std::fs::remove_file(path)?;
-            tokio::net::UnixListener::bind(path)
-        })
-        .with_context(|| format!("the admin socket {} cannot be opened", path.display()))
+    if std::env::args().any(|argument| argument == "--upgrade") {
+        let _ = std::fs::remove_file(path);
+    }
+    admin::bind(path).await.with_context(|| format!("the admin socket {} cannot be opened", path.display()))
 }
 
 async fn watch(gateway: &Gateway) {

@@ -199,9 +199,7 @@ impl Gateway {
         // A successor leaves us all the time that streams may have.
         let patience = if stop == Stop::HandedOver { drain.streams } else { drain.exchanges };
         let deadline = Instant::now() + patience;
-        // The accept loops first take what the kernel had queued.
-        tokio::time::sleep(QUEUE_SWEEP).await;
-        while self.0.edge.open_connections() > 0 && Instant::now() < deadline {
+        while !self.0.edge.is_quiet() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let cut = self.0.edge.open_connections();
@@ -289,8 +287,6 @@ impl Gateway {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-const QUEUE_SWEEP: Duration = Duration::from_millis(50);
 
 fn listeners(state: &State) -> Vec<serde_json::Value> {
     let each = state.listeners.iter().map(|live| {

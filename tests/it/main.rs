@@ -3,6 +3,19 @@
 
 mod support;
 
+mod check;
+mod examples;
+mod explain;
+mod forwarding;
 mod h1_strict;
+mod h2;
+mod lifecycle;
+mod limits;
+mod observe;
+mod reload;
 mod routing;
 mod structure;
+mod tls;
+mod tunnels;
+mod upstreams;
+mod websocket;

@@ -12,7 +12,8 @@ async fn gateway_over(origin: &Origin, routes: &str) -> Gateway {
 
 #[tokio::test]
 async fn the_most_specific_host_and_path_win_in_any_order() {
-    let (a, b, c, d) = (Origin::fixed("a").await, Origin::fixed("b").await, Origin::fixed("c").await, Origin::fixed("d").await);
+    let (a, b, c, d) =
+        (Origin::fixed("a").await, Origin::fixed("b").await, Origin::fixed("c").await, Origin::fixed("d").await);
     let config = format!(
         r#"
 [listener.http]
@@ -119,7 +120,10 @@ rewrite = { prefix = "/v2" }
 
     client.send("GET /v1/items?x=1 HTTP/1.1\r\nHost: app.test\r\nX-Internal: 1\r\nX-Trail: client\r\n\r\n").await;
     let response = client.response().await;
-    assert_eq!((response.status, response.header("x-served"), response.header("content-type")), (200, Some("portcullis"), None));
+    assert_eq!(
+        (response.status, response.header("x-served"), response.header("content-type")),
+        (200, Some("portcullis"), None)
+    );
     let seen = origin.last();
     assert_eq!(seen.line(), "GET /v2/items?x=1 HTTP/1.1");
     assert_eq!(seen.header("x-tenant"), Some("app.test-127.0.0.1"));
@@ -150,7 +154,8 @@ async fn a_weighted_split_divides_as_its_weights_say() {
 
 #[tokio::test]
 async fn a_mirror_gets_a_copy_and_its_answer_is_nobodys() {
-    let (origin, shadow) = (Origin::echo().await, Origin::start(|_| b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_vec()).await);
+    let (origin, shadow) =
+        (Origin::echo().await, Origin::start(|_| b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_vec()).await);
     let config = format!(
         "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"{}\"]\n[upstream.shadow]\nendpoints = [\"{}\"]\n[route.r]\nupstream = \"app\"\nmirror = {{ upstream = \"shadow\", percent = \"100%\" }}\n",
         origin.addr, shadow.addr

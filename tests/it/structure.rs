@@ -18,7 +18,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
 ];
 
 /// Foreign crates that only some of ours may touch.
-const RESERVED: [(&str, &[&str]); 2] = [("pingora", &["proxy"]), ("tokio", &["config", "tls", "ops", "health", "upstream", "proxy", "gateway", ""])];
+const RESERVED: [(&str, &[&str]); 2] =
+    [("pingora", &["proxy"]), ("tokio", &["config", "tls", "ops", "health", "upstream", "proxy", "gateway", ""])];
 
 #[test]
 fn dependencies_point_only_where_the_architecture_says() {
@@ -26,7 +27,8 @@ fn dependencies_point_only_where_the_architecture_says() {
     for (package, dependencies) in packages() {
         let own = |name: &str| name.strip_prefix("portcullis-").map(str::to_owned);
         let name = own(&package).unwrap_or_default();
-        let (_, allowed) = ARROWS.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{package} has no row"));
+        let (_, allowed) =
+            ARROWS.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{package} has no row"));
         for dependency in dependencies {
             if let Some(inner) = own(&dependency) {
                 if !allowed.contains(&inner.as_str()) {
@@ -55,7 +57,8 @@ fn packages() -> BTreeMap<String, Vec<String>> {
     packages
         .iter()
         .map(|package| {
-            let normal = package["dependencies"].as_array().unwrap().iter().filter(|dependency| dependency["kind"].is_null());
+            let normal =
+                package["dependencies"].as_array().unwrap().iter().filter(|dependency| dependency["kind"].is_null());
             let names = normal.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect();
             (package["name"].as_str().unwrap().to_owned(), names)
         })

@@ -127,6 +127,7 @@ impl<'s> Lint<'s> {
             known.dedup();
             known
         };
+        let mut meant = Vec::new();
         for (key, entry) in table {
             let here = at.key(key);
             let named: Vec<&Json> = schemas.iter().filter_map(|schema| schema.get("properties")?.get(key)).collect();
@@ -148,11 +149,12 @@ impl<'s> Lint<'s> {
                     self.error(&entry.key, &here, format!("unknown key `{key}` {place}; known: {}", known.join(", ")));
                 if let Some(best) = nearest(key, known.iter().copied()) {
                     problem.help(format!("did you mean `{best}`?"));
+                    meant.push(best);
                 }
             }
         }
         let required = schemas.first().and_then(|schema| schema.get("required")?.as_array()).into_iter().flatten();
-        for key in required.filter_map(Json::as_str).filter(|key| !table.contains_key(*key)) {
+        for key in required.filter_map(Json::as_str).filter(|key| !table.contains_key(*key) && !meant.contains(key)) {
             let span = self.document.span(at, Target::Key).unwrap_or_else(|| node.span.clone());
             self.error(&span, at, format!("`{key}` is missing in [{at}]"));
         }
@@ -300,9 +302,9 @@ fn constants(schema: &Json) -> Vec<&str> {
 
 /// What a schema wants, in words.
 fn expectation(schema: &Json) -> String {
-    let is_text = schema.get("format").is_some() || schema.get("x-secret").is_some();
-    if let Some(description) = schema.get("description").and_then(Json::as_str).filter(|_| is_text) {
-        return description.to_owned();
+    // A field's own documentation is the schema's `description`; what the type wants is told apart from it.
+    if let Some(expects) = schema.get("x-expects").and_then(Json::as_str) {
+        return expects.to_owned();
     }
     match types(schema).first().copied() {
         Some("string") => match constants(schema).as_slice() {

@@ -24,6 +24,8 @@ pub struct Watcher {
 
 /// Writers finish within this; a burst of events is one change.
 const QUIET: Duration = Duration::from_millis(150);
+/// After this long a change is taken up even while events go on.
+const BURST: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_secs(5);
 
 impl Watcher {
@@ -63,7 +65,11 @@ impl Watcher {
     pub async fn changed(&mut self) {
         loop {
             let _ = tokio::time::timeout(POLL, self.events.recv()).await;
-            while tokio::time::timeout(QUIET, self.events.recv()).await.is_ok_and(|event| event.is_some()) {}
+            // Quiet, but not for ever: a log file in the same folder never is.
+            let burst = async {
+                while tokio::time::timeout(QUIET, self.events.recv()).await.is_ok_and(|event| event.is_some()) {}
+            };
+            let _ = tokio::time::timeout(BURST, burst).await;
             let now = fingerprint(&self.files);
             if now != self.fingerprint {
                 self.fingerprint = now;

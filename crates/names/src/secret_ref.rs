@@ -52,7 +52,7 @@ impl JsonSchema for SecretRef {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "object",
-            "description": EXPECTS,
+            "x-expects": EXPECTS,
             "x-secret": true,
             "properties": { "env": { "type": "string", "minLength": 1 }, "file": { "type": "string", "minLength": 1 } },
             "additionalProperties": false,

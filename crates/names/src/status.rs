@@ -32,6 +32,6 @@ impl JsonSchema for Status {
         true
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "integer", "minimum": 200, "maximum": 599, "description": "a status code from 200 to 599" })
+        schemars::json_schema!({ "type": "integer", "minimum": 200, "maximum": 599, "x-expects": "a status code from 200 to 599" })
     }
 }

@@ -80,7 +80,7 @@ macro_rules! text_type {
                 true
             }
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "format": $format, "description": $expects })
+                schemars::json_schema!({ "type": "string", "format": $format, "x-expects": $expects })
             }
         }
     };

@@ -20,28 +20,37 @@ use tokio::{sync::mpsc, task::LocalSet};
 pub(crate) struct Core {
     edge: Arc<Edge>,
     engine: Engine,
-    connections: Rc<Connections>,
 }
 
-/// Connections of the whole process, against `process.max_connections`.
-#[derive(Debug, Default)]
-pub(crate) struct ProcessConnections(AtomicU32);
+/// A count of the whole process that goes down by itself.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Counter(Arc<AtomicU32>);
 
-struct Connections(Arc<Edge>);
+/// One of what a [`Counter`] counts; dropping it counts down.
+#[derive(Debug)]
+pub(crate) struct Counted(Counter);
 
-/// One connection of the process; dropping it counts down.
-pub(crate) struct HeldConnection(Rc<Connections>);
-
-impl ProcessConnections {
-    pub(crate) fn open(&self) -> u32 {
+impl Counter {
+    pub(crate) fn get(&self) -> u32 {
         self.0.load(Relaxed)
+    }
+
+    fn count(&self) -> Counted {
+        self.0.fetch_add(1, Relaxed);
+        Counted(self.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
     }
 }
 
 impl Core {
     fn new(edge: Arc<Edge>) -> Self {
         let engine = Engine::new(edge.clone());
-        Self { connections: Rc::new(Connections(edge.clone())), edge, engine }
+        Self { edge, engine }
     }
 
     pub(crate) fn edge(&self) -> &Arc<Edge> {
@@ -57,18 +66,16 @@ impl Core {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.edge.connections.open() >= self.edge.snapshot().max_connections
+        self.edge.connections.get() >= self.edge.snapshot().max_connections
     }
 
-    pub(crate) fn count_connection(&self) -> HeldConnection {
-        self.connections.0.connections.0.fetch_add(1, Relaxed);
-        HeldConnection(self.connections.clone())
+    pub(crate) fn count_connection(&self) -> Counted {
+        self.edge.connections.count()
     }
-}
 
-impl Drop for HeldConnection {
-    fn drop(&mut self) {
-        self.0.0.connections.0.fetch_sub(1, Relaxed);
+    /// For as long as a socket is accepted from.
+    pub(crate) fn count_accepting(&self) -> Counted {
+        self.edge.accepting.count()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What one published configuration is to the data path: compiled tables, pinned by each request for its whole life.
 
-use crate::{core::ProcessConnections, engine::Peers};
+use crate::{core::Counter, engine::Peers};
 use arc_swap::ArcSwap;
 use portcullis_ops::{
     access_log::{AccessLog, LogPlan},
@@ -40,12 +40,19 @@ pub struct Edge {
     snapshot: ArcSwap<Snapshot>,
     pub metrics: Arc<Metrics>,
     pub access_log: AccessLog,
-    pub(crate) connections: ProcessConnections,
+    pub(crate) connections: Counter,
+    pub(crate) accepting: Counter,
 }
 
 impl Edge {
     pub fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
-        Self { snapshot: ArcSwap::new(snapshot), metrics, access_log, connections: ProcessConnections::default() }
+        Self {
+            snapshot: ArcSwap::new(snapshot),
+            metrics,
+            access_log,
+            connections: Counter::default(),
+            accepting: Counter::default(),
+        }
     }
 
     /// Pins the configuration of the moment.
@@ -58,6 +65,11 @@ impl Edge {
     }
 
     pub fn open_connections(&self) -> u32 {
-        self.connections.open()
+        self.connections.get()
+    }
+
+    /// Nothing is accepted any more and nothing is open.
+    pub fn is_quiet(&self) -> bool {
+        self.accepting.get() == 0 && self.connections.get() == 0
     }
 }

@@ -1,9 +1,9 @@
 //! A certificate authority made for one test.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevocationReason, RevokedCertParams, SanType,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevocationReason, RevokedCertParams,
+    SanType, SerialNumber,
 };
 use std::path::Path;
 use time::{Duration, OffsetDateTime};
@@ -50,8 +50,7 @@ impl Authority {
         let serial = fastrand::u64(1..u64::MAX >> 1);
         params.serial_number = Some(SerialNumber::from(serial));
         params.distinguished_name.push(DnType::CommonName, names[0]);
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = OffsetDateTime::now_utc() - Duration::days(100);
         params.not_after = OffsetDateTime::now_utc() + valid_for;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();

@@ -1,7 +1,10 @@
 //! Clients: raw bytes over TCP or TLS, h2 by the h2 crate, and curl.
 
 use super::origin::find;
-use rustls::{ClientConfig, RootCertStore, pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject}};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -55,6 +58,12 @@ impl Client {
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
         self.stream.flush().await.unwrap();
+    }
+
+    /// For connections that the peer may have ended.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await?;
+        self.stream.flush().await
     }
 
     pub async fn get(&mut self, host: &str, path: &str) -> Response {
@@ -155,7 +164,9 @@ pub async fn tls(
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(addr).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    timeout(PATIENCE, tokio_rustls::TlsConnector::from(config).connect(name, tcp)).await.expect("the handshake ends in time")
+    timeout(PATIENCE, tokio_rustls::TlsConnector::from(config).connect(name, tcp))
+        .await
+        .expect("the handshake ends in time")
 }
 
 /// A TLS client that trusts one authority.
@@ -218,12 +229,8 @@ pub async fn h2_get(
 
 /// Runs curl; gives its standard output.
 pub async fn curl(arguments: &[&str]) -> String {
-    let output = tokio::process::Command::new("curl")
-        .args(["-sS", "--max-time", "20"])
-        .args(arguments)
-        .output()
-        .await
-        .unwrap();
+    let output =
+        tokio::process::Command::new("curl").args(["-sS", "--max-time", "20"]).args(arguments).output().await.unwrap();
     assert!(output.status.success(), "curl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

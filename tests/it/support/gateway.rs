@@ -24,7 +24,8 @@ pub struct Gateway {
 }
 
 /// Puts the admin socket into the test's own folder, and keeps two cores so that SO_REUSEPORT is real.
-const PREAMBLE: &str = "schema = \"1\"\n[process]\nthreads = 2\nupgrade = \"unix:upgrade.sock\"\n[admin]\naddress = \"unix:admin.sock\"\n";
+const PREAMBLE: &str =
+    "schema = \"1\"\n[process]\nthreads = 2\nupgrade = \"unix:upgrade.sock\"\n[admin]\naddress = \"unix:admin.sock\"\n";
 
 pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_portcullis")
@@ -64,7 +65,10 @@ impl Gateway {
         let child = &mut self.child;
         let listeners = eventually("the gateway is ready", async || {
             if let Some(status) = child.try_wait().unwrap() {
-                panic!("the gateway ended with {status}:\n{}", std::fs::read_to_string(folder.join("log.txt")).unwrap());
+                panic!(
+                    "the gateway ended with {status}:\n{}",
+                    std::fs::read_to_string(folder.join("log.txt")).unwrap()
+                );
             }
             let (status, _) = call(&folder, "GET", "/ready", "").await?;
             if status != 200 {
@@ -92,6 +96,11 @@ impl Gateway {
 
     pub async fn admin(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         call(self.path(), method, path, body).await.expect("the admin socket answers")
+    }
+
+    /// The same while the process may be changing hands.
+    pub async fn try_admin(&self, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
+        call(self.path(), method, path, body).await
     }
 
     pub async fn refresh_listeners(&mut self) {
@@ -184,7 +193,8 @@ async fn raw_call(folder: &Path, method: &str, path: &str, body: &str) -> Option
     let text = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { dechunk(body) } else { body.to_owned() };
+    let body =
+        if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { dechunk(body) } else { body.to_owned() };
     Some((status, body))
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Conn, EdgeIo, Fault, h2_watch::H2Watch};
 use pingora::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
-use portcullis_wire::H2Guard;
+use portcullis_wire::{H2Abuse, H2Guard};
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
@@ -76,8 +76,11 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
                 }
             }
             Ok(None) => return,
-            Err(_) => {
-                if let Some(Fault::H2Abuse(abuse)) = facts.fault() {
+            Err(error) => {
+                if calmed(&error) {
+                    // The codec was quicker than our guard: too many resets, the peer's or those it provoked.
+                    facts.metrics.abuse(H2Abuse::RapidReset.as_str());
+                } else if let Some(Fault::H2Abuse(abuse)) = facts.fault() {
                     facts.metrics.abuse(abuse.as_str());
                     tracing::debug!(listener = %facts.listener.name, peer = ?facts.source, abuse = abuse.as_str(), "h2 connection cut");
                 }
@@ -95,6 +98,12 @@ const SEND_BUFFER: usize = 64 << 10;
 const MALFORMED_MAX: u32 = 32;
 /// How long a resting client has to notice GOAWAY before the socket closes.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The codec ended the connection with ENHANCE_YOUR_CALM.
+fn calmed(error: &pingora::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
+    cause.is_some_and(|cause| cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
 
 async fn until(deadline: Option<Instant>) {
     match deadline {

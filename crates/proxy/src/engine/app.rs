@@ -4,6 +4,7 @@ use super::{
     fate,
     headers::{RequestSink, ResponseSink},
     mirror::MirrorTap,
+    stream_watch,
     view::View,
 };
 use crate::{
@@ -105,6 +106,11 @@ impl ProxyHttp for App {
         let arrival = arrival(header, facts.listener.plan().client_ip.header_name());
         let made = stage::admit(self.edge.snapshot(), facts, &arrival, Instant::now());
         let exchange = ctx.insert(Box::new(made));
+        // Over h1 the strict reader has counted; over h2 the codec only sums octets.
+        if header.headers.len() > exchange.facts.listener.plan().limits.headers {
+            let refusal = portcullis_wire::Refusal::TooManyFields;
+            exchange.fail(Reason::Malformed { label: refusal.as_str(), status: refusal.status() }, "admit");
+        }
         match exchange.fate {
             Some((reason, stage)) => Err(Self::refuse(exchange, reason, stage)),
             None => Ok(()),
@@ -271,10 +277,11 @@ impl ProxyHttp for App {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
         let exchange = exchange(ctx)?;
+        stream_watch::progress(end);
         let Some(chunk) = body else { return Ok(()) };
         exchange.body_in += chunk.len() as u64;
         if exchange.facts.is_tunnel() {
@@ -297,6 +304,9 @@ impl ProxyHttp for App {
             strip_hop_by_hop(response);
         }
         if !response.status.is_informational() {
+            if exchange.facts.listener.is_draining() {
+                session.set_keepalive(None);
+            }
             exchange.upstream_took = exchange.upstream_began.map(|began| began.elapsed());
             if let Some(plan) = exchange.plan() {
                 plan.response_headers
@@ -331,7 +341,9 @@ impl ProxyHttp for App {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         // A body that nobody will read ends the connection; what is left of it must not be taken for a request.
-        let can_reuse_downstream = session.is_body_done() && !matches!(reason, Reason::Malformed { .. });
+        // After an upstream was involved pingora closes in any case; then the client must be told.
+        let attempted = ctx.as_ref().is_some_and(|exchange| exchange.attempts > 0);
+        let can_reuse_downstream = !attempted && session.is_body_done() && !matches!(reason, Reason::Malformed { .. });
         if !can_reuse_downstream {
             session.set_keepalive(None);
         }

@@ -8,6 +8,7 @@ mod fate;
 mod headers;
 mod mirror;
 mod peers;
+mod stream_watch;
 mod upstream_io;
 mod view;
 
@@ -74,6 +75,9 @@ impl Engine {
         let mut session = ServerSession::new_http2(session);
         session.set_write_timeout(Some(plan.limits.body_timeout));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
-        self.proxy.process_new_http(session, &self.shutdown).await;
+        let complete = session.is_body_done();
+        let serving = self.proxy.process_new_http(session, &self.shutdown);
+        // Dropping the future resets the stream.
+        stream_watch::guard(serving, complete, plan.limits.body_timeout).await;
     }
 }

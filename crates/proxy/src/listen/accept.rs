@@ -23,6 +23,7 @@ use tokio::{
 /// Accepts until the listener drains; then takes what the kernel had already queued, so that nobody who was let in by
 /// TCP is turned away by the close.
 pub(crate) async fn run(socket: BoundSocket, listener: Arc<ListenerRuntime>, core: Rc<Core>) {
+    let _accepting = core.count_accepting();
     let socket = match Listening::register(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -47,13 +48,18 @@ pub(crate) async fn run(socket: BoundSocket, listener: Arc<ListenerRuntime>, cor
             }
         }
     }
-    while let Ok(Ok((stream, peer))) = tokio::time::timeout(QUEUE_SWEEP, socket.accept()).await {
-        begin(stream, peer, &listener, &core);
-    }
+    // New arrivals under load would keep this going for ever: the whole sweep has a limit too.
+    let _ = tokio::time::timeout(SWEEP, async {
+        while let Ok(Ok((stream, peer))) = tokio::time::timeout(QUEUE_QUIET, socket.accept()).await {
+            begin(stream, peer, &listener, &core);
+        }
+    })
+    .await;
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const QUEUE_SWEEP: Duration = Duration::from_millis(10);
+const QUEUE_QUIET: Duration = Duration::from_millis(10);
+const SWEEP: Duration = Duration::from_millis(100);
 
 enum Listening {
     Tcp(TcpListener),

@@ -71,6 +71,10 @@ impl ListenerRuntime {
         self.drain.send_replace(true);
     }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.drain.borrow()
+    }
+
     pub(crate) fn drain_watch(&self) -> watch::Receiver<bool> {
         self.drain.subscribe()
     }

@@ -1,0 +1,43 @@
+//! Every file under conf/ is a configuration that passes the check, with certificates made for the occasion.
+
+use crate::support::{authority::Authority, gateway::run_in};
+use std::path::Path;
+
+#[tokio::test]
+async fn all_of_conf_passes_the_check() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let folder = tempfile::tempdir().unwrap();
+    copy(&source, folder.path());
+    let certificates = folder.path().join("certs");
+    std::fs::create_dir_all(&certificates).unwrap();
+    let ca = Authority::new("ca");
+    ca.leaf(&["localhost", "127.0.0.1", "shop.example.com", "*.example.com", "api.example.com"])
+        .write(&certificates, "localhost");
+    ca.leaf(&["spiffe://example/gateway"]).write(&certificates, "gateway");
+    std::fs::write(certificates.join("ca.crt"), &ca.certificate_pem).unwrap();
+    std::fs::write(certificates.join("ca.crl"), ca.crl(&[])).unwrap();
+    let mut checked = 0;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let (code, out) = run_in(folder.path(), &["check", &name]).await;
+            assert_eq!(code, 0, "{name}\n{out}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 5, "{checked} examples");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

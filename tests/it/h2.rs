@@ -1,0 +1,162 @@
+//! HTTP/2: the same pipeline, and abuse that ends one connection and nobody else's requests.
+
+use crate::support::{
+    client::{h2, h2_get},
+    gateway::Gateway,
+    origin::Origin,
+};
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+async fn edge(origin: &Origin, extra: &str) -> Gateway {
+    Gateway::start(&format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\n{extra}\n[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\n",
+        origin.addr
+    ))
+    .await
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, (payload.len() >> 8) as u8, payload.len() as u8, kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// HPACK without compression: a GET of `/` for host `a`.
+fn get_block() -> Vec<u8> {
+    vec![0x82, 0x84, 0x86, 0x01, 0x01, b'a']
+}
+
+/// The code of the GOAWAY that the server ends with; `None` when it just closes.
+async fn goaway(mut stream: TcpStream) -> Option<u32> {
+    let mut all = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut all))
+        .await
+        .expect("the connection is cut");
+    let mut rest = all.as_slice();
+    let mut code = None;
+    while rest.len() >= 9 {
+        let length = usize::from(rest[0]) << 16 | usize::from(rest[1]) << 8 | usize::from(rest[2]);
+        if rest[3] == 7 && rest.len() >= 17 {
+            code = Some(u32::from_be_bytes(rest[13..17].try_into().unwrap()));
+        }
+        rest = rest.get(9 + length..).unwrap_or_default();
+    }
+    code
+}
+
+#[tokio::test]
+async fn many_streams_share_a_connection_and_prior_knowledge_works() {
+    let origin = Origin::echo().await;
+    let gateway = edge(&origin, "").await;
+    let sender = h2(TcpStream::connect(gateway.addr("http")).await.unwrap()).await;
+    let requests = (0..80).map(|n| {
+        let sender = sender.clone();
+        tokio::spawn(async move { h2_get(&sender, &format!("http://a.test/{n}")).await })
+    });
+    for (n, request) in requests.collect::<Vec<_>>().into_iter().enumerate() {
+        let (parts, body) = request.await.unwrap().unwrap();
+        assert_eq!(parts.status, 200);
+        assert!(String::from_utf8(body).unwrap().starts_with(&format!("GET /{n} HTTP/1.1")));
+        assert!(parts.headers.get("connection").is_none());
+    }
+}
+
+#[tokio::test]
+async fn each_abuse_is_cut_with_enhance_your_calm_while_others_are_served() {
+    let origin = Origin::fixed("ok").await;
+    let gateway = edge(&origin, "").await;
+    let good = h2(TcpStream::connect(gateway.addr("http")).await.unwrap()).await;
+    let rounds: [(&str, fn(u32) -> Vec<u8>); 6] = [
+        ("h2_rapid_reset", |n| [frame(1, 5, n * 2 + 1, &get_block()), frame(3, 0, n * 2 + 1, &[0, 0, 0, 8])].concat()),
+        ("h2_settings_flood", |_| frame(4, 0, 0, &[])),
+        ("h2_ping_flood", |_| frame(6, 0, 0, &[0; 8])),
+        ("h2_priority_flood", |_| frame(2, 0, 1, &[0, 0, 0, 0, 1])),
+        ("h2_window_update_flood", |_| frame(8, 0, 0, &[0, 0, 0, 1])),
+        ("h2_frame_too_large", |_| frame(0, 0, 1, &[0; 40_000])),
+    ];
+    for (label, round) in rounds {
+        let mut stream = TcpStream::connect(gateway.addr("http")).await.unwrap();
+        stream.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await.unwrap();
+        for batch in 0..40 {
+            let bytes: Vec<u8> = (0..50).flat_map(|n| round(batch * 50 + n)).collect();
+            if stream.write_all(&bytes).await.is_err() {
+                break;
+            }
+            let (parts, _) = h2_get(&good, "http://a.test/").await.expect("a good client is served meanwhile");
+            assert_eq!(parts.status, 200);
+        }
+        let code = goaway(stream).await;
+        assert!(matches!(code, None | Some(0xb | 0x6 | 0x1)), "{label}: {code:?}");
+        assert!(gateway.metric("portcullis_refusals_total", &[label]).await >= 1.0, "{label} is counted");
+    }
+}
+
+#[tokio::test]
+async fn a_header_list_or_stream_beyond_the_limit_does_not_pass() {
+    let origin = Origin::fixed("ok").await;
+    let gateway = edge(&origin, "limits = { header = \"4KiB\", streams = 10 }").await;
+    let sender = h2(TcpStream::connect(gateway.addr("http")).await.unwrap()).await;
+    let mut ready = sender.clone().ready().await.unwrap();
+    let request = http::Request::get("http://a.test/").header("x-big", "b".repeat(8000)).body(()).unwrap();
+    let outcome = async { ready.send_request(request, true)?.0.await }.await;
+    match outcome {
+        Ok(response) => assert_eq!(response.status(), 431),
+        Err(error) => assert!(error.is_reset() || error.is_go_away() || error.is_io(), "{error}"),
+    }
+}
+
+#[tokio::test]
+async fn trailers_and_bodies_pass_from_h2_to_h2() {
+    // An h2c origin that answers as a gRPC server does: head, message, trailers.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    tokio::spawn(async move {
+                        let mut body = request.into_body();
+                        let mut seen = 0;
+                        while let Some(Ok(chunk)) = body.data().await {
+                            seen += chunk.len();
+                            let _ = body.flow_control().release_capacity(chunk.len());
+                        }
+                        let response =
+                            http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                        let mut send = respond.send_response(response, false).unwrap();
+                        send.send_data(bytes::Bytes::from(format!("saw {seen}")), false).unwrap();
+                        let trailers =
+                            http::HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+                        send.send_trailers(trailers).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    let gateway = Gateway::start(&format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.grpc]\nendpoints = [\"{addr}\"]\nprotocol = \"h2c\"\n[route.grpc]\nupstream = \"grpc\"\n"
+    ))
+    .await;
+    let mut sender = h2(TcpStream::connect(gateway.addr("http")).await.unwrap()).await.ready().await.unwrap();
+    let request = http::Request::post("http://a.test/pkg.Svc/Call")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let (response, mut send) = sender.send_request(request, false).unwrap();
+    send.send_data(bytes::Bytes::from(vec![0; 1000]), true).unwrap();
+    let response = tokio::time::timeout(Duration::from_secs(10), response).await.unwrap().unwrap();
+    let mut body = response.into_body();
+    let data = body.data().await.unwrap().unwrap();
+    assert_eq!(data, "saw 1000");
+    let trailers = body.trailers().await.unwrap().expect("trailers pass");
+    assert_eq!(trailers.get("grpc-status").unwrap(), "0");
+}
