@@ -1,5 +1,5 @@
-//! Mutation fuzzing that runs with every `cargo test`, and for longer with PORTCULLIS_FUZZ_SECONDS: seeds in
-//! `corpus/`, oracles here. Deterministic for a given number of rounds.
+//! Mutation fuzzing that runs with every `cargo test`, and for longer with PORTCULLIS_FUZZ_SECONDS. Deterministic for a
+//! given number of rounds.
 #![allow(clippy::unwrap_used)]
 
 use portcullis_wire::{
