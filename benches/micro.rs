@@ -2,9 +2,7 @@
 
 use portcullis_config::{Context, Document};
 use portcullis_gateway::{RESERVED, Spec};
-use portcullis_policy::{
-    Facts, HeaderSink, Known, ListenerId, Lookup, RouteDefaults, RouteTable, Scheme, UpstreamId,
-};
+use portcullis_policy::{Facts, HeaderSink, Known, ListenerId, Lookup, RouteDefaults, RouteTable, Scheme, UpstreamId};
 use portcullis_wire::{Cursor, HeadLimits, parse_head};
 use std::{collections::BTreeMap, fmt::Write, hint::black_box, sync::Arc, time::Duration};
 
@@ -15,10 +13,15 @@ fn main() {
 const ROUTES: usize = 10_000;
 
 fn document(routes: usize) -> String {
-    let mut text = String::from("[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"127.0.0.1:1\"]\n");
+    let mut text =
+        String::from("[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"127.0.0.1:1\"]\n");
     for n in 0..routes {
         let host = n / 10;
-        let _ = writeln!(text, "[route.r{n}]\nhosts = [\"h{host}.example.com\"]\npath = \"/api/v{}\"\nupstream = \"app\"", n % 10);
+        let _ = writeln!(
+            text,
+            "[route.r{n}]\nhosts = [\"h{host}.example.com\"]\npath = \"/api/v{}\"\nupstream = \"app\"",
+            n % 10
+        );
     }
     text
 }
@@ -80,7 +83,8 @@ fn head_parse_of_600_octets(bencher: divan::Bencher<'_, '_>) {
         "GET /shop/items/17?sort=price HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\nAccept: text/html,application/xhtml+xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-GB,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\nReferer: https://shop.example.com/shop\r\nCookie: session={}\r\nUpgrade-Insecure-Requests: 1\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\n\r\n",
         "x".repeat(100)
     );
-    bencher.bench_local(|| parse_head(black_box(head.as_bytes()), &HeadLimits::default(), &mut Cursor::default()).is_ok());
+    bencher
+        .bench_local(|| parse_head(black_box(head.as_bytes()), &HeadLimits::default(), &mut Cursor::default()).is_ok());
 }
 
 struct Sink(Vec<(String, Vec<u8>)>);

@@ -30,10 +30,10 @@ fn dependencies_point_only_where_the_architecture_says() {
         let (_, allowed) =
             ARROWS.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{package} has no row"));
         for dependency in dependencies {
-            if let Some(inner) = own(&dependency) {
-                if !allowed.contains(&inner.as_str()) {
-                    wrong.push(format!("{package} must not know {dependency}"));
-                }
+            if let Some(inner) = own(&dependency)
+                && !allowed.contains(&inner.as_str())
+            {
+                wrong.push(format!("{package} must not know {dependency}"));
             }
             for (foreign, holders) in RESERVED {
                 let touches = dependency == foreign || dependency.starts_with(&format!("{foreign}-"));

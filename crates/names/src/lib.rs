@@ -4,6 +4,7 @@
 //! configuration linter run the very same parser over every value of a document, so that all mistakes are found in one run.
 //! Deliberately absent: sockets, files, clocks, and anything that only one crate needs.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod byte_size;
 mod cidr;

@@ -144,17 +144,17 @@ impl RouteTable {
         seen: &mut impl FnMut(&'t Rule, Option<&'static str>),
     ) -> Option<&'t Rule> {
         let path = request.path();
-        if let Some(list) = level.exact.get(path) {
-            if let Some(rule) = self.first(list, request, seen) {
-                return Some(rule);
-            }
+        if let Some(list) = level.exact.get(path)
+            && let Some(rule) = self.first(list, request, seen)
+        {
+            return Some(rule);
         }
         if !level.prefix.is_empty() {
             for prefix in segment_prefixes(path) {
-                if let Some(list) = level.prefix.get(prefix) {
-                    if let Some(rule) = self.first(list, request, seen) {
-                        return Some(rule);
-                    }
+                if let Some(list) = level.prefix.get(prefix)
+                    && let Some(rule) = self.first(list, request, seen)
+                {
+                    return Some(rule);
                 }
             }
         }
@@ -263,10 +263,10 @@ impl HostRules {
 impl Rule {
     fn failing(&self, request: &impl RequestView) -> Option<&'static str> {
         // Exact paths and prefixes were found by their text; a regex has to be run.
-        if let Some(path @ PathMatch::Regex(_)) = &self.path {
-            if !path.matches(request.path()) {
-                return Some("path");
-            }
+        if let Some(path @ PathMatch::Regex(_)) = &self.path
+            && !path.matches(request.path())
+        {
+            return Some("path");
         }
         if self.listeners.as_ref().is_some_and(|listeners| !listeners.contains(&request.listener())) {
             return Some("listener");

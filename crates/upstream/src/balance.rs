@@ -63,7 +63,7 @@ pub(crate) fn least_loaded(candidates: impl Iterator<Item = (usize, u32, u32)>, 
             Some(std::cmp::Ordering::Equal) => {
                 equal += 1;
                 // Reservoir of one: each of the equal ones is as likely.
-                if (draw >> (equal % 48)) % equal == 0 {
+                if (draw >> (equal % 48)).is_multiple_of(equal) {
                     best = Some((index, weight, active));
                 }
             }

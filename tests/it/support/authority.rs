@@ -9,20 +9,20 @@ use std::path::Path;
 use time::{Duration, OffsetDateTime};
 
 /// A root that signs leaves and revocation lists.
-pub struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub certificate_pem: String,
 }
 
 /// A certificate chain and its key, in PEM.
-pub struct Leaf {
+pub(crate) struct Leaf {
     pub certificate_pem: String,
     pub key_pem: String,
     pub serial: u64,
 }
 
 impl Authority {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,11 +33,11 @@ impl Authority {
     }
 
     /// A server and client certificate. `names` are DNS names, addresses, or URIs.
-    pub fn leaf(&self, names: &[&str]) -> Leaf {
+    pub(crate) fn leaf(&self, names: &[&str]) -> Leaf {
         self.leaf_valid(names, Duration::days(90))
     }
 
-    pub fn leaf_valid(&self, names: &[&str], valid_for: Duration) -> Leaf {
+    pub(crate) fn leaf_valid(&self, names: &[&str], valid_for: Duration) -> Leaf {
         let mut params = CertificateParams::default();
         params.subject_alt_names = names
             .iter()
@@ -59,7 +59,7 @@ impl Authority {
     }
 
     /// A revocation list over these serials.
-    pub fn crl(&self, revoked: &[u64]) -> String {
+    pub(crate) fn crl(&self, revoked: &[u64]) -> String {
         let now = OffsetDateTime::now_utc();
         let params = CertificateRevocationListParams {
             this_update: now - Duration::hours(1),
@@ -83,7 +83,7 @@ impl Authority {
 
 impl Leaf {
     /// Writes `NAME.crt` and `NAME.key` into a folder, each by rename, as certificate tools do.
-    pub fn write(&self, folder: &Path, name: &str) {
+    pub(crate) fn write(&self, folder: &Path, name: &str) {
         for (kind, text) in [("crt", &self.certificate_pem), ("key", &self.key_pem)] {
             let new = folder.join(format!("{name}.{kind}.new"));
             std::fs::write(&new, text).unwrap();

@@ -12,30 +12,30 @@ use tokio::{
     time::timeout,
 };
 
-pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 /// One connection that speaks bytes.
-pub struct Client {
+pub(crate) struct Client {
     pub stream: Box<dyn Io>,
     buffer: Vec<u8>,
 }
 
 /// One response as it came.
 #[derive(Debug, Clone)]
-pub struct Response {
+pub(crate) struct Response {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
 }
 
 impl Response {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut fields = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
         fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
@@ -43,36 +43,36 @@ impl Response {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Client {
-    pub async fn connect(addr: SocketAddr) -> Self {
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
         Self::over(TcpStream::connect(addr).await.unwrap())
     }
 
-    pub fn over(stream: impl Io + 'static) -> Self {
+    pub(crate) fn over(stream: impl Io + 'static) -> Self {
         Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
-    pub async fn tls(addr: SocketAddr, name: &str, config: Arc<ClientConfig>) -> std::io::Result<Self> {
+    pub(crate) async fn tls(addr: SocketAddr, name: &str, config: Arc<ClientConfig>) -> std::io::Result<Self> {
         Ok(Self::over(tls(addr, name, config).await?))
     }
 
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
         self.stream.flush().await.unwrap();
     }
 
     /// For connections that the peer may have ended.
-    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref()).await?;
         self.stream.flush().await
     }
 
-    pub async fn get(&mut self, host: &str, path: &str) -> Response {
+    pub(crate) async fn get(&mut self, host: &str, path: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         self.response().await
     }
 
     /// The next final response; interim ones are skipped.
-    pub async fn response(&mut self) -> Response {
+    pub(crate) async fn response(&mut self) -> Response {
         loop {
             let response = self.try_response(false).await.expect("a response comes");
             if response.status >= 200 || response.status == 101 {
@@ -82,7 +82,7 @@ impl Client {
     }
 
     /// The next response of any status; `None` when the connection ends first.
-    pub async fn try_response(&mut self, to_head: bool) -> Option<Response> {
+    pub(crate) async fn try_response(&mut self, to_head: bool) -> Option<Response> {
         timeout(PATIENCE, self.read_response(to_head)).await.expect("an answer or an end comes in time")
     }
 
@@ -132,20 +132,8 @@ impl Client {
         Some(response)
     }
 
-    /// Bytes outside any response: tunnels, or what should not be there.
-    pub async fn read_exact(&mut self, count: usize) -> Vec<u8> {
-        timeout(PATIENCE, async {
-            while self.buffer.len() < count {
-                self.more().await.expect("more bytes come");
-            }
-        })
-        .await
-        .expect("the bytes come in time");
-        self.buffer.drain(..count).collect()
-    }
-
     /// Whether the peer ended the connection (within `within`).
-    pub async fn closed(&mut self, within: Duration) -> bool {
+    pub(crate) async fn closed(&mut self, within: Duration) -> bool {
         timeout(within, async { while self.more().await.is_some() {} }).await.is_ok()
     }
 
@@ -157,7 +145,7 @@ impl Client {
     }
 }
 
-pub async fn tls(
+pub(crate) async fn tls(
     addr: SocketAddr,
     name: &str,
     config: Arc<ClientConfig>,
@@ -170,12 +158,12 @@ pub async fn tls(
 }
 
 /// A TLS client that trusts one authority.
-pub fn tls_config(ca_pem: &str, alpn: &[&str]) -> Arc<ClientConfig> {
+pub(crate) fn tls_config(ca_pem: &str, alpn: &[&str]) -> Arc<ClientConfig> {
     Arc::new(build(ca_pem, None, alpn))
 }
 
 /// The same, showing a certificate.
-pub fn tls_config_with(ca_pem: &str, certificate_pem: &str, key_pem: &str, alpn: &[&str]) -> Arc<ClientConfig> {
+pub(crate) fn tls_config_with(ca_pem: &str, certificate_pem: &str, key_pem: &str, alpn: &[&str]) -> Arc<ClientConfig> {
     Arc::new(build(ca_pem, Some((certificate_pem, key_pem)), alpn))
 }
 
@@ -201,7 +189,7 @@ fn build(ca_pem: &str, identity: Option<(&str, &str)>, alpn: &[&str]) -> ClientC
 }
 
 /// An h2 connection over any stream; its driver runs until the stream ends.
-pub async fn h2(stream: impl Io + 'static) -> h2::client::SendRequest<bytes::Bytes> {
+pub(crate) async fn h2(stream: impl Io + 'static) -> h2::client::SendRequest<bytes::Bytes> {
     let (sender, connection) = h2::client::handshake(Box::new(stream) as Box<dyn Io>).await.unwrap();
     tokio::spawn(async move {
         let _ = connection.await;
@@ -210,7 +198,7 @@ pub async fn h2(stream: impl Io + 'static) -> h2::client::SendRequest<bytes::Byt
 }
 
 /// One h2 GET: status and body.
-pub async fn h2_get(
+pub(crate) async fn h2_get(
     sender: &h2::client::SendRequest<bytes::Bytes>,
     uri: &str,
 ) -> Result<(http::response::Parts, Vec<u8>), h2::Error> {
@@ -228,7 +216,7 @@ pub async fn h2_get(
 }
 
 /// Runs curl; gives its standard output.
-pub async fn curl(arguments: &[&str]) -> String {
+pub(crate) async fn curl(arguments: &[&str]) -> String {
     let output =
         tokio::process::Command::new("curl").args(["-sS", "--max-time", "20"]).args(arguments).output().await.unwrap();
     assert!(output.status.success(), "curl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

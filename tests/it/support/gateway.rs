@@ -17,7 +17,7 @@ use tokio::{
 };
 
 /// A running gateway. Killed when dropped.
-pub struct Gateway {
+pub(crate) struct Gateway {
     pub folder: TempDir,
     child: Child,
     pub listeners: BTreeMap<String, SocketAddr>,
@@ -27,23 +27,23 @@ pub struct Gateway {
 const PREAMBLE: &str =
     "schema = \"1\"\n[process]\nthreads = 2\nupgrade = \"unix:upgrade.sock\"\n[admin]\naddress = \"unix:admin.sock\"\n";
 
-pub fn binary() -> &'static str {
+pub(crate) fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_portcullis")
 }
 
 impl Gateway {
     /// Starts with `config` behind a preamble of process and admin, and waits until it is ready.
-    pub async fn start(config: &str) -> Self {
+    pub(crate) async fn start(config: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), config).await
     }
 
     /// The same in a folder that already holds certificates and the like.
-    pub async fn start_in(folder: TempDir, config: &str) -> Self {
+    pub(crate) async fn start_in(folder: TempDir, config: &str) -> Self {
         std::fs::write(folder.path().join("edge.toml"), format!("{PREAMBLE}{config}")).unwrap();
         Self::start_file(folder, &[]).await
     }
 
-    pub async fn start_file(folder: TempDir, env: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start_file(folder: TempDir, env: &[(&str, &str)]) -> Self {
         let log = std::fs::File::create(folder.path().join("log.txt")).unwrap();
         let child = Command::new(binary())
             .args(["run", "edge.toml"])
@@ -81,77 +81,77 @@ impl Gateway {
         self.listeners = listeners;
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
     /// The address of a listener bound to port 0.
-    pub fn addr(&self, listener: &str) -> SocketAddr {
+    pub(crate) fn addr(&self, listener: &str) -> SocketAddr {
         *self.listeners.get(listener).unwrap_or_else(|| panic!("no listener {listener} in {:?}", self.listeners))
     }
 
-    pub async fn admin(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+    pub(crate) async fn admin(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         call(self.path(), method, path, body).await.expect("the admin socket answers")
     }
 
     /// The same while the process may be changing hands.
-    pub async fn try_admin(&self, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
+    pub(crate) async fn try_admin(&self, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
         call(self.path(), method, path, body).await
     }
 
-    pub async fn refresh_listeners(&mut self) {
+    pub(crate) async fn refresh_listeners(&mut self) {
         let (_, body) = self.admin("GET", "/listeners", "").await;
         self.listeners = addresses(&body);
     }
 
     /// Writes a new configuration and asks for a reload; gives the admin's answer.
-    pub async fn reload(&mut self, config: &str) -> (u16, Value) {
+    pub(crate) async fn reload(&mut self, config: &str) -> (u16, Value) {
         self.write(config);
         let answer = self.admin("POST", "/reload", "").await;
         self.refresh_listeners().await;
         answer
     }
 
-    pub fn write(&self, config: &str) {
+    pub(crate) fn write(&self, config: &str) {
         std::fs::write(self.path().join("edge.toml"), format!("{PREAMBLE}{config}")).unwrap();
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let status = std::process::Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
     /// Waits for the process to end by itself.
-    pub async fn ended(&mut self, within: Duration) -> std::process::ExitStatus {
+    pub(crate) async fn ended(&mut self, within: Duration) -> std::process::ExitStatus {
         tokio::time::timeout(within, self.child.wait()).await.expect("the process ends in time").unwrap()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path().join("log.txt")).unwrap()
     }
 
     /// The access log's records so far: whole lines of JSON in the process's output.
-    pub fn records(&self) -> Vec<Value> {
+    pub(crate) fn records(&self) -> Vec<Value> {
         self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Runs a subcommand in the gateway's folder.
-    pub async fn command(&self, arguments: &[&str]) -> (i32, String) {
+    pub(crate) async fn command(&self, arguments: &[&str]) -> (i32, String) {
         run_in(self.path(), arguments).await
     }
 
-    pub async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         let (status, body) = raw_call(self.path(), "GET", "/metrics", "").await.unwrap();
         assert_eq!(status, 200);
         body
     }
 
     /// The value of a metric line that contains all of `parts`, summed over such lines.
-    pub async fn metric(&self, name: &str, parts: &[&str]) -> f64 {
+    pub(crate) async fn metric(&self, name: &str, parts: &[&str]) -> f64 {
         let text = self.metrics().await;
         text.lines()
             .filter(|line| line.starts_with(name) && parts.iter().all(|part| line.contains(part)))
@@ -161,7 +161,7 @@ impl Gateway {
 }
 
 /// Runs the program to its end: exit code and both outputs.
-pub async fn run_in(folder: &Path, arguments: &[&str]) -> (i32, String) {
+pub(crate) async fn run_in(folder: &Path, arguments: &[&str]) -> (i32, String) {
     let output = Command::new(binary()).args(arguments).current_dir(folder).output().await.unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())

@@ -1,14 +1,14 @@
 //! What every whole-program test needs: a gateway process, origins, clients, certificates.
 
-pub mod authority;
-pub mod client;
-pub mod gateway;
-pub mod origin;
+pub(crate) mod authority;
+pub(crate) mod client;
+pub(crate) mod gateway;
+pub(crate) mod origin;
 
 use std::time::{Duration, Instant};
 
 /// Polls until `probe` gives a value; panics with `what` after ten seconds. Waiting on a condition, never on a guess.
-pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = probe().await {
@@ -20,7 +20,7 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
 }
 
 /// Whether a program of somebody else's is there. A test whose peer is missing says so and passes over its check.
-pub fn have(program: &str) -> bool {
+pub(crate) fn have(program: &str) -> bool {
     let found = std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|folder| folder.join(program).is_file())
     });

@@ -15,33 +15,33 @@ use tokio::{
 
 /// One request exactly as it came over the wire.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub head: String,
     pub body: Vec<u8>,
 }
 
 impl Seen {
-    pub fn line(&self) -> &str {
+    pub(crate) fn line(&self) -> &str {
         self.head.lines().next().unwrap_or_default()
     }
 
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.line().split(' ').nth(1).unwrap_or_default()
     }
 
     /// All values of a field, in order.
-    pub fn all(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
         fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).collect()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.all(name).first().copied()
     }
 }
 
 /// A listening origin; stops when dropped.
-pub struct Origin {
+pub(crate) struct Origin {
     pub addr: SocketAddr,
     pub seen: Arc<Mutex<Vec<Seen>>>,
     pub connections: Arc<AtomicUsize>,
@@ -50,21 +50,21 @@ pub struct Origin {
 
 impl Origin {
     /// Answers every request with 200 and `body`, keep-alive.
-    pub async fn fixed(body: &'static str) -> Self {
+    pub(crate) async fn fixed(body: &'static str) -> Self {
         Self::start(move |_| ok(body)).await
     }
 
     /// Answers with the request it saw: line, fields and body.
-    pub async fn echo() -> Self {
+    pub(crate) async fn echo() -> Self {
         Self::start(|seen: &Seen| ok(&format!("{}\n{}", seen.head, String::from_utf8_lossy(&seen.body)))).await
     }
 
     /// Answers with whatever bytes `answer` makes; an answer with `Connection: close` is followed by a close.
-    pub async fn start(answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), answer)
     }
 
-    pub fn on(listener: TcpListener, answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub(crate) fn on(listener: TcpListener, answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let answer = Arc::new(answer);
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -83,7 +83,7 @@ impl Origin {
     }
 
     /// Every connection is given to `script` whole.
-    pub async fn raw<F>(script: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    pub(crate) async fn raw<F>(script: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -101,11 +101,11 @@ impl Origin {
         Self { addr, seen: Arc::default(), connections, task }
     }
 
-    pub fn requests(&self) -> Vec<Seen> {
+    pub(crate) fn requests(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    pub fn last(&self) -> Seen {
+    pub(crate) fn last(&self) -> Seen {
         self.requests().pop().expect("the origin saw a request")
     }
 }
@@ -116,7 +116,7 @@ impl Drop for Origin {
     }
 }
 
-pub fn ok(body: &str) -> Vec<u8> {
+pub(crate) fn ok(body: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nContent-Type: text/plain\r\n\r\n{body}", body.len()).into_bytes()
 }
 
@@ -136,7 +136,7 @@ async fn serve(mut stream: TcpStream, answer: &(dyn Fn(&Seen) -> Vec<u8> + Send 
 }
 
 /// Reads one request with a body by length or in chunks.
-pub async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
+pub(crate) async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
     let head_end = loop {
         if let Some(at) = find(buffer, b"\r\n\r\n") {
             break at + 4;
@@ -184,6 +184,6 @@ pub async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Optio
     Some(Seen { body, ..seen })
 }
 
-pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
