@@ -143,7 +143,7 @@ server {{ listen 127.0.0.1:{plain} backlog=4096; listen 127.0.0.1:{tls} ssl http
         conf = self.folder / "haproxy.cfg"
         conf.write_text(f"""global
   nbthread 1
-  maxconn 20000
+  maxconn 8000
 defaults
   mode http
   timeout connect 2s
@@ -247,4 +247,5 @@ def main():
             bench.stop()
 
 
-main()
+if __name__ == "__main__":
+    main()

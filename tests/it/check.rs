@@ -17,7 +17,7 @@ address = ":53"
 protocol = "dns"                                             # 4 `dns` is not supported by this version
 [upstream.shop]
 endpoints = ["10.0.0.1:80", { address = "10.0.0.2:80", wieght = 3 }]  # 5 unknown key `wieght`
-connect_timeout = 250                                        # 6 takes a duration
+connect_timeout = 250                                        # 6 expected a duration with a unit
 read_timeout = "5 parsecs"                                   # 7 unknown unit
 [upstream.names]
 endpoints = ["app.internal:80"]                              # 8 host names are not supported
@@ -28,16 +28,16 @@ outlier = { consecutive_5xx = 5 }                            # 10 `outlier` is n
 [upstream."bad name"]                                        # 11 is not a name
 endpoints = ["10.0.0.1:80"]
 [certificate.a]
-cert = "a.crt"                                               # 12 takes a table
+cert = "a.crt"                                               # 12 expected a table
 key = "hunter2"                                              # 13 a secret is never written here
 [route.a]
 hosts = ["shop.*.com"]                                       # 14 stands only for the whole first label
-upstream = 5                                                 # 15 takes a string
+upstream = 5                                                 # 15 expected a string
 waf = { mode = "block" }                                     # 16 `waf` is not supported by this version
 [route.b]
 upstream = "shop"
 match = { methods = ["get"] }                                # 17 is not an HTTP method
-respond = { status = 99 }                                    # 18 takes a number from 200 to 599
+respond = { status = 99 }                                    # 18 expected a number from 200 to 599
 [route.c.rule.x]
 path = { exakt = "/x" }                                      # 19 unknown key `exakt`
 rate_limit = { rate = "1/s" }                                # 20 `rate_limit` is not supported by this version

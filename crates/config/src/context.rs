@@ -3,6 +3,10 @@
 use crate::{Document, Level, Path, Place, Problem, Report, document::Target, nearest};
 use portcullis_names::SecretRef;
 use std::{
+    collections::HashSet,
+    fs::File,
+    io::Read,
+    os::unix::fs::PermissionsExt,
     path::{Path as FilePath, PathBuf},
     sync::Arc,
 };
@@ -13,6 +17,8 @@ pub struct Context {
     document: Arc<Document>,
     report: Report,
     watched: Vec<PathBuf>,
+    /// What was written wrongly and is therefore not in the spec. A problem above or below such a place is its consequence.
+    aside: Vec<Path>,
 }
 
 /// No certificate, list or rule set that a document names is larger.
@@ -22,9 +28,10 @@ const NAMES_SHOWN: usize = 12;
 
 impl Context {
     /// Goes on with the report of the steps before.
-    pub fn new(document: Arc<Document>, report: Report) -> Self {
+    pub fn new(document: Arc<Document>, mut report: Report) -> Self {
+        report.adopt_sources(&document.sources);
         let watched = document.watched().to_vec();
-        Self { document, report, watched }
+        Self { document, report, watched, aside: Vec::new() }
     }
 
     pub fn error(&mut self, at: &Path, message: impl Into<String>) -> &mut Problem {
@@ -42,12 +49,16 @@ impl Context {
 
     /// `upstream "shp" is not defined (defined: cart, shop)`, with the nearest name as help.
     pub fn undefined<'n>(&mut self, at: &Path, kind: &str, name: &str, defined: impl IntoIterator<Item = &'n str>) {
+        // It is written, but so wrongly that it could not be read: that is reported where it stands.
+        if !self.aside.is_empty() && self.document.has(&Path::root().key(kind).key(name)) {
+            return;
+        }
         let mut defined: Vec<_> = defined.into_iter().collect();
         defined.sort_unstable();
         let best = nearest(name, defined.iter().copied());
-        let list = match defined.len() {
-            0 => "none is".to_owned(),
-            count if count > NAMES_SHOWN => format!("{}, … {count} in all", defined[..NAMES_SHOWN].join(", ")),
+        let list = match defined.get(..NAMES_SHOWN) {
+            Some(shown) if defined.len() > NAMES_SHOWN => format!("{}, … {} in all", shown.join(", "), defined.len()),
+            _ if defined.is_empty() => "none is".to_owned(),
             _ => defined.join(", "),
         };
         let problem = self.error(at, format!("{kind} \"{name}\" is not defined (defined: {list})"));
@@ -65,13 +76,7 @@ impl Context {
     pub fn read(&mut self, at: &Path, file: &FilePath) -> Option<Vec<u8>> {
         let file = self.resolve(at, file);
         self.watched.push(file.clone());
-        let read = std::fs::metadata(&file).and_then(|metadata| {
-            if metadata.len() > FILE_MAX {
-                return Err(std::io::Error::other(format!("larger than {} MiB", FILE_MAX >> 20)));
-            }
-            std::fs::read(&file)
-        });
-        match read {
+        match read_limited(&file) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 self.error(at, format!("cannot read {}: {error}", file.display()));
@@ -83,7 +88,16 @@ impl Context {
     /// Reads what a secret reference stands for. The value never enters a message.
     pub fn secret(&mut self, at: &Path, secret: &SecretRef) -> Option<Vec<u8>> {
         match secret {
-            SecretRef::File(file) => self.read(&at.key("file"), file),
+            SecretRef::File(file) => {
+                let at = at.key("file");
+                let bytes = self.read(&at, file)?;
+                let file = self.resolve(&at, file);
+                if is_world_readable(&file) {
+                    self.warning(&at, format!("every user of this machine can read {}", file.display()))
+                        .help(format!("chmod o-r {}", file.display()));
+                }
+                Some(bytes)
+            }
             SecretRef::Env(name) => match std::env::var_os(name) {
                 Some(value) => Some(value.into_encoded_bytes()),
                 None => {
@@ -99,13 +113,49 @@ impl Context {
         self.document.place(at)
     }
 
+    /// Where the key at `at` was written.
+    pub fn place_of_key(&self, at: &Path) -> Option<Place> {
+        self.document.place_of_key(at)
+    }
+
+    pub fn document(&self) -> &Arc<Document> {
+        &self.document
+    }
+
     pub fn report(&self) -> &Report {
         &self.report
     }
 
+    /// One more file whose change can change the outcome.
+    pub fn watch(&mut self, file: PathBuf) {
+        self.watched.push(file);
+    }
+
     /// The report, and every file whose change can change the outcome.
-    pub fn finish(self) -> (Report, Vec<PathBuf>) {
+    pub fn finish(mut self) -> (Report, Vec<PathBuf>) {
+        let aside = std::mem::take(&mut self.aside);
+        if !aside.is_empty() {
+            // Advice about a document with holes in it is noise, and so is an error that only a hole causes.
+            let follows = |at: &Path| aside.iter().any(|hole| at.leads_to(hole) || hole.leads_to(at));
+            let caused = |problem: &Problem| {
+                follows(&problem.path) || problem.related.iter().any(|related| follows(&related.path))
+            };
+            // What the steps before compilation found is the mistakes themselves.
+            self.report
+                .retain(|problem| problem.document.is_none() || (problem.level == Level::Error && !caused(problem)));
+        }
+        let mut seen = HashSet::new();
+        self.watched.retain(|file| seen.insert(file.clone()));
         (self.report, self.watched)
+    }
+
+    /// Takes over a problem that the steps before compilation found.
+    pub(crate) fn adopt(&mut self, problem: Problem) {
+        self.report.push(problem);
+    }
+
+    pub(crate) fn set_aside(&mut self, paths: impl IntoIterator<Item = Path>) {
+        self.aside.extend(paths);
     }
 
     fn push(&mut self, level: Level, at: &Path, target: Target, message: String) -> &mut Problem {
@@ -114,4 +164,18 @@ impl Context {
         problem.document = Some(self.document.clone());
         self.report.push(problem)
     }
+}
+
+fn read_limited(file: &FilePath) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // A device or pipe has no length to look at.
+    File::open(file)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(std::io::Error::other(format!("larger than {} MiB", FILE_MAX >> 20)));
+    }
+    Ok(bytes)
+}
+
+fn is_world_readable(file: &FilePath) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }

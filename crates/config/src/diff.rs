@@ -1,8 +1,9 @@
 //! What one configuration has that another has not, object by object.
 
+use crate::path::Quoted;
 use serde::Serialize;
-use serde_json::{Map, Value};
-use std::fmt;
+use serde_json::Value;
+use std::{collections::BTreeMap, fmt};
 
 /// The difference between two configurations as plain data.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -27,6 +28,9 @@ pub struct KeyChange {
     pub new: Option<Value>,
 }
 
+/// Objects that one line of a log names.
+const LINE_MAX: usize = 20;
+
 impl Diff {
     pub fn between(old: &Value, new: &Value) -> Self {
         let (old, new) = (objects(old), objects(new));
@@ -34,7 +38,7 @@ impl Diff {
         for (object, value) in &new {
             match old.get(object) {
                 None => changes.push(Change::Added { object: object.clone() }),
-                Some(before) if before != value => {
+                Some(before) if *before != *value => {
                     let mut keys = Vec::new();
                     compare(before, value, String::new(), &mut keys);
                     changes.push(Change::Changed { object: object.clone(), keys });
@@ -44,7 +48,25 @@ impl Diff {
         }
         let gone = old.keys().filter(|object| !new.contains_key(*object));
         changes.extend(gone.map(|object| Change::Removed { object: object.clone() }));
+        changes.sort_by(|one, two| one.object().cmp(two.object()));
         Self { changes }
+    }
+
+    /// For one line of a log: `+route.c -route.b ~route.a(hosts, timeout)`.
+    pub fn line(&self) -> String {
+        let shown = self.changes.iter().take(LINE_MAX).map(|change| match change {
+            Change::Added { object } => format!("+{object}"),
+            Change::Removed { object } => format!("-{object}"),
+            Change::Changed { object, keys } => {
+                let keys: Vec<_> = keys.iter().map(|key| key.key.as_str()).filter(|key| !key.is_empty()).collect();
+                if keys.is_empty() { format!("~{object}") } else { format!("~{object}({})", keys.join(", ")) }
+            }
+        });
+        let mut line = shown.collect::<Vec<_>>().join(" ");
+        if let Some(more) = self.changes.len().checked_sub(LINE_MAX).filter(|more| *more > 0) {
+            line.push_str(&format!(" … and {more} more"));
+        }
+        if line.is_empty() { "no difference".to_owned() } else { line }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -52,19 +74,16 @@ impl Diff {
     }
 }
 
-/// `route.shop` and its like: named objects; what is not a table of tables stays whole.
-fn objects(document: &Value) -> Map<String, Value> {
-    let mut objects = Map::new();
+/// `route.shop` and its like: named objects. What is not a table of tables stays whole.
+fn objects(document: &Value) -> BTreeMap<String, &Value> {
+    let mut objects = BTreeMap::new();
     for (kind, value) in document.as_object().into_iter().flatten() {
         match value {
-            Value::Object(named) if !named.is_empty() && named.values().all(Value::is_object) => {
-                for (name, object) in named {
-                    objects.insert(format!("{kind}.{name}"), object.clone());
-                }
+            // A kind without objects says nothing.
+            Value::Object(named) if named.values().all(Value::is_object) => {
+                objects.extend(named.iter().map(|(name, object)| (format!("{kind}.{}", Quoted(name)), object)));
             }
-            other => {
-                objects.insert(kind.clone(), other.clone());
-            }
+            other => drop(objects.insert(kind.clone(), other)),
         }
     }
     objects
@@ -74,7 +93,10 @@ fn compare(old: &Value, new: &Value, at: String, out: &mut Vec<KeyChange>) {
     let (Value::Object(before), Value::Object(after)) = (old, new) else {
         return out.push(KeyChange { key: at, old: Some(old.clone()), new: Some(new.clone()) });
     };
-    let below = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+    let below = |key: &str| match at.as_str() {
+        "" => Quoted(key).to_string(),
+        at => format!("{at}.{}", Quoted(key)),
+    };
     for (key, value) in after {
         match before.get(key) {
             Some(other) if other != value => compare(other, value, below(key), out),
@@ -84,6 +106,15 @@ fn compare(old: &Value, new: &Value, at: String, out: &mut Vec<KeyChange>) {
     }
     for (key, value) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
         out.push(KeyChange { key: below(key), old: Some(value.clone()), new: None });
+    }
+}
+
+impl Change {
+    /// `route.shop`.
+    pub fn object(&self) -> &str {
+        match self {
+            Self::Added { object } | Self::Removed { object } | Self::Changed { object, .. } => object,
+        }
     }
 }
 
@@ -103,7 +134,8 @@ impl fmt::Display for Diff {
                     write!(f, "~ {object}")?;
                     for key in keys {
                         let show = |value: &Option<Value>| value.as_ref().map_or("(none)".to_owned(), Value::to_string);
-                        write!(f, "\n    {}: {} -> {}", key.key, show(&key.old), show(&key.new))?;
+                        let colon = if key.key.is_empty() { "" } else { ": " };
+                        write!(f, "\n    {}{colon}{} -> {}", key.key, show(&key.old), show(&key.new))?;
                     }
                 }
             }
@@ -133,5 +165,24 @@ mod tests {
             assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
         }
         assert!(Diff::between(&old, &old).is_empty());
+        assert_eq!(Diff::between(&old, &new).line(), "~route.a(hosts, upstream, timeout) -route.b +route.c");
+    }
+
+    #[test]
+    fn each_kind_of_difference_is_one_line() {
+        for (old, new, line) in [
+            (json!({}), json!({}), "no difference"),
+            (json!({ "route": {} }), json!({ "route": { "a": {} } }), "+route.a"),
+            (json!({ "route": { "a": {} } }), json!({}), "-route.a"),
+            (json!({ "process": { "threads": 1 } }), json!({ "process": { "threads": 2 } }), "~process(threads)"),
+            (json!({ "a": { "b": { "c": { "d": 1 } } } }), json!({ "a": { "b": { "c": { "d": 2 } } } }), "~a.b(c.d)"),
+            (json!({ "a": { "b": { "x.y": 1 } } }), json!({ "a": { "b": {} } }), "~a.b(\"x.y\")"),
+            (json!({ "schema": "1" }), json!({ "schema": "2" }), "~schema"),
+            (json!({ "schema": "1" }), json!({}), "-schema"),
+        ] {
+            let diff = Diff::between(&old, &new);
+            assert_eq!(diff.line(), line, "{old} {new}");
+            assert_eq!(serde_json::to_value(&diff).unwrap()["changes"].as_array().unwrap().is_empty(), diff.is_empty());
+        }
     }
 }

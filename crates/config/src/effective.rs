@@ -1,77 +1,123 @@
 //! The whole configuration with every default filled in, each value with the place it comes from.
 
-use crate::{Document, Path};
+use crate::{
+    Document, Path, Place,
+    path::{Quoted, quote},
+};
 use serde_json::Value;
 
 /// Prints resolved data as TOML 1.0, one value a line with `# file:line` or `# default` behind it.
 pub fn effective(resolved: &Value, document: &Document) -> String {
-    let mut text = String::new();
-    table(resolved, document, &Path::root(), &mut text);
-    text
+    effective_with(resolved, document, |_| None)
 }
 
-fn table(value: &Value, document: &Document, at: &Path, text: &mut String) {
-    let Value::Object(entries) = value else { return };
-    let is_table = |value: &Value| matches!(value, Value::Object(inner) if !inner.is_empty());
-    let mut header_done = at.to_string().is_empty();
-    for (key, inner) in entries.iter().filter(|(_, inner)| !is_table(inner) && !inner.is_null()) {
-        if !header_done {
-            text.push_str(&format!("\n[{at}]\n"));
-            header_done = true;
+/// Like [`effective`]; `inherited` says from which other path a value that was not written itself was taken.
+pub fn effective_with(resolved: &Value, document: &Document, inherited: impl Fn(&Path) -> Option<Path>) -> String {
+    let mut printer = Printer { document, inherited, text: String::new() };
+    printer.table(resolved, &Path::root());
+    printer.text
+}
+
+struct Printer<'d, I> {
+    document: &'d Document,
+    inherited: I,
+    text: String,
+}
+
+impl<I: Fn(&Path) -> Option<Path>> Printer<'_, I> {
+    fn table(&mut self, value: &Value, at: &Path) {
+        let Value::Object(entries) = value else { return };
+        let is_table = |value: &Value| matches!(value, Value::Object(inner) if !inner.is_empty());
+        let mut headed = *at == Path::root();
+        for (key, inner) in entries.iter().filter(|(_, inner)| !is_table(inner) && !inner.is_null()) {
+            if !headed {
+                let gap = if self.text.is_empty() { "" } else { "\n" };
+                self.text.push_str(&format!("{gap}[{at}]\n"));
+                headed = true;
+            }
+            let origin = self.origin(&at.key(key));
+            self.text.push_str(&format!("{} = {}  # {origin}\n", Quoted(key), inline(inner)));
         }
-        let here = at.key(key);
-        let origin = match document.origin(&here) {
-            Some(place) => format!("{}:{}", place.file.display(), place.line),
-            None => "default".to_owned(),
-        };
-        text.push_str(&format!("{} = {}  # {origin}\n", quoted(key), inline(inner)));
+        for (key, inner) in entries.iter().filter(|(_, inner)| is_table(inner)) {
+            self.table(inner, &at.key(key));
+        }
     }
-    for (key, inner) in entries.iter().filter(|(_, inner)| is_table(inner)) {
-        table(inner, document, &at.key(key), text);
+
+    fn origin(&self, at: &Path) -> String {
+        if let Some(place) = written(self.document, at) {
+            return format!("{}:{}", place.file.display(), place.line);
+        }
+        let inherited = (self.inherited)(at).and_then(|other| Some((written(self.document, &other)?, other)));
+        match inherited {
+            Some((place, other)) => format!("{}:{} ({other})", place.file.display(), place.line),
+            None => "default".to_owned(),
+        }
     }
 }
 
+/// Where exactly this was written; `None` when it was not.
+fn written(document: &Document, at: &Path) -> Option<Place> {
+    document.has(at).then(|| document.place(at)).flatten()
+}
+
+/// TOML 1.0: one line, no trailing commas.
 fn inline(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
         Value::Object(entries) => {
             let parts = entries.iter().filter(|(_, value)| !value.is_null());
-            format!(
-                "{{ {} }}",
-                parts.map(|(key, value)| format!("{} = {}", quoted(key), inline(value))).collect::<Vec<_>>().join(", ")
-            )
+            let parts: Vec<_> = parts.map(|(key, value)| format!("{} = {}", Quoted(key), inline(value))).collect();
+            if parts.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", parts.join(", ")) }
         }
-        // JSON's escapes are all TOML escapes.
+        Value::String(text) => quote(text),
         other => other.to_string(),
     }
 }
 
-fn quoted(key: &str) -> String {
-    let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    if bare { key.to_owned() } else { Value::from(key).to_string() }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
 
-impl Document {
-    /// Where exactly this was written; `None` when it was not.
-    fn origin(&self, at: &Path) -> Option<crate::Place> {
-        self.has(at).then(|| self.place(at))?
+    #[test]
+    fn every_value_is_printed_with_its_origin() {
+        let (document, _) = Document::parse(
+            "edge.toml",
+            "[defaults]\ntimeout = \"9s\"\n[route.shop]\nhosts = [\"a\"]\nheaders.\"x.y\" = \"1\"\n",
+        );
+        let resolved = json!({
+            "process": { "threads": 2, "key": { "env": "KEY" } },
+            "route": { "shop": { "hosts": ["a"], "timeout": "9s", "headers": { "x.y": "1" }, "none": null, "split": {} } },
+        });
+        let text = effective_with(&resolved, &document, |at| {
+            at.to_string().ends_with(".timeout").then(|| Path::root().key("defaults").key("timeout"))
+        });
+        for line in [
+            "[process]",
+            "threads = 2  # default",
+            "[process.key]",
+            "env = \"KEY\"  # default",
+            "[route.shop]",
+            "hosts = [\"a\"]  # edge.toml:4",
+            "timeout = \"9s\"  # edge.toml:2 (defaults.timeout)",
+            "split = {}  # default",
+            "[route.shop.headers]",
+            "\"x.y\" = \"1\"  # edge.toml:5",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+        }
+        assert!(!text.contains("none"), "{text}");
     }
 
-    fn has(&self, at: &Path) -> bool {
-        let mut value = &self.root;
-        for segment in at.segments() {
-            let next = match (segment, &value.value) {
-                (crate::path::Segment::Key(key), crate::node::Value::Table(table)) => {
-                    table.get(key).map(|entry| &entry.node)
-                }
-                (crate::path::Segment::Index(index), crate::node::Value::Array(items)) => items.get(*index),
-                _ => None,
-            };
-            match next {
-                Some(next) => value = next,
-                None => return false,
-            }
-        }
-        true
+    #[test]
+    fn what_is_printed_is_toml_that_says_the_same() {
+        let values = json!({ "t": {
+            "quotes": "a\"b'c\\d", "lines": "a\nb\r\nc\td", "control": "\u{7f}\u{1}", "empty": "", "float": 1.5, "whole": 2.0,
+            "large": 1e300, "negative": -5, "list": [{ "a b": [1, true] }, "x"], "unicode": "ö # = [", "triple": "'''\"\"\"",
+        } });
+        let text = effective(&values, &Document::default());
+        let (document, report) = Document::parse("printed.toml", &text);
+        assert!(report.is_empty(), "{:?}\n{text}", report.lines());
+        assert_eq!(document.to_json(), values, "{text}");
     }
 }

@@ -9,24 +9,36 @@ mod context;
 mod diff;
 mod document;
 mod effective;
+mod fingerprint;
 mod lint;
+mod live;
+mod loader;
 mod nearest;
 mod node;
 mod path;
+mod read;
+mod reader;
+mod reloader;
 mod render;
 mod report;
+mod reserved;
+mod shape;
+mod source;
+mod trail;
 mod watcher;
 
 pub use context::Context;
 pub use diff::{Change, Diff};
 pub use document::Document;
-pub use effective::effective;
-pub use lint::Reserved;
+pub use effective::{effective, effective_with};
+pub use live::{ContentHash, LastReload, Live, Published, Reader, ReloadOutcome};
 pub use nearest::nearest;
 pub use path::Path;
+pub use reloader::{Reloaded, Reloader, Reloads, Stopped, Trigger};
 pub use render::Colour;
 pub use report::{Level, Place, Problem, Related, Report};
-pub use watcher::Watcher;
+pub use reserved::Reserved;
+pub use watcher::{Pace, Watcher};
 
 /// The JSON Schema (2020-12) of a spec, as editors take it.
 pub fn schema<S: schemars::JsonSchema>() -> serde_json::Value {

@@ -33,6 +33,11 @@ impl Path {
         Some(Self(front.to_vec()))
     }
 
+    /// Whether `self` stands above `other` or is the same.
+    pub fn leads_to(&self, other: &Self) -> bool {
+        other.0.starts_with(&self.0)
+    }
+
     pub(crate) fn segments(&self) -> &[Segment] {
         &self.0
     }
@@ -45,15 +50,48 @@ impl Path {
     }
 }
 
+impl FromIterator<Segment> for Path {
+    fn from_iter<I: IntoIterator<Item = Segment>>(segments: I) -> Self {
+        Self(segments.into_iter().collect())
+    }
+}
+
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, segment) in self.0.iter().enumerate() {
             match segment {
-                Segment::Key(key) if at == 0 => f.write_str(key)?,
-                Segment::Key(key) => write!(f, ".{key}")?,
+                Segment::Key(key) if at == 0 => write!(f, "{}", Quoted(key))?,
+                Segment::Key(key) => write!(f, ".{}", Quoted(key))?,
                 Segment::Index(index) => write!(f, "[{index}]")?,
             }
         }
         Ok(())
+    }
+}
+
+/// A key as TOML writes it: in quotes unless it is a bare one.
+pub(crate) struct Quoted<'k>(pub(crate) &'k str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bare = !self.0.is_empty() && self.0.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        if bare { f.write_str(self.0) } else { f.write_str(&quote(self.0)) }
+    }
+}
+
+/// A basic string of TOML: one line whatever is in it. JSON's escapes are all TOML's; TOML also wants DEL escaped.
+pub(crate) fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_written_as_toml_writes_it() {
+        let path = Path::root().key("route").key("shop").key("headers").key("x.y").key("a b").index(3);
+        assert_eq!(path.to_string(), "route.shop.headers.\"x.y\".\"a b\"[3]");
+        assert!(path.parent().unwrap().leads_to(&path) && !path.leads_to(&path.parent().unwrap()));
     }
 }

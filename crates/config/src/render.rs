@@ -1,50 +1,40 @@
 //! Problems as people read them: rustc's form, through rustc's own renderer.
 
 use crate::{
-    document::{Source, Sources},
+    Report,
     node::Span,
     report::{Level, Problem},
+    source::Sources,
 };
-use annotate_snippets::{AnnotationKind, Group, Level as Shown, Renderer, Snippet};
-use std::borrow::Cow;
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level as Shown, Renderer, Snippet};
+use std::ops::Range;
 
+/// Whether the text goes to a terminal that shows colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colour {
     Plain,
     Ansi,
 }
 
-pub(crate) fn problem(problem: &Problem, sources: &Sources, colour: Colour) -> String {
+/// Two places of one file that are nearer than this share a snippet; what lies between is folded.
+const SNIPPET_MAX: usize = 64 << 10;
+
+pub(crate) fn problem(problem: &Problem, sources: &Sources, secrets: &[Span], colour: Colour) -> String {
     let level = match problem.level {
         Level::Error => Shown::ERROR,
         Level::Warning => Shown::WARNING,
     };
-    let files: Vec<_> = problem
-        .span
-        .iter()
-        .chain(problem.related.iter().filter_map(|related| related.span.as_ref()))
-        .filter_map(|span| sources.files.get(span.file))
-        .map(|source| (source.path.display().to_string(), masked(source)))
-        .collect();
-    let mut texts = files.iter();
-    let mut main = level
-        .primary_title(problem.message.as_str())
-        .elements(Vec::<Snippet<'_, annotate_snippets::Annotation<'_>>>::new());
-    if let (Some(span), Some((path, text))) = (&problem.span, texts.next()) {
-        main = main.element(
-            Snippet::source(text.as_ref())
-                .path(path.as_str())
-                .annotation(AnnotationKind::Primary.span(clamp(span, text))),
-        );
-    }
+    let mut marks: Vec<Mark<'_>> = Vec::new();
+    marks.extend(problem.span.as_ref().map(|span| Mark { span, kind: AnnotationKind::Primary, note: None }));
     for related in &problem.related {
         let Some(span) = &related.span else { continue };
-        let Some((path, text)) = texts.next() else { continue };
-        main = main.element(
-            Snippet::source(text.as_ref())
-                .path(path.as_str())
-                .annotation(AnnotationKind::Context.span(clamp(span, text)).label(related.note.as_str())),
-        );
+        marks.push(Mark { span, kind: AnnotationKind::Context, note: Some(related.note.as_str()) });
+    }
+    let mut main = level.primary_title(problem.message.as_str()).elements(Vec::<Snippet<'_, Annotation<'_>>>::new());
+    for together in group(marks) {
+        if let Some(snippet) = snippet(&together, sources, secrets) {
+            main = main.element(snippet);
+        }
     }
     let mut groups = vec![main];
     if let Some(help) = &problem.help {
@@ -57,40 +47,48 @@ pub(crate) fn problem(problem: &Problem, sources: &Sources, colour: Colour) -> S
     renderer.render(&groups)
 }
 
-/// A span of a whole table would underline pages: its first line says enough.
-fn clamp(span: &Span, text: &str) -> std::ops::Range<usize> {
-    let start = span.range.start.min(text.len());
-    let end = span.range.end.clamp(start, text.len());
-    let first_line = text.get(start..end).and_then(|part| part.find('\n')).map_or(end, |at| start + at);
-    start..first_line
+/// One underlined stretch.
+struct Mark<'p> {
+    span: &'p Span,
+    kind: AnnotationKind,
+    note: Option<&'p str>,
 }
 
-/// A secret that was written in plain text by mistake must not be repeated: values of keys that name secrets are blotted
-/// out, octet by octet, so that every span still fits.
-fn masked(source: &Source) -> Cow<'_, str> {
-    let names_secret = |line: &str| SECRET_KEYS.iter().any(|key| line.contains(key));
-    if !source.text.lines().any(names_secret) {
-        return Cow::Borrowed(&source.text);
-    }
-    let blot = |line: &str| {
-        if !names_secret(line) || line.contains("file") || line.contains("env") {
-            return line.to_owned();
+fn group(marks: Vec<Mark<'_>>) -> Vec<Vec<Mark<'_>>> {
+    let mut groups: Vec<Vec<Mark<'_>>> = Vec::new();
+    for mark in marks {
+        let near = |other: &Mark<'_>| {
+            other.span.file == mark.span.file && other.span.range.start.abs_diff(mark.span.range.start) < SNIPPET_MAX
+        };
+        match groups.iter_mut().find(|group| group.first().is_some_and(near)) {
+            Some(group) => group.push(mark),
+            None => groups.push(vec![mark]),
         }
-        let Some(equals) = line.find('=') else { return line.to_owned() };
-        let (front, value) = line.split_at(equals + 1);
-        let hidden: String = value
-            .chars()
-            .map(|c| {
-                if c.is_whitespace() || matches!(c, '"' | '\'' | '{' | '}' | ',') {
-                    c.to_string()
-                } else {
-                    "*".repeat(c.len_utf8())
-                }
-            })
-            .collect();
-        format!("{front}{hidden}")
-    };
-    Cow::Owned(source.text.split('\n').map(blot).collect::<Vec<_>>().join("\n"))
+    }
+    groups
 }
 
-const SECRET_KEYS: [&str; 5] = ["key", "secret", "password", "token", "credential"];
+/// The lines that the marks stand on. The renderer gets these alone: handing it whole files costs as much as they are long,
+/// once for every problem.
+fn snippet<'p>(marks: &[Mark<'p>], sources: &Sources, secrets: &[Span]) -> Option<Snippet<'p, Annotation<'p>>> {
+    let first = marks.first()?;
+    let source = sources.get(first.span)?;
+    let start = marks.iter().map(|mark| mark.span.range.start).min()?;
+    let end = marks.iter().map(|mark| mark.span.range.start).max()?;
+    let excerpt = source.excerpt(start..end, &Report::secrets_in(secrets, first.span.file));
+    let path = source.path.display().to_string();
+    let mut spans = Vec::new();
+    for mark in marks {
+        let span = within(&mark.span.range, excerpt.start, &excerpt.text);
+        spans.push(mark.kind.span(span).label(mark.note));
+    }
+    Some(Snippet::source(excerpt.text).path(path).line_start(excerpt.line).annotations(spans))
+}
+
+/// A span inside the excerpt, cut at the end of its first line: the span of a whole table would underline pages.
+fn within(range: &Range<usize>, offset: usize, text: &str) -> Range<usize> {
+    let start = range.start.saturating_sub(offset).min(text.len());
+    let end = range.end.saturating_sub(offset).clamp(start, text.len());
+    let line = text.get(start..end).and_then(|part| part.find(['\r', '\n']));
+    start..line.map_or(end, |at| start + at)
+}

@@ -3,154 +3,225 @@
 //! Folders are watched rather than files, because editors and kubelets replace files; whether anything *changed* is then
 //! decided by looking at the contents, so that noise causes no reload. A slow poll covers what has no events (NFS).
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use crate::{
+    fingerprint::{Change, Fingerprints},
+    loader::is_pattern,
+};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::AccessKind, event::AccessMode};
 use std::{
-    collections::{BTreeSet, hash_map::DefaultHasher},
-    hash::{Hash, Hasher},
+    collections::BTreeMap,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 /// Watches a set of files that can be replaced while running.
 #[derive(Debug)]
 pub struct Watcher {
     events: mpsc::Receiver<()>,
     notifier: Option<RecommendedWatcher>,
-    folders: BTreeSet<PathBuf>,
+    /// Watched folders by what they are on disk: one that was removed and made anew has to be watched anew.
+    folders: BTreeMap<PathBuf, (u64, u64)>,
     files: Vec<PathBuf>,
-    fingerprint: u64,
+    known: Arc<Mutex<Known>>,
+    pace: Pace,
+    /// An event was taken and the files were not looked at since.
+    restless: bool,
 }
 
-/// Writers finish within this; a burst of events is one change.
-const QUIET: Duration = Duration::from_millis(150);
-/// After this long a change is taken up even while events go on.
-const BURST: Duration = Duration::from_secs(1);
-const POLL: Duration = Duration::from_secs(5);
+/// How long a change may take to be noticed.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Writers finish within this; a burst of events is one change.
+    pub quiet: Duration,
+    /// A folder that is never quiet is looked at after this all the same.
+    pub longest: Duration,
+    /// How often to look without any event.
+    pub poll: Duration,
+}
+
+/// Shared with the thread that reads the files: a look that nobody waited for must not swallow its finding.
+#[derive(Debug, Default)]
+struct Known {
+    prints: Fingerprints,
+    changed: bool,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { quiet: Duration::from_millis(200), longest: Duration::from_secs(2), poll: Duration::from_secs(5) }
+    }
+}
 
 impl Watcher {
     /// Without events from the kernel (too many watches in use, say) the poll alone serves.
     pub fn new(files: Vec<PathBuf>) -> Self {
+        Self::with_pace(files, Pace::default())
+    }
+
+    pub fn with_pace(files: Vec<PathBuf>, pace: Pace) -> Self {
         let (sender, events) = mpsc::channel(1);
-        let notifier = notify::recommended_watcher(move |_| {
-            // Full means that a wake-up is already on its way.
-            let _ = sender.try_send(());
+        let notifier = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Our own looking opens and reads; taking that for news would never end.
+            let is_news = match event.as_ref().map(|event| event.kind) {
+                Ok(EventKind::Access(kind)) => kind == AccessKind::Close(AccessMode::Write),
+                Ok(_) | Err(_) => true,
+            };
+            if is_news {
+                // Full means that a wake-up is already on its way.
+                let _ = sender.try_send(());
+            }
         });
         if let Err(error) = &notifier {
             tracing::warn!(%error, "no file events: configuration is polled");
         }
-        let mut watcher =
-            Self { events, notifier: notifier.ok(), folders: BTreeSet::new(), files: Vec::new(), fingerprint: 0 };
+        Self::start(files, pace, notifier.ok(), events)
+    }
+
+    /// Only looks now and then; for file systems without events.
+    pub fn polling(files: Vec<PathBuf>, pace: Pace) -> Self {
+        Self::start(files, pace, None, mpsc::channel(1).1)
+    }
+
+    fn start(
+        files: Vec<PathBuf>,
+        pace: Pace,
+        notifier: Option<RecommendedWatcher>,
+        events: mpsc::Receiver<()>,
+    ) -> Self {
+        let (folders, known) = (BTreeMap::new(), Arc::default());
+        let mut watcher = Self { events, notifier, folders, files: Vec::new(), known, pace, restless: false };
         watcher.watch(files);
         watcher
     }
 
-    /// From now on these files count. What they hold now is the known state.
+    /// From now on these files count; a name with `*`, `?` or `[` is a pattern. Of a file that was watched before, a change
+    /// since it was last looked at still counts.
     pub fn watch(&mut self, files: Vec<PathBuf>) {
-        let folders: BTreeSet<PathBuf> = files.iter().flat_map(|file| watched_folders(file)).collect();
-        if let Some(notifier) = &mut self.notifier {
-            for gone in self.folders.difference(&folders) {
-                let _ = notifier.unwatch(gone);
-            }
-            for new in folders.difference(&self.folders) {
-                let _ = notifier.watch(new, RecursiveMode::NonRecursive);
-            }
-        }
-        self.fingerprint = fingerprint(&files);
-        self.folders = folders;
+        // Folders first: a change between the two is then an event, not a loss.
         self.files = files;
+        self.follow();
+        lock(&self.known).prints.track(&self.files);
     }
 
     /// Resolves when the contents have changed and have been quiet for a moment. Cancel-safe.
     pub async fn changed(&mut self) {
+        // A look of a wait that was given up may have found something.
+        while !std::mem::take(&mut lock(&self.known).changed) {
+            self.settled().await;
+            self.look().await;
+            self.restless = false;
+        }
+        self.follow();
+    }
+
+    /// What the files hold now is known: only later changes count.
+    pub async fn catch_up(&mut self) {
+        self.look().await;
+        self.restless = false;
+        lock(&self.known).changed = false;
+    }
+
+    /// After an event and the quiet that follows it, or when it is time to poll.
+    async fn settled(&mut self) {
+        if self.notifier.is_none() {
+            return tokio::time::sleep(self.pace.poll).await;
+        }
+        if !self.restless && tokio::time::timeout(self.pace.poll, self.events.recv()).await.is_err() {
+            return;
+        }
+        self.restless = true;
+        let latest = Instant::now() + self.pace.longest;
         loop {
-            let _ = tokio::time::timeout(POLL, self.events.recv()).await;
-            // Quiet, but not for ever: a log file in the same folder never is.
-            let burst = async {
-                while tokio::time::timeout(QUIET, self.events.recv()).await.is_ok_and(|event| event.is_some()) {}
-            };
-            let _ = tokio::time::timeout(BURST, burst).await;
-            let now = fingerprint(&self.files);
-            if now != self.fingerprint {
-                self.fingerprint = now;
+            let quiet = (Instant::now() + self.pace.quiet).min(latest);
+            if !matches!(tokio::time::timeout_at(quiet, self.events.recv()).await, Ok(Some(()))) {
                 return;
+            }
+        }
+    }
+
+    async fn look(&self) {
+        let known = self.known.clone();
+        let look = move || {
+            let mut known = lock(&known);
+            known.changed |= known.prints.look() == Change::Something;
+        };
+        // It fails only while the runtime shuts down.
+        let _ = tokio::task::spawn_blocking(look).await;
+    }
+
+    /// Watches the folders that the files are in now.
+    fn follow(&mut self) {
+        let Some(notifier) = &mut self.notifier else { return };
+        let mut wanted = BTreeMap::new();
+        for folder in self.files.iter().flat_map(|file| folders_of(file)) {
+            if let Ok(metadata) = std::fs::metadata(&folder) {
+                wanted.insert(folder, (metadata.dev(), metadata.ino()));
+            }
+        }
+        let before = std::mem::take(&mut self.folders);
+        for (folder, identity) in &before {
+            if wanted.get(folder) != Some(identity) {
+                // A folder that is gone has taken its watch along.
+                let _ = notifier.unwatch(folder);
+            }
+        }
+        for (folder, identity) in wanted {
+            if before.get(&folder) == Some(&identity) {
+                self.folders.insert(folder, identity);
+                continue;
+            }
+            match notifier.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.folders.insert(folder, identity)),
+                Err(error) => {
+                    tracing::warn!(folder = %folder.display(), %error, "no file events from this folder: it is polled")
+                }
             }
         }
     }
 }
 
-/// The folder of the file, and the folders that its symlinks lead through.
-fn watched_folders(file: &Path) -> Vec<PathBuf> {
-    let folder = |path: &Path| match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let mut folders = vec![if file.is_dir() { file.to_owned() } else { folder(file) }];
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The folders in which something can happen that changes what a name leads to.
+fn folders_of(file: &Path) -> Vec<PathBuf> {
+    if is_pattern(file) && std::fs::symlink_metadata(file).is_err() {
+        return folders_of_pattern(file);
+    }
+    let mut folders = vec![parent(file)];
+    // `..data -> ..2026_11_20` and `conf -> releases/7`: the link is swapped in the folder that it stands in.
+    let links = file.ancestors().filter(|part| std::fs::symlink_metadata(part).is_ok_and(|data| data.is_symlink()));
+    folders.extend(links.map(parent));
     if let Ok(real) = file.canonicalize() {
-        folders.push(folder(&real));
+        folders.push(parent(&real));
+    }
+    if file.is_dir() {
+        folders.push(file.to_owned());
     }
     folders
 }
 
-/// Contents of files and names in folders. Hashing some megabytes once a change is cheaper than a wrong guess from times.
-fn fingerprint(files: &[PathBuf]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for file in files {
-        file.hash(&mut hasher);
-        if file.is_dir() {
-            let mut names: Vec<_> =
-                std::fs::read_dir(file).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
-            names.sort();
-            names.hash(&mut hasher);
-        } else {
-            std::fs::read(file).ok().hash(&mut hasher);
+/// `conf.d/*/*.toml`: `conf.d` and each folder in it.
+fn folders_of_pattern(pattern: &Path) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    for folder in pattern.ancestors().skip(1) {
+        if !is_pattern(folder) {
+            folders.push(if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() });
+            break;
         }
+        let found = glob::glob(&folder.to_string_lossy()).into_iter().flatten().flatten();
+        folders.extend(found.filter(|found| found.is_dir()));
     }
-    hasher.finish()
+    folders
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::{fs, os::unix::fs::symlink};
-
-    async fn fires(watcher: &mut Watcher) -> bool {
-        tokio::time::timeout(Duration::from_secs(8), watcher.changed()).await.is_ok()
-    }
-
-    #[tokio::test]
-    async fn writes_renames_and_symlink_swaps_are_seen() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::write(at("a.toml"), "1").unwrap();
-        fs::create_dir(at("v1")).unwrap();
-        fs::create_dir(at("v2")).unwrap();
-        fs::write(at("v1/b.toml"), "1").unwrap();
-        fs::write(at("v2/b.toml"), "2").unwrap();
-        symlink("v1", at("..data")).unwrap();
-        symlink("..data/b.toml", at("b.toml")).unwrap();
-        let mut watcher = Watcher::new(vec![at("a.toml"), at("b.toml")]);
-
-        fs::write(at("a.toml"), "2").unwrap();
-        assert!(fires(&mut watcher).await, "write in place");
-        fs::write(at("a.new"), "3").unwrap();
-        fs::rename(at("a.new"), at("a.toml")).unwrap();
-        assert!(fires(&mut watcher).await, "rename and replace");
-        symlink("v2", at("..data_tmp")).unwrap();
-        fs::rename(at("..data_tmp"), at("..data")).unwrap();
-        assert!(fires(&mut watcher).await, "symlink swap");
-        fs::remove_file(at("a.toml")).unwrap();
-        assert!(fires(&mut watcher).await, "removal");
-    }
-
-    #[tokio::test]
-    async fn what_does_not_change_the_contents_is_no_change() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("a.toml");
-        fs::write(&file, "1").unwrap();
-        let mut watcher = Watcher::new(vec![file.clone()]);
-        fs::write(&file, "1").unwrap();
-        fs::write(folder.path().join("other"), "x").unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(600), watcher.changed()).await.is_err());
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        Some(_) | None => PathBuf::from("."),
     }
 }

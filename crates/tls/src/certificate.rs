@@ -1,6 +1,12 @@
 //! `[certificate.X]`: a chain and its key, checked before anybody is served with them.
 
-use crate::provider;
+use crate::{
+    PeerIdentity,
+    age::{self, unix},
+    chain::Chain,
+    ocsp::{OcspAnswer, OcspStatus},
+    provider,
+};
 use portcullis_config::{Context, Path};
 use portcullis_names::{HostPattern, ObjectName, SecretRef};
 use rustls::{
@@ -10,13 +16,11 @@ use rustls::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use x509_parser::{
+    prelude::{FromDer, X509Certificate},
+    public_key::PublicKey,
 };
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// A certificate for listeners, or for us as a client.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -45,159 +49,167 @@ pub struct FileSpec {
 #[derive(Debug)]
 pub struct Certificate {
     pub name: ObjectName,
+    /// Chain, signer and OCSP response, as rustls takes them.
     pub key: Arc<CertifiedKey>,
     /// Names it is served for.
     pub hosts: Vec<HostPattern>,
     /// Seconds since 1970.
+    pub not_before: i64,
     pub not_after: i64,
-    pub is_ecdsa: bool,
+    pub kind: KeyKind,
+    /// Its names, issuer, serial number and fingerprint.
+    pub identity: PeerIdentity,
+    private_key: PrivateKeyDer<'static>,
 }
 
-/// All certificates of a document.
-#[derive(Debug, Default)]
-pub struct Certificates(BTreeMap<String, Arc<Certificate>>);
-
-/// Renewal tools renew at 30 days; at this point something is stuck.
-const EXPIRY_WARNING: i64 = 14 * 86_400;
-
-impl Certificates {
-    pub fn compile(specs: &BTreeMap<ObjectName, CertificateSpec>, cx: &mut Context) -> Self {
-        let loaded = specs.iter().filter_map(|(name, spec)| {
-            let at = Path::root().key("certificate").key(name);
-            Some((name.to_string(), Arc::new(Certificate::load(name, spec, &at, cx)?)))
-        });
-        Self(loaded.collect())
-    }
-
-    pub fn get(&self, name: &str) -> Option<&Arc<Certificate>> {
-        self.0.get(name)
-    }
-
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Certificate>> {
-        self.0.values()
-    }
+/// What the key signs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyKind {
+    /// ECDSA or Ed25519: signs some ten times cheaper than RSA.
+    EllipticCurve,
+    Rsa,
 }
+
+/// CA/Browser Forum Baseline Requirements §6.1.5, and what clients enforce.
+const RSA_BITS_MIN: usize = 2048;
 
 impl Certificate {
-    fn load(name: &ObjectName, spec: &CertificateSpec, at: &Path, cx: &mut Context) -> Option<Self> {
+    pub(crate) fn load(name: &ObjectName, spec: &CertificateSpec, at: &Path, cx: &mut Context) -> Option<Self> {
+        // Compile time is the one place where this crate asks for the time of day: whether a file may be served now.
+        let now = unix(SystemTime::now());
         let cert_at = at.key("cert").key("file");
-        let chain_pem = cx.read(&cert_at, &spec.cert.file);
-        let key_pem = cx.secret(&at.key("key"), &spec.key);
-        let (chain_pem, key_pem) = (chain_pem?, key_pem?);
-        let chain: Vec<_> = match CertificateDer::pem_slice_iter(&chain_pem).collect::<Result<_, _>>() {
-            Ok(chain) => chain,
-            Err(error) => {
-                cx.error(&cert_at, format!("the certificate file is not PEM: {error}"));
-                return None;
-            }
+        let chain = cx.read(&cert_at, &spec.cert.file).and_then(|pem| Chain::read(&pem, now, &cert_at, cx));
+        let key_der = cx.secret(&at.key("key"), &spec.key).and_then(|pem| read_key(&pem, &at.key("key"), cx));
+        let (Chain(chain), private_key) = (chain?, key_der?);
+        let leaf_der = chain.first()?.clone();
+        let (_, leaf) = X509Certificate::from_der(&leaf_der).ok()?;
+        let identity = PeerIdentity::from_leaf(&leaf_der)?;
+        check_names(&leaf, &cert_at, cx);
+        let hosts = own_hosts(spec, certified_hosts(&identity), at, cx);
+        check_strength(&leaf, &cert_at, cx)?;
+        let mut key = certified_key(chain, &private_key, &cert_at, at, cx)?;
+        key.ocsp = spec.ocsp.as_ref().and_then(|ocsp| staple(ocsp, leaf.raw_serial(), now, &at.key("ocsp"), cx));
+        let kind = match key.key.algorithm() {
+            SignatureAlgorithm::RSA => KeyKind::Rsa,
+            _ => KeyKind::EllipticCurve,
         };
-        let Some(leaf_der) = chain.first() else {
-            cx.error(&cert_at, "the certificate file holds no certificate");
-            return None;
-        };
-        let leaf = match X509Certificate::from_der(leaf_der) {
-            Ok((_, leaf)) => leaf,
-            Err(_) => {
-                cx.error(&cert_at, "the first certificate cannot be read");
-                return None;
-            }
-        };
-        let not_after = leaf.validity().not_after.timestamp();
-        check_validity(leaf.validity().not_before.timestamp(), not_after, &cert_at, cx);
-        let certified = subject_names(&leaf);
-        if !matches!(leaf.subject_alternative_name(), Ok(Some(names)) if !names.value.general_names.is_empty()) {
-            cx.error(&cert_at, "the certificate has no subject alternative names")
-                .help("clients do not look at the common name (RFC 9525)");
-        }
-        let hosts = own_hosts(spec, &certified, at, cx);
-        // The key's content stays out of every message.
-        let Ok(key_der) = PrivateKeyDer::from_pem_slice(&key_pem) else {
-            cx.error(&at.key("key"), "the key is not a PEM private key (PKCS#8, SEC1 or PKCS#1, not encrypted)");
-            return None;
-        };
-        let Ok(signer) = provider().key_provider.load_private_key(key_der) else {
-            cx.error(&at.key("key"), "the key is of a kind that is not supported")
-                .help("use ECDSA P-256 or P-384, Ed25519, or RSA from 2048 bits");
-            return None;
-        };
-        let is_ecdsa = signer.algorithm() != SignatureAlgorithm::RSA;
-        let ocsp = match &spec.ocsp {
-            Some(ocsp) => Some(cx.read(&at.key("ocsp").key("file"), &ocsp.file)?),
-            None => None,
-        };
-        let mut key = CertifiedKey::new(chain.clone(), signer);
-        key.ocsp = ocsp;
-        if let Err(rustls::Error::InconsistentKeys(_)) = key.keys_match() {
-            cx.error(&at.key("key"), "the key does not belong to the certificate").also(&cert_at, "this certificate");
-            return None;
-        }
-        Some(Self { name: name.clone(), key: Arc::new(key), hosts, not_after, is_ecdsa })
+        Some(Self {
+            name: name.clone(),
+            key: Arc::new(key),
+            hosts,
+            not_before: leaf.validity().not_before.timestamp(),
+            not_after: leaf.validity().not_after.timestamp(),
+            kind,
+            identity,
+            private_key,
+        })
     }
 
     /// Whether a client that asks for any host of the pattern is content with this certificate.
     pub fn covers(&self, host: &HostPattern) -> bool {
-        self.hosts.iter().any(|own| match (own, host) {
-            // One label only: RFC 9525 §6.3.
-            (HostPattern::Wildcard(suffix), HostPattern::Exact(name)) => {
-                name.split_once('.').is_some_and(|(_, rest)| rest == suffix)
-            }
-            (own, host) => own == host,
-        })
+        self.hosts.iter().any(|own| certifies(own, host))
     }
 
     /// From now; negative when it is over.
     pub fn seconds_left(&self, now: SystemTime) -> i64 {
-        self.not_after - unix(now)
+        self.not_after.saturating_sub(unix(now))
+    }
+
+    /// Leaf first, for a TLS library other than rustls.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.key.cert
+    }
+
+    /// For a TLS library other than rustls.
+    pub fn private_key(&self) -> &PrivateKeyDer<'static> {
+        &self.private_key
     }
 }
 
-fn unix(time: SystemTime) -> i64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
-}
-
-fn check_validity(not_before: i64, not_after: i64, at: &Path, cx: &mut Context) {
-    // Compile time is the one place where this crate asks for the time of day: whether a file may be served now.
-    let now = unix(SystemTime::now());
-    if not_after < now {
-        cx.error(at, format!("the certificate expired {} days ago", (now - not_after) / 86_400)).help("renew it");
-    } else if not_before > now {
-        cx.error(at, format!("the certificate is valid only in {} hours", (not_before - now) / 3_600 + 1));
-    } else if not_after - now < EXPIRY_WARNING {
-        cx.warning(at, format!("the certificate expires in {} days", (not_after - now) / 86_400));
-    }
-}
-
-fn subject_names(leaf: &X509Certificate<'_>) -> Vec<HostPattern> {
-    let Ok(Some(extension)) = leaf.subject_alternative_name() else { return Vec::new() };
-    let name = |general: &GeneralName<'_>| match general {
-        GeneralName::DNSName(name) => name.parse().ok(),
-        GeneralName::IPAddress(octets) => {
-            let address = match <[u8; 4]>::try_from(*octets) {
-                Ok(four) => Some(std::net::IpAddr::from(four)),
-                Err(_) => <[u8; 16]>::try_from(*octets).ok().map(std::net::IpAddr::from),
-            }?;
-            let text = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
-            text.parse().ok()
+/// A wildcard certifies one label only (RFC 9525 §6.3), so a pattern that serves deeper names is covered by its twin alone.
+fn certifies(own: &HostPattern, host: &HostPattern) -> bool {
+    match (own, host) {
+        (HostPattern::Wildcard(suffix), HostPattern::Exact(name)) => {
+            name.split_once('.').is_some_and(|(_, rest)| rest == suffix)
         }
-        _ => None,
-    };
-    extension.value.general_names.iter().filter_map(name).collect()
+        (own, host) => own == host,
+    }
 }
 
-fn own_hosts(spec: &CertificateSpec, certified: &[HostPattern], at: &Path, cx: &mut Context) -> Vec<HostPattern> {
-    let Some(wanted) = &spec.hosts else { return certified.to_vec() };
+/// The key's content stays out of every message.
+fn read_key(pem: &[u8], at: &Path, cx: &mut Context) -> Option<PrivateKeyDer<'static>> {
+    match PrivateKeyDer::from_pem_slice(pem) {
+        Ok(key) => Some(key),
+        Err(_) => {
+            cx.error(at, "the key is not a PEM private key (PKCS#8, SEC1 or PKCS#1, not encrypted)");
+            None
+        }
+    }
+}
+
+fn certified_key(
+    chain: Vec<CertificateDer<'static>>,
+    private_key: &PrivateKeyDer<'static>,
+    cert_at: &Path,
+    at: &Path,
+    cx: &mut Context,
+) -> Option<CertifiedKey> {
+    let key_at = at.key("key");
+    let Ok(signer) = provider().key_provider.load_private_key(private_key.clone_key()) else {
+        cx.error(&key_at, "the key is damaged or of a kind that is not supported")
+            .help("use ECDSA P-256 or P-384, Ed25519, or RSA from 2048 bits");
+        return None;
+    };
+    let key = CertifiedKey::new(chain, signer);
+    match key.keys_match() {
+        Ok(()) => Some(key),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            cx.error(&key_at, "the key does not belong to the certificate").also(cert_at, "this certificate");
+            None
+        }
+        Err(error) => {
+            cx.error(cert_at, format!("the certificate cannot be served: {error}"));
+            None
+        }
+    }
+}
+
+fn check_names(leaf: &X509Certificate<'_>, at: &Path, cx: &mut Context) {
+    if !matches!(leaf.subject_alternative_name(), Ok(Some(names)) if !names.value.general_names.is_empty()) {
+        cx.error(at, "the certificate has no subject alternative names")
+            .help("clients do not look at the common name (RFC 9525)");
+    }
+}
+
+fn check_strength(leaf: &X509Certificate<'_>, at: &Path, cx: &mut Context) -> Option<()> {
+    let Ok(PublicKey::RSA(rsa)) = leaf.public_key().parsed() else { return Some(()) };
+    let octets = rsa.modulus.iter().skip_while(|octet| **octet == 0).count();
+    let bits = octets.saturating_mul(8);
+    if bits < RSA_BITS_MIN {
+        cx.error(at, format!("the certificate's RSA key has {bits} bits, fewer than {RSA_BITS_MIN}"))
+            .help("use ECDSA P-256, or RSA from 2048 bits");
+        return None;
+    }
+    Some(())
+}
+
+fn certified_hosts(identity: &PeerIdentity) -> Vec<HostPattern> {
+    let dns = identity.dns.iter().filter_map(|name| name.parse().ok());
+    let ips = identity.ips.iter().map(|address| match address {
+        std::net::IpAddr::V4(four) => HostPattern::Exact(four.to_string()),
+        std::net::IpAddr::V6(six) => HostPattern::Exact(format!("[{six}]")),
+    });
+    dns.chain(ips).collect()
+}
+
+fn own_hosts(spec: &CertificateSpec, certified: Vec<HostPattern>, at: &Path, cx: &mut Context) -> Vec<HostPattern> {
+    let Some(wanted) = &spec.hosts else { return certified };
+    if wanted.is_empty() {
+        cx.error(&at.key("hosts"), "an empty list serves nobody")
+            .help("leave `hosts` out to serve all certified names");
+    }
     for (index, host) in wanted.iter().enumerate() {
-        let covered = certified.iter().any(|own| match (own, host) {
-            (HostPattern::Wildcard(suffix), HostPattern::Exact(name)) => {
-                name.split_once('.').is_some_and(|(_, rest)| rest == suffix)
-            }
-            (own, host) => own == host,
-        });
-        if !covered {
+        if !certified.iter().any(|own| certifies(own, host)) {
             let names: Vec<_> = certified.iter().map(ToString::to_string).collect();
             cx.error(
                 &at.key("hosts").index(index),
@@ -206,4 +218,31 @@ fn own_hosts(spec: &CertificateSpec, certified: &[HostPattern], at: &Path, cx: &
         }
     }
     wanted.clone()
+}
+
+/// The response to staple, if it is fit for it.
+fn staple(spec: &FileSpec, serial: &[u8], now: i64, at: &Path, cx: &mut Context) -> Option<Vec<u8>> {
+    let at = at.key("file");
+    let der = cx.read(&at, &spec.file)?;
+    match OcspAnswer::read(&der, serial) {
+        Err(error) => {
+            cx.error(&at, format!("the OCSP response cannot be stapled: {error}"));
+            None
+        }
+        Ok(OcspAnswer { status: OcspStatus::Revoked, .. }) => {
+            cx.error(&at, "the OCSP response says that the certificate is revoked").help("replace the certificate");
+            None
+        }
+        Ok(OcspAnswer { status: OcspStatus::Unknown, .. }) => {
+            cx.error(&at, "the OCSP response says that the responder does not know the certificate");
+            None
+        }
+        // A stale staple makes strict clients refuse; without one they ask by themselves. Availability: fail open.
+        Ok(OcspAnswer { next_update: Some(due), .. }) if due < now => {
+            let ago = age::words(now.saturating_sub(due));
+            cx.warning(&at, format!("the OCSP response was due for renewal {ago} ago and is not stapled"));
+            None
+        }
+        Ok(OcspAnswer { status: OcspStatus::Good, .. }) => Some(der),
+    }
 }

@@ -1,17 +1,23 @@
 //! The TLS side of a listener.
 
-use crate::{Certificate, Certificates, Trusts, provider, resolver::BySni, san_verifier::NamedClients};
+use crate::{
+    Certificate, Certificates, Trusts,
+    client_policy::{ClientPolicy, PolicyDigest},
+    provider,
+    resolver::BySni,
+    tickets::{self, ClientTickets},
+};
 use portcullis_config::{Context, Path};
 use portcullis_names::SanPattern;
 use rustls::{
-    ServerConfig, SupportedCipherSuite,
-    crypto::{CryptoProvider, aws_lc_rs},
-    server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier, danger::ClientCertVerifier},
+    ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+    crypto::CryptoProvider,
+    pki_types::UnixTime,
+    server::{NoServerSessionStorage, ProducesTickets},
     version::{TLS12, TLS13},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::{fmt, sync::Arc};
 
 /// `[listener.X] tls = { … }`.
@@ -33,9 +39,9 @@ pub struct ListenerTlsSpec {
     /// Names of which a client certificate must carry one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub san: Option<Vec<SanPattern>>,
-    /// Session tickets (default true).
+    /// Session tickets. Default on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tickets: Option<bool>,
+    pub tickets: Option<Tickets>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
@@ -50,8 +56,17 @@ pub enum TlsVersion {
 #[serde(rename_all = "lowercase")]
 pub enum ClientAuth {
     Off,
+    /// A client may come without a certificate, but not with a bad one.
     Optional,
     Required,
+}
+
+/// Whether a client can resume a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Tickets {
+    On,
+    Off,
 }
 
 /// HTTP versions offered by ALPN.
@@ -67,13 +82,16 @@ pub enum Alpn {
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     tickets: Option<Arc<dyn ProducesTickets>>,
-    /// Over everything that decides about clients.
-    policy: [u8; 32],
+    policy: PolicyDigest,
     certificates: Vec<Arc<Certificate>>,
 }
 
+/// A browser opens a few connections at once, each wants its own ticket (RFC 8446 §C.4).
+const TICKETS_PER_HANDSHAKE: usize = 2;
+
 impl ServerTls {
-    /// `names`: the listener's certificates, first one default.
+    /// `names`: the listener's certificates, first one default; the caller reports names that are not declared, as it
+    /// knows where they stand. `previous`: of the same listener, before a reload.
     #[expect(clippy::too_many_arguments, reason = "each is one independent input of the compilation")]
     pub fn compile(
         spec: &ListenerTlsSpec,
@@ -85,45 +103,47 @@ impl ServerTls {
         at: &Path,
         cx: &mut Context,
     ) -> Option<Self> {
-        let chosen: Vec<_> = names.iter().filter_map(|name| certificates.get(name).cloned()).collect();
         let versions = match spec.min_version.unwrap_or(TlsVersion::Tls12) {
             TlsVersion::Tls12 => &[&TLS13, &TLS12][..],
             TlsVersion::Tls13 => &[&TLS13][..],
         };
-        let provider =
-            Arc::new(CryptoProvider { cipher_suites: cipher_suites(spec, at, cx)?, ..(*provider()).clone() });
-        let (verifier, policy) = client_verifier(spec, trusts, &provider, at, cx)?;
+        let suites = cipher_suites(spec, versions, at, cx);
+        let policy = ClientPolicy::compile(spec, trusts, &provider(), at, cx);
+        // One that is missing has its error in the report; with the rest alone this listener would serve wrong ones.
+        let chosen = names.iter().map(|name| certificates.get(name).cloned()).collect::<Option<Vec<_>>>();
+        let (cipher_suites, policy, chosen) = (suites?, policy?, chosen?);
         if chosen.is_empty() {
+            cx.error_at_key(at, "TLS needs a certificate");
             return None;
         }
+        let provider = Arc::new(CryptoProvider { cipher_suites, ..(*provider()).clone() });
         let builder = match ServerConfig::builder_with_provider(provider).with_protocol_versions(versions) {
             Ok(builder) => builder,
             Err(error) => {
-                cx.error(&at.key("ciphers"), format!("no cipher suite is left for the versions: {error}"));
+                cx.error_at_key(at, format!("TLS cannot be spoken like this: {error}"));
                 return None;
             }
         };
-        let builder = match verifier {
+        let builder = match policy.verifier {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(BySni::new(&chosen)));
-        config.alpn_protocols = match alpn {
-            Alpn::H1 => vec![b"http/1.1".to_vec()],
-            Alpn::H2 => vec![b"h2".to_vec()],
-            Alpn::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-        };
+        config.alpn_protocols = alpn.protocols();
+        // What 0-RTT carries can be replayed by anybody on the way (RFC 8446 §8).
+        config.max_early_data_size = 0;
         // Tickets are the clients' memory; a cache of ours would be one more thing to fill up.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        let tickets = if spec.tickets.unwrap_or(true) { tickets(previous, policy, at, cx) } else { None };
-        match &tickets {
-            Some(tickets) => {
-                config.ticketer = tickets.clone();
-                config.send_tls13_tickets = 2;
-            }
-            None => config.send_tls13_tickets = 0,
+        config.send_tls13_tickets = 0;
+        let tickets = match spec.tickets.unwrap_or(Tickets::On) {
+            Tickets::On => Some(ticket_keys(previous, policy.digest, at, cx)?),
+            Tickets::Off => None,
+        };
+        if let Some(tickets) = &tickets {
+            config.ticketer = tickets.clone();
+            config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
         }
-        Some(Self { config: Arc::new(config), tickets, policy, certificates: chosen })
+        Some(Self { config: Arc::new(config), tickets, policy: policy.digest, certificates: chosen })
     }
 
     pub fn config(&self) -> &Arc<ServerConfig> {
@@ -135,95 +155,72 @@ impl ServerTls {
     }
 }
 
+impl Alpn {
+    pub(crate) fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::H1 => vec![b"http/1.1".to_vec()],
+            Self::H2 => vec![b"h2".to_vec()],
+            Self::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        }
+    }
+}
+
 /// A resumed session skips the check of the client's certificate, so a ticket must not outlive the policy that issued it
 /// nor be taken by another listener: keys are carried over a reload only while the policy is the same, and never shared.
-/// rustls' own ticketer rotates its keys every six hours.
-fn tickets(
+fn ticket_keys(
     previous: Option<&ServerTls>,
-    policy: [u8; 32],
+    policy: PolicyDigest,
     at: &Path,
     cx: &mut Context,
 ) -> Option<Arc<dyn ProducesTickets>> {
-    if let Some(kept) =
-        previous.filter(|previous| previous.policy == policy).and_then(|previous| previous.tickets.clone())
-    {
+    let same = previous.filter(|previous| previous.policy == policy);
+    if let Some(kept) = same.and_then(|previous| previous.tickets.clone()) {
         return Some(kept);
     }
-    match aws_lc_rs::Ticketer::new() {
-        Ok(ticketer) => Some(ticketer),
+    let made: Result<Arc<dyn ProducesTickets>, _> = match policy {
+        PolicyDigest::Anybody => tickets::anonymous(),
+        PolicyDigest::Checked(_) => ClientTickets::new(UnixTime::now()).map(|tickets| Arc::new(tickets) as _),
+    };
+    match made {
+        Ok(tickets) => Some(tickets),
         Err(error) => {
-            cx.error(at, format!("no random numbers for ticket keys: {error}"));
+            cx.error_at_key(at, format!("no random numbers for ticket keys: {error}"));
             None
         }
     }
 }
 
-fn cipher_suites(spec: &ListenerTlsSpec, at: &Path, cx: &mut Context) -> Option<Vec<SupportedCipherSuite>> {
+fn cipher_suites(
+    spec: &ListenerTlsSpec,
+    versions: &[&'static SupportedProtocolVersion],
+    at: &Path,
+    cx: &mut Context,
+) -> Option<Vec<SupportedCipherSuite>> {
     let all = provider().cipher_suites.clone();
     let Some(wanted) = &spec.ciphers else { return Some(all) };
+    let at = at.key("ciphers");
+    // rustls has a prefix of its own for what IANA calls TLS_AES_….
     let name = |suite: &SupportedCipherSuite| suite.suite().as_str().unwrap_or_default().replace("TLS13_", "TLS_");
     let known: Vec<String> = all.iter().map(name).collect();
     let mut whole = true;
     for (index, cipher) in wanted.iter().enumerate() {
-        if !known.contains(cipher) {
-            cx.undefined(&at.key("ciphers").index(index), "cipher suite", cipher, known.iter().map(String::as_str));
-            whole = false;
-        }
-    }
-    whole.then(|| all.into_iter().filter(|suite| wanted.contains(&name(suite))).collect())
-}
-
-type Verifier = Option<Arc<dyn ClientCertVerifier>>;
-
-fn client_verifier(
-    spec: &ListenerTlsSpec,
-    trusts: &Trusts,
-    provider: &Arc<CryptoProvider>,
-    at: &Path,
-    cx: &mut Context,
-) -> Option<(Verifier, [u8; 32])> {
-    let mode = spec.client_auth.unwrap_or(ClientAuth::Off);
-    if mode == ClientAuth::Off {
-        for (key, given) in [("trust", spec.trust.is_some()), ("san", spec.san.is_some())] {
-            if given {
-                cx.error(&at.key(key), format!("`{key}` has no effect while `client_auth` is off"))
-                    .help("set client_auth = \"optional\" or \"required\"");
+        match all.iter().find(|suite| name(suite) == *cipher) {
+            None => {
+                cx.undefined(&at.index(index), "cipher suite", cipher, known.iter().map(String::as_str));
+                whole = false;
             }
+            Some(suite) if !versions.contains(&suite.version()) => {
+                cx.warning(&at.index(index), format!("{cipher} is never used: `min_version` leaves out its version"));
+            }
+            Some(_) => {}
         }
-        return Some((None, [0; 32]));
     }
-    let Some(name) = &spec.trust else {
-        cx.error(&at.key("client_auth"), "client certificates need `trust`, the authorities to verify them against");
+    let chosen: Vec<_> = all.into_iter().filter(|suite| wanted.contains(&name(suite))).collect();
+    if whole && !chosen.iter().any(|suite| versions.contains(&suite.version())) {
+        cx.error(&at, "no cipher suite is left that the allowed TLS versions could use");
         return None;
-    };
-    let trust = trusts.find(name, &at.key("trust"), cx)?;
-    let mut builder = WebPkiClientVerifier::builder_with_provider(trust.roots.clone(), provider.clone())
-        .with_crls(trust.crls.iter().cloned());
-    if mode == ClientAuth::Optional {
-        builder = builder.allow_unauthenticated();
     }
-    // An issuer that publishes no list revokes nothing; with a list, its certificates are held to it.
-    let built = match builder.allow_unknown_revocation_status().build() {
-        Ok(built) => built,
-        Err(error) => {
-            cx.error(&at.key("trust"), format!("client certificates cannot be verified with it: {error}"));
-            return None;
-        }
-    };
-    let mut digest = Sha256::new();
-    digest.update([u8::from(mode == ClientAuth::Required)]);
-    digest.update(trust.digest);
-    let verifier: Arc<dyn ClientCertVerifier> = match &spec.san {
-        None => built,
-        Some(names) => {
-            for name in names {
-                digest.update(name.to_string());
-                digest.update(b"\n");
-            }
-            Arc::new(NamedClients { inner: built, names: names.clone() })
-        }
-    };
-    Some((Some(verifier), digest.finalize().into()))
+    whole.then_some(chosen)
 }
 
 impl fmt::Debug for ServerTls {

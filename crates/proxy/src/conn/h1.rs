@@ -14,10 +14,10 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
         let plan = conn.plan();
         let head = match next_head(&mut io, &plan, conn, served).await {
             Next::Head(head) => head,
-            Next::H2 => return super::h2::serve(io, conn).await,
-            Next::NotAllowed => return refuse::not_allowed(io, conn).await,
-            Next::Refused(refusal) => return refuse::malformed(io, conn, refusal).await,
-            Next::TimedOut => return refuse::timed_out(io, conn).await,
+            Next::H2 => return Box::pin(super::h2::serve(io, conn)).await,
+            Next::NotAllowed => return Box::pin(refuse::not_allowed(io, conn)).await,
+            Next::Refused(refusal) => return Box::pin(refuse::malformed(io, conn, refusal)).await,
+            Next::TimedOut => return Box::pin(refuse::timed_out(io, conn)).await,
             Next::Gone => return,
             Next::Idle => return io.close().await,
         };

@@ -52,7 +52,7 @@ pub(crate) async fn serve(
     let conn = Conn { core, listener, drain, speaks };
     let driver = async {
         match speaks {
-            Speaks::H2 => h2::serve(io, &conn).await,
+            Speaks::H2 => Box::pin(h2::serve(io, &conn)).await,
             Speaks::H1 | Speaks::ByPreface => h1::serve(io, &conn).await,
         }
     };

@@ -127,26 +127,51 @@ struct Connection {
     core: Rc<Core>,
 }
 
+/// A connection whose protocol is known and whose handshakes are over.
+struct Established {
+    io: Box<EdgeIo>,
+    speaks: conn::Speaks,
+}
+
 impl Connection {
+    /// The parts of a connection's life that are over soon, or rare, are boxed: what is left of an idle connection is the
+    /// driver's own state and no more.
     async fn serve(self, drain: watch::Receiver<bool>) {
-        let deadline = Instant::now() + self.plan.limits.header_timeout;
-        let Some((connection, front)) = self.read_proxy_header(deadline).await else { return };
-        match &connection.plan.protocol {
-            PlanProtocol::Http => connection.serve_clear(front, drain).await,
-            PlanProtocol::Https(_) => connection.serve_tls(front, drain, deadline).await,
-            PlanProtocol::Tcp(route) => {
-                let route = route.clone();
-                let Self { stream, facts, permit, core, .. } = connection;
-                tunnel::serve_tcp(Prefixed::new(front.freeze(), stream), facts, &route, &core, drain).await;
-                drop(permit);
-            }
-            PlanProtocol::Tls(routes) => {
-                let routes = routes.clone();
-                let Self { stream, facts, permit, core, .. } = connection;
-                tunnel::serve_tls(front, stream, facts, &routes, &core, drain, deadline).await;
-                drop(permit);
-            }
+        let (listener, core) = (self.listener.clone(), self.core.clone());
+        let established = match &self.plan.protocol {
+            PlanProtocol::Http | PlanProtocol::Https(_) => Box::pin(self.establish()).await,
+            PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => return Box::pin(self.tunnel(drain)).await,
+        };
+        if let Some(Established { io, speaks }) = established {
+            conn::serve(io, speaks, listener, core, drain).await;
         }
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.plan.limits.header_timeout
+    }
+
+    async fn establish(self) -> Option<Established> {
+        let deadline = self.deadline();
+        let (connection, front) = self.read_proxy_header(deadline).await?;
+        match &connection.plan.protocol {
+            PlanProtocol::Https(_) => connection.handshake(front, deadline).await,
+            PlanProtocol::Http | PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => Some(connection.clear(front)),
+        }
+    }
+
+    async fn tunnel(self, drain: watch::Receiver<bool>) {
+        let deadline = self.deadline();
+        let Some((connection, front)) = self.read_proxy_header(deadline).await else { return };
+        let Self { stream, facts, permit, plan, core, .. } = connection;
+        match &plan.protocol {
+            PlanProtocol::Tcp(route) => {
+                tunnel::serve_tcp(Prefixed::new(front.freeze(), stream), facts, route, &core, drain).await;
+            }
+            PlanProtocol::Tls(routes) => tunnel::serve_tls(front, stream, facts, routes, &core, drain, deadline).await,
+            PlanProtocol::Http | PlanProtocol::Https(_) => {}
+        }
+        drop(permit);
     }
 
     /// From a trusted relay the PROXY header is obligatory, from anybody else it is not looked for: a client cannot
@@ -182,16 +207,15 @@ impl Connection {
         }
     }
 
-    async fn serve_clear(self, front: BytesMut, drain: watch::Receiver<bool>) {
-        let Self { stream, facts, permit, listener, core, .. } = self;
-        let transport = Transport::Clear(Prefixed::new(Bytes::new(), stream));
-        let io = EdgeIo::new(transport, front, Arc::new(facts), Box::new(permit));
-        conn::serve(Box::new(io), conn::Speaks::ByPreface, listener, core, drain).await;
+    fn clear(self, front: BytesMut) -> Established {
+        let transport = Transport::Clear(Prefixed::new(Bytes::new(), self.stream));
+        let io = EdgeIo::new(transport, front, Arc::new(self.facts), Box::new(self.permit));
+        Established { io: Box::new(io), speaks: conn::Speaks::ByPreface }
     }
 
-    async fn serve_tls(self, front: BytesMut, drain: watch::Receiver<bool>, deadline: Instant) {
-        let Self { stream, mut facts, permit, plan, listener, core } = self;
-        let PlanProtocol::Https(server_tls) = &plan.protocol else { return };
+    async fn handshake(self, front: BytesMut, deadline: Instant) -> Option<Established> {
+        let Self { stream, mut facts, permit, plan, .. } = self;
+        let PlanProtocol::Https(server_tls) = &plan.protocol else { return None };
         let acceptor = tokio_rustls::TlsAcceptor::from(server_tls.config().clone());
         let handshake = acceptor.accept(Prefixed::new(front.freeze(), stream));
         let tls = match timeout_at(deadline, handshake).await {
@@ -200,9 +224,12 @@ impl Connection {
                 let reason = handshake_failure(&error);
                 facts.metrics.handshake_failed(reason);
                 tracing::debug!(listener = %facts.listener.name, peer = ?facts.source, %error, reason, "TLS handshake failed");
-                return;
+                return None;
             }
-            Err(_) => return facts.metrics.handshake_failed("timeout"),
+            Err(_) => {
+                facts.metrics.handshake_failed("timeout");
+                return None;
+            }
         };
         let session = tls.get_ref().1;
         let speaks = match session.alpn_protocol() {
@@ -219,7 +246,7 @@ impl Connection {
         facts.metrics.handshake_done(found.version, found.resumed);
         facts.tls = Some(found);
         let io = EdgeIo::new(Transport::Tls(Box::new(tls)), BytesMut::new(), Arc::new(facts), Box::new(permit));
-        conn::serve(Box::new(io), speaks, listener, core, drain).await;
+        Some(Established { io: Box::new(io), speaks })
     }
 }
 
