@@ -1,4 +1,4 @@
-//! Micro-benches of what each request and each reload pays: `cargo bench --bench micro`.
+//! Micro-benches of what each request and each reload pays: `cargo bench --profile dist --bench micro`.
 
 use portcullis_config::{Context, Document};
 use portcullis_gateway::{RESERVED, Spec};
