@@ -307,7 +307,7 @@ fn upstreams(state: &State) -> Vec<portcullis_upstream::UpstreamStatus> {
 
 /// Divides a compiled configuration into what the data path pins and what the control side keeps. Both share the tables.
 fn split(compiled: Compiled, generation: u64, metrics: &Metrics) -> (Arc<Compiled>, Arc<Snapshot>) {
-    let peers = Peers::new(&compiled.clusters, generation, metrics);
+    let peers = Peers::new(&compiled.clusters, metrics);
     let route_metrics = compiled.routes.plans().map(|plan| metrics.route(&plan.name())).collect();
     let compiled = Arc::new(compiled);
     let snapshot = Snapshot {

@@ -84,13 +84,14 @@ fn print_invitation(gateway: &Gateway, file: &Path, certificates: &Path, admin: 
     let (https, http) = (port("https"), port("http"));
     let (file, ca, admin) = (file.display(), certificates.join("ca.crt"), admin.display());
     let ca = ca.display();
+    let program = std::env::current_exe().map_or_else(|_| "portcullis".to_owned(), |path| path.display().to_string());
     println!(
         "\nportcullis is serving a demo shop from {file}\n\
          \n  try:\n\
          \n    curl --cacert {ca} https://localhost:{https}/\
          \n    curl --cacert {ca} https://localhost:{https}/anything -H 'X-Hello: world'\
          \n    curl -i http://localhost:{http}/old\
-         \n    portcullis explain GET https://localhost:{https}/ping --admin {admin}\n\
-         \n  (portcullis is target/release/portcullis; Ctrl-C ends the demo)\n"
+         \n    {program} explain GET https://localhost:{https}/ping --admin {admin}\n\
+         \n  Edit and save the file: the change is live. Ctrl-C ends the demo.\n"
     );
 }

@@ -9,6 +9,7 @@ mod explain;
 mod forwarding;
 mod h1_strict;
 mod h2;
+mod keys;
 mod lifecycle;
 mod limits;
 mod observe;

@@ -63,7 +63,10 @@ impl Engine {
     pub(crate) async fn serve_h1(&self, io: Box<EdgeIo>, plan: &ListenerPlan, last: bool) -> Option<Box<EdgeIo>> {
         let stream: Stream = io;
         let mut session = ServerSession::new_http1(stream);
-        session.set_keepalive((!last).then_some(plan.limits.idle_timeout.as_secs().max(1)));
+        if last {
+            // `set_keepalive` would be overruled by the request's own Connection field.
+            session.set_keepalive_reuses_remaining(Some(0));
+        }
         session.set_read_timeout(Some(plan.limits.body_timeout));
         session.set_write_timeout(Some(plan.limits.body_timeout));
         session.set_total_drain_timeout(Some(DRAIN_BODY));

@@ -37,8 +37,8 @@ pub(crate) struct EndpointPeer {
 }
 
 impl Peers {
-    pub fn new(clusters: &Clusters, generation: u64, metrics: &Metrics) -> Self {
-        Self(clusters.iter().map(|cluster| ClusterPeers::new(cluster, generation, metrics)).collect())
+    pub fn new(clusters: &Clusters, metrics: &Metrics) -> Self {
+        Self(clusters.iter().map(|cluster| ClusterPeers::new(cluster, metrics)).collect())
     }
 
     pub(crate) fn cluster(&self, id: ClusterId) -> Option<&ClusterPeers> {
@@ -47,16 +47,16 @@ impl Peers {
 }
 
 impl ClusterPeers {
-    fn new(cluster: &Cluster, generation: u64, metrics: &Metrics) -> Self {
+    fn new(cluster: &Cluster, metrics: &Metrics) -> Self {
         let h2 = cluster.protocol != HttpProtocol::H1;
         let alpn: &[u8] = if h2 { b"h2" } else { b"http/1.1" };
         let tls =
             cluster.tls.as_ref().map(|tls| DialTls { config: tls.config(alpn), server_name: tls.server_name.clone() });
-        // pingora's pool key knows neither our TLS settings nor whose connection it is. Settings can change with every
-        // generation; connections in clear stay the same for the same upstream.
+        // pingora's pool key knows neither our TLS settings nor whose connection it is. As long as neither changes, pooled
+        // connections live on over reloads.
         let mut group = DefaultHasher::new();
         cluster.name.hash(&mut group);
-        tls.is_some().then_some(generation).hash(&mut group);
+        cluster.tls.as_ref().map(portcullis_tls::UpstreamTls::group_key).hash(&mut group);
         let group = group.finish();
         let endpoints = cluster.endpoints.iter().map(|endpoint| {
             let metrics = metrics.endpoint(cluster.name.as_str(), &endpoint.address.to_string());

@@ -12,7 +12,13 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use portcullis_tls::PeerIdentity;
 use portcullis_wire::{Parse, proxy_protocol};
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, UnixListener},
@@ -243,6 +249,12 @@ impl Connection {
             resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
             identity: session.peer_certificates().and_then(PeerIdentity::from_chain),
         };
+        // A resumed session is not verified anew: it must not outlive the certificate it was made with.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if found.identity.as_ref().is_some_and(|identity| identity.not_after < i64::try_from(now).unwrap_or(i64::MAX)) {
+            facts.metrics.handshake_failed("client_certificate");
+            return None;
+        }
         facts.metrics.handshake_done(found.version, found.resumed);
         facts.tls = Some(found);
         let io = EdgeIo::new(Transport::Tls(Box::new(tls)), BytesMut::new(), Arc::new(facts), Box::new(permit));
