@@ -280,3 +280,55 @@ async fn least_request_avoids_the_busy_one() {
     }
     held.await.unwrap();
 }
+
+#[tokio::test]
+async fn h2_over_tls_to_an_upstream_is_verified_and_multiplexed() {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let ca = Authority::new("ca");
+    let leaf = ca.leaf(&["app.internal"]);
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let connections = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, count) = (acceptor.clone(), count.clone());
+            tokio::spawn(async move {
+                let Ok(tls) = acceptor.accept(stream).await else { return };
+                count.fetch_add(1, SeqCst);
+                let Ok(mut connection) = h2::server::handshake(tls).await else { return };
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let mut send = respond.send_response(http::Response::new(()), false).unwrap();
+                    let _ = send.send_data(bytes::Bytes::from(format!("{} over h2", request.uri().path())), true);
+                }
+            });
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ca.pem"), &ca.certificate_pem).unwrap();
+    let config = |sni: &str| {
+        format!(
+            "[trust.ca]\nca = {{ file = \"ca.pem\" }}\n[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"{addr}\"]\nprotocol = \"h2\"\ntls = {{ sni = \"{sni}\", trust = \"ca\" }}\n[route.app]\nupstream = \"app\"\n"
+        )
+    };
+    let mut gateway = Gateway::start_in(folder, &config("app.internal")).await;
+    let mut client = Client::connect(gateway.addr("http")).await;
+    for n in 0..20 {
+        assert_eq!(client.get("a", &format!("/{n}")).await.text(), format!("/{n} over h2"));
+    }
+    assert!(connections.load(SeqCst) <= 2, "{} connections for 20 requests", connections.load(SeqCst));
+    assert_eq!(gateway.reload(&config("wrong.internal")).await.0, 200);
+    assert_eq!(statuses(&gateway, 1).await, [502]);
+}
