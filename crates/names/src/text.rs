@@ -103,6 +103,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), ParseError>> 
         EndpointAddress,
         HeaderName,
         HostPattern,
+        KeyPart,
         ListenAddress,
         Method,
         ObjectName,
