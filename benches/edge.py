@@ -8,12 +8,13 @@ The figure to trust is CPU microseconds per request: the scheduler's clock of th
 requests that were answered. Wall-clock rates and latencies on a shared machine are shown as ratios to nginx only.
 A proxy that is not installed is left out, aloud. Needs: nginx (as origin), h2load, wrk, openssl; taskset.
 """
-import argparse, json, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, base64, hashlib, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, threading, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROXY_CORE, LOAD_CORE = "0", "1"
-SCENARIOS = ["h1", "tls-h1", "tls-h2", "1MiB", "tls-new"]
+SCENARIOS = ["h1", "tls-h1", "tls-h2", "1MiB", "tls-new", "websocket"]
+WEBSOCKETS, MESSAGE = 16, 64
 
 
 def port():
@@ -60,6 +61,72 @@ def rss_kib(pid):
     return total
 
 
+def read_exactly(stream, count):
+    have = b""
+    while len(have) < count:
+        more = stream.recv(count - len(have))
+        if not more:
+            raise EOFError
+        have += more
+    return have
+
+
+def read_head(stream):
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += read_exactly(stream, 1)
+    return head.decode()
+
+
+def echo_origin(p):
+    """A WebSocket server (RFC 6455) that echoes small frames, one thread a connection."""
+    def serve(stream):
+        try:
+            key = re.search(r"(?i)sec-websocket-key: (\S+)", read_head(stream)).group(1)
+        except EOFError:
+            return  # somebody looked whether we listen
+        accept = base64.b64encode(hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()
+        stream.sendall(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode())
+        try:
+            while True:
+                frame = read_exactly(stream, 2 + 4 + MESSAGE)
+                mask = int.from_bytes(frame[2:6] * (MESSAGE // 4), "big")
+                stream.sendall(bytes([frame[0], frame[1] & 0x7F]) + (int.from_bytes(frame[6:], "big") ^ mask).to_bytes(MESSAGE, "big"))
+        except (EOFError, OSError):
+            pass
+    listener = socket.create_server(("127.0.0.1", p))
+    while True:
+        stream, _ = listener.accept()
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=serve, args=(stream,), daemon=True).start()
+
+
+def echo_load(p, seconds):
+    """Sends a frame on every connection, waits for all echoes, and so on; prints what wrk would."""
+    streams = []
+    for _ in range(WEBSOCKETS):
+        stream = socket.create_connection(("127.0.0.1", p))
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.sendall(b"GET /echo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        if " 101 " not in read_head(stream).splitlines()[0]:
+            sys.exit("not upgraded")
+        streams.append(stream)
+    frame = bytes([0x82, 0x80 | MESSAGE]) + b"mask" + bytes(MESSAGE)
+    expected = bytes([0x82, MESSAGE]) + b"mask" * (MESSAGE // 4)
+    count, times, end = 0, [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.monotonic()
+        for stream in streams:
+            stream.sendall(frame)
+        for stream in streams:
+            if read_exactly(stream, len(expected)) != expected:
+                sys.exit("a wrong echo")
+            count += 1
+            times.append(time.monotonic() - began)
+    times.sort()
+    print(f"{count} requests in\n99% {times[len(times) * 99 // 100] * 1000:.3f}ms")
+
+
 class Bench:
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -71,7 +138,7 @@ class Bench:
                         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
                         "-keyout", self.folder / "key.pem", "-out", self.folder / "cert.pem"], check=True, capture_output=True)
         (self.folder / "both.pem").write_text((self.folder / "cert.pem").read_text() + (self.folder / "key.pem").read_text())
-        self.origin = port()
+        self.origin, self.echo = port(), port()
         self.proxies = {}
 
     def keep(self, process):
@@ -89,7 +156,9 @@ sendfile on; keepalive_requests 1000000; {body} }}""")
 
     def start(self):
         self.nginx("origin", LOAD_CORE, f"server {{ listen 127.0.0.1:{self.origin}; root {self.folder}/www; }}")
+        self.keep(pinned(LOAD_CORE, sys.executable, __file__, "--echo-origin", self.echo))
         wait(self.origin)
+        wait(self.echo)
         for name in ("portcullis", "nginx", "haproxy"):
             plain, tls = port(), port()
             pid = getattr(self, "start_" + name)(plain, tls)
@@ -124,6 +193,11 @@ limits = {{ connections_per_ip = 50000, requests = 1000000 }}
 endpoints = ["127.0.0.1:{self.origin}"]
 [route.r]
 upstream = "o"
+[upstream.echo]
+endpoints = ["127.0.0.1:{self.echo}"]
+[route.echo]
+match = {{ path = "/echo" }}
+upstream = "echo"
 """)
         return self.keep(pinned(PROXY_CORE, binary, "run", conf, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
 
@@ -134,7 +208,8 @@ upstream = "o"
         return self.nginx("proxy", PROXY_CORE, f"""upstream o {{ server 127.0.0.1:{self.origin}; keepalive 256; keepalive_requests 1000000; }}
 ssl_certificate {self.folder}/cert.pem; ssl_certificate_key {self.folder}/key.pem; proxy_http_version 1.1; proxy_set_header Connection "";
 proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-server {{ listen 127.0.0.1:{plain} backlog=4096; listen 127.0.0.1:{tls} ssl http2 backlog=4096; location / {{ proxy_pass http://o; }} }}""")
+server {{ listen 127.0.0.1:{plain} backlog=4096; listen 127.0.0.1:{tls} ssl http2 backlog=4096; location / {{ proxy_pass http://o; }}
+location /echo {{ proxy_pass http://127.0.0.1:{self.echo}; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }} }}""")
 
     def start_haproxy(self, plain, tls):
         if not shutil.which("haproxy", path="/usr/sbin:" + os.environ["PATH"]):
@@ -153,7 +228,11 @@ defaults
 frontend f
   bind 127.0.0.1:{plain}
   bind 127.0.0.1:{tls} ssl crt {self.folder}/both.pem alpn h2,http/1.1
+  use_backend echo if {{ path /echo }}
   default_backend b
+backend echo
+  timeout tunnel 1h
+  server e 127.0.0.1:{self.echo}
 backend b
   server o 127.0.0.1:{self.origin}
 """)
@@ -164,23 +243,27 @@ backend b
         tool = {
             "h1": ["wrk", "--latency", "-t1", "-c64", f"-d{seconds}s", plain + "/small"],
             "tls-h1": ["wrk", "--latency", "-t1", "-c64", f"-d{seconds}s", tls + "/small"],
-            "tls-h2": ["h2load", "-t1", "-c16", "-m16", f"-D{seconds}", "--warm-up-time=0", tls + "/small"],
+            "tls-h2": ["h2load", "-t1", "-c16", "-m16", f"-D{seconds}", "--warm-up-time=0", f"--log-file={self.folder}/h2.log", tls + "/small"],
             "1MiB": ["wrk", "--latency", "-t1", "-c16", f"-d{seconds}s", plain + "/big"],
             "tls-new": ["wrk", "--latency", "-t1", "-c16", f"-d{seconds}s", "-H", "Connection: close", tls + "/small"],
+            "websocket": [sys.executable, __file__, "--echo-load", str(proxy["plain"]), "--seconds", str(seconds)],
         }[scenario]
+        (self.folder / "h2.log").unlink(missing_ok=True)
         before = cpu_ns(proxy["pid"])
         began = time.monotonic()
         out = subprocess.run(["taskset", "-c", LOAD_CORE, *tool], capture_output=True, text=True).stdout
         took = time.monotonic() - began
         used = cpu_ns(proxy["pid"]) - before
-        if tool[0] == "wrk":
+        if tool[0] != "h2load":
             count = int(re.search(r"(\d+) requests in", out).group(1))
             bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
             p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", out)
             p99 = float(p99.group(1)) * {"us": 0.001, "ms": 1, "s": 1000}[p99.group(2)] if p99 else None
         else:
             count = int(re.search(r"(\d+) succeeded", out).group(1))
-            bad, p99 = None, None
+            # A line a request: when, status, microseconds.
+            times = sorted(int(line.split()[2]) for line in (self.folder / "h2.log").read_text().splitlines())
+            bad, p99 = None, times[len(times) * 99 // 100] / 1000 if times else None
         if not count or bad:
             print(f"  {scenario}: failures: {out}")
             return None
@@ -215,7 +298,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--only", default=",".join(SCENARIOS))
+    parser.add_argument("--echo-origin", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--echo-load", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.echo_origin:
+        return echo_origin(arguments.echo_origin)
+    if arguments.echo_load:
+        return echo_load(arguments.echo_load, arguments.seconds)
     os.environ["PATH"] += ":/usr/sbin"
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
