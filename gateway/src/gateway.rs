@@ -248,6 +248,8 @@ impl Gateway {
     }
 
     pub fn metrics(&self) -> String {
+        let snapshot = self.0.edge.snapshot();
+        snapshot.peers.sync_metrics(&snapshot.clusters);
         self.0.edge.metrics.render()
     }
 

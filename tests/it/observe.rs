@@ -89,6 +89,9 @@ async fn metrics_count_requests_connections_and_refusals_by_closed_labels() {
         ("portcullis_requests_active", &["route=\"shop\""], 0.0),
         ("portcullis_request_duration_seconds_count", &["route=\"shop\""], 5.0),
         ("portcullis_upstream_attempts_total", &["upstream=\"app\""], 5.0),
+        ("portcullis_upstream_duration_seconds_count", &["upstream=\"app\""], 5.0),
+        ("portcullis_endpoint_requests_total", &["upstream=\"app\"", "endpoint=\"127.0.0.1:"], 5.0),
+        ("portcullis_endpoint_requests_active", &["upstream=\"app\""], 0.0),
         ("portcullis_config_generation", &[], 1.0),
     ] {
         eventually(name, async || (gateway.metric(name, parts).await == value).then_some(())).await;

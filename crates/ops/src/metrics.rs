@@ -27,6 +27,9 @@ pub struct Metrics {
     refusals: IntCounterVec,
     attempts: IntCounterVec,
     retries: IntCounterVec,
+    upstream_seconds: HistogramVec,
+    endpoint_requests: IntCounterVec,
+    endpoint_active: IntGaugeVec,
     endpoint_up: IntGaugeVec,
     endpoint_failures: IntCounterVec,
     reloads: IntCounterVec,
@@ -56,16 +59,12 @@ impl Metrics {
             registry.register(Box::new(family.clone())).expect("a name used once");
             family
         };
-        let request_seconds = HistogramVec::new(
-            HistogramOpts::new(
-                "portcullis_request_duration_seconds",
-                "From the request's head to the end of its response.",
-            )
-            .buckets(SECONDS.to_vec()),
-            &["route"],
-        )
-        .expect("a valid family");
-        registry.register(Box::new(request_seconds.clone())).expect("a name used once");
+        let histograms = |name: &str, help: &str, labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+            let family = HistogramVec::new(options, labels).expect("a valid family");
+            registry.register(Box::new(family.clone())).expect("a name used once");
+            family
+        };
         let generation = IntGauge::new("portcullis_config_generation", "Number of the configuration that serves.")
             .expect("a valid name");
         registry.register(Box::new(generation.clone())).expect("a name used once");
@@ -123,7 +122,26 @@ impl Metrics {
                 &["certificate"],
             ),
             mirrors: counters("portcullis_mirrored_requests_total", "Copies by outcome.", &["outcome"]),
-            request_seconds,
+            request_seconds: histograms(
+                "portcullis_request_duration_seconds",
+                "From the request's head to the end of its response.",
+                &["route"],
+            ),
+            upstream_seconds: histograms(
+                "portcullis_upstream_duration_seconds",
+                "From a try's begin to the head of its response.",
+                &["upstream"],
+            ),
+            endpoint_requests: counters(
+                "portcullis_endpoint_requests_total",
+                "Tries at an endpoint.",
+                &["upstream", "endpoint"],
+            ),
+            endpoint_active: gauges(
+                "portcullis_endpoint_requests_active",
+                "Requests that an endpoint works on.",
+                &["upstream", "endpoint"],
+            ),
             generation,
             access_log_dropped,
             resident,
@@ -164,6 +182,7 @@ impl Metrics {
         UpstreamMetrics {
             attempts: self.attempts.with_label_values(&[name]),
             retries: self.retries.with_label_values(&[name]),
+            seconds: self.upstream_seconds.with_label_values(&[name]),
         }
     }
 
@@ -171,6 +190,8 @@ impl Metrics {
         let labels = &[upstream, address];
         EndpointMetrics {
             up: self.endpoint_up.with_label_values(labels),
+            requests: self.endpoint_requests.with_label_values(labels),
+            active: self.endpoint_active.with_label_values(labels),
             failures: self.endpoint_failures.with_label_values(labels),
         }
     }
@@ -181,6 +202,8 @@ impl Metrics {
         // An error says that there was no such series.
         let _ = self.endpoint_up.remove_label_values(labels);
         let _ = self.endpoint_failures.remove_label_values(labels);
+        let _ = self.endpoint_requests.remove_label_values(labels);
+        let _ = self.endpoint_active.remove_label_values(labels);
     }
 
     /// `reason` is from a closed set: `Reason::as_str`, `Refusal::as_str`, `H2Abuse::as_str`.
@@ -306,6 +329,7 @@ impl RouteMetrics {
 pub struct UpstreamMetrics {
     attempts: IntCounter,
     retries: IntCounter,
+    seconds: Histogram,
 }
 
 impl UpstreamMetrics {
@@ -316,12 +340,18 @@ impl UpstreamMetrics {
     pub fn retry(&self) {
         self.retries.inc();
     }
+
+    pub fn answered(&self, took: Duration) {
+        self.seconds.observe(took.as_secs_f64());
+    }
 }
 
 #[derive(Debug, Clone)]
 pub struct EndpointMetrics {
     up: IntGauge,
     failures: IntCounter,
+    requests: IntCounter,
+    active: IntGauge,
 }
 
 impl EndpointMetrics {
@@ -331,6 +361,12 @@ impl EndpointMetrics {
 
     pub fn failed(&self) {
         self.failures.inc();
+    }
+
+    /// Takes over what the balancer counts anyway: done when somebody looks, not per request.
+    pub fn sync(&self, requests: u64, active: u32) {
+        self.requests.inc_by(requests.saturating_sub(self.requests.get()));
+        self.active.set(i64::from(active));
     }
 }
 

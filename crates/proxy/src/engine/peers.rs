@@ -41,6 +41,15 @@ impl Peers {
         Self(clusters.iter().map(|cluster| ClusterPeers::new(cluster, metrics)).collect())
     }
 
+    /// Brings the endpoints' series up to what was counted.
+    pub fn sync_metrics(&self, clusters: &Clusters) {
+        for (peers, cluster) in self.0.iter().zip(clusters.iter()) {
+            for (peer, endpoint) in peers.endpoints.iter().zip(&cluster.endpoints) {
+                peer.metrics.sync(endpoint.state.requests(), endpoint.state.active());
+            }
+        }
+    }
+
     pub(crate) fn cluster(&self, id: ClusterId) -> Option<&ClusterPeers> {
         self.0.get(id)
     }

@@ -24,6 +24,11 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     if let Some(metrics) = exchange.plan.and_then(|plan| snapshot.route_metrics.get(plan)) {
         metrics.ended(ending.status, took);
     }
+    if let (Some(peers), Some(took)) =
+        (exchange.cluster.and_then(|cluster| snapshot.peers.cluster(cluster)), exchange.upstream_took)
+    {
+        peers.metrics.answered(took);
+    }
     if let Some((reason, _)) = exchange.fate {
         edge.metrics.refused(reason.as_str());
     }
