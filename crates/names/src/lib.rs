@@ -21,6 +21,7 @@ mod san_pattern;
 mod secret_ref;
 mod status;
 mod text;
+mod time_range;
 mod time_span;
 
 pub use byte_size::ByteSize;
@@ -38,4 +39,5 @@ pub use san_pattern::SanPattern;
 pub use secret_ref::SecretRef;
 pub use status::Status;
 pub use text::{ParseError, check_format};
+pub use time_range::TimeRange;
 pub use time_span::TimeSpan;

@@ -110,6 +110,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), ParseError>> 
         Percent,
         Rate,
         SanPattern,
+        TimeRange,
         TimeSpan,
     )
 }
