@@ -4,12 +4,14 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod outlier;
 mod probe;
 mod prober;
 mod spec;
 mod state;
 
+pub use outlier::{EjectReason, IntervalSums, Outlier, OutlierSpec, Streaks, TryOutcome};
 pub use probe::{Failure, Probe, ProbeKind};
 pub use prober::{Prober, Target};
 pub use spec::{HealthCheck, HealthCheckSpec, StatusRange};
-pub use state::{Health, HealthState, Override};
+pub use state::{Changed, Health, HealthState, Override};
