@@ -30,6 +30,7 @@ pub struct Metrics {
     upstream_seconds: HistogramVec,
     endpoint_requests: IntCounterVec,
     endpoint_active: IntGaugeVec,
+    ejections: IntCounterVec,
     endpoint_up: IntGaugeVec,
     endpoint_failures: IntCounterVec,
     reloads: IntCounterVec,
@@ -142,6 +143,11 @@ impl Metrics {
                 "Requests that an endpoint works on.",
                 &["upstream", "endpoint"],
             ),
+            ejections: counters(
+                "portcullis_endpoint_ejections_total",
+                "Times that an endpoint's answers took it out of use.",
+                &["upstream", "endpoint", "reason"],
+            ),
             generation,
             access_log_dropped,
             resident,
@@ -192,6 +198,8 @@ impl Metrics {
             up: self.endpoint_up.with_label_values(labels),
             requests: self.endpoint_requests.with_label_values(labels),
             active: self.endpoint_active.with_label_values(labels),
+            ejections: self.ejections.clone(),
+            labels: [upstream.to_owned(), address.to_owned()],
             failures: self.endpoint_failures.with_label_values(labels),
         }
     }
@@ -352,6 +360,8 @@ pub struct EndpointMetrics {
     failures: IntCounter,
     requests: IntCounter,
     active: IntGauge,
+    ejections: IntCounterVec,
+    labels: [String; 2],
 }
 
 impl EndpointMetrics {
@@ -361,6 +371,12 @@ impl EndpointMetrics {
 
     pub fn failed(&self) {
         self.failures.inc();
+    }
+
+    /// `reason` is from a closed set: `EjectReason::as_str`.
+    pub fn ejected(&self, reason: &str) {
+        let [upstream, endpoint] = &self.labels;
+        self.ejections.with_label_values(&[upstream.as_str(), endpoint, reason]).inc();
     }
 
     /// Takes over what the balancer counts anyway: done when somebody looks, not per request.

@@ -1,76 +1,139 @@
-//! Choosing one of several: pure functions over weights, loads and a number.
+//! `balance = { … }`: whom a request goes to. Pure functions over weights, loads and a draw.
 
+use crate::{Endpoint, HashAlgorithm, consistent_hash::HashTable};
+use portcullis_config::{Context, Path};
+use portcullis_names::{RequestKey, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// How requests are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
+    /// In turn, by weight, evenly mixed.
     #[default]
     RoundRobin,
+    /// Of two drawn by weight, the one that works on less for its weight.
     LeastRequest,
+    /// Of two drawn by weight, the one with the smaller product of latency and load, for its weight.
+    PeakEwma,
+    /// By weight.
+    Random,
+    /// The same key to the same endpoint.
+    ConsistentHash,
 }
 
-/// The order of one smooth weighted round (nginx's algorithm): exact over a round, evenly mixed within it.
-pub(crate) fn smooth_round(weights: &[u32]) -> Vec<u32> {
+/// How requests are spread over endpoints.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BalanceSpec {
+    /// Default round_robin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    /// What `consistent_hash` hashes (default client_ip). A request without it goes anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<RequestKey>,
+    /// Of `consistent_hash` (default maglev).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<HashAlgorithm>,
+    /// Of `consistent_hash`: an endpoint with more than so many times its share of the load is passed over (default: no bound).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1.05, max = 100.0))]
+    pub load_factor: Option<f64>,
+    /// An endpoint that comes (back) gets its full share only after so long (default: at once).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<TimeSpan>,
+    /// Whether endpoints in this process's own zone (`site.zone`) come first (default ignore).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Locality {
+    #[default]
+    Ignore,
+    /// The own zone, as far as its endpoints can carry the load.
+    Prefer,
+}
+
+/// The settings with every value settled.
+#[derive(Debug)]
+pub struct Balance {
+    pub policy: Policy,
+    /// `Some` for `consistent_hash`.
+    pub key: Option<RequestKey>,
+    pub(crate) table: Option<HashTable>,
+    pub(crate) load_factor: Option<f64>,
+    pub(crate) slow_start: Option<Duration>,
+    pub(crate) locality: Locality,
+}
+
+impl BalanceSpec {
+    pub(crate) fn compile(&self, endpoints: &[Endpoint], at: &Path, cx: &mut Context) -> Balance {
+        let policy = self.policy.unwrap_or_default();
+        let hashes = policy == Policy::ConsistentHash;
+        for (key, given) in [
+            ("key", self.key.is_some()),
+            ("algorithm", self.algorithm.is_some()),
+            ("load_factor", self.load_factor.is_some()),
+        ] {
+            if given && !hashes {
+                cx.error(&at.key(key), format!("`{key}` has an effect only with policy \"consistent_hash\""));
+            }
+        }
+        if hashes && self.slow_start.is_some() {
+            cx.error(&at.key("slow_start"), "`slow_start` would move the keys of a consistent hash");
+        }
+        let table = hashes.then(|| {
+            let names: Vec<_> =
+                endpoints.iter().map(|endpoint| (endpoint.address.to_string(), endpoint.weight)).collect();
+            HashTable::new(self.algorithm.unwrap_or_default(), &names)
+        });
+        Balance {
+            policy,
+            key: hashes.then(|| self.key.clone().unwrap_or(portcullis_names::KeyPart::ClientIp.into())),
+            table,
+            load_factor: self.load_factor,
+            slow_start: self.slow_start.map(TimeSpan::get).filter(|time| !time.is_zero()),
+            locality: self.locality.unwrap_or_default(),
+        }
+    }
+}
+
+/// A round in which each index comes as often as its weight says, evenly mixed: turn k of weight w is due at (k + ½) / w.
+pub(crate) fn smooth_round(weights: &[u64]) -> Vec<u32> {
     let divisor = weights.iter().copied().filter(|weight| *weight > 0).fold(0, gcd).max(1);
-    let mut weights: Vec<i64> = weights.iter().map(|weight| i64::from(weight / divisor)).collect();
-    let mut total: i64 = weights.iter().sum();
+    let mut weights: Vec<u64> = weights.iter().map(|weight| weight / divisor).collect();
+    let total: u64 = weights.iter().sum();
     // A round longer than this is approximated: half a percent of the smallest share is below what anybody can see.
     if total > ROUND_MAX {
-        for weight in &mut weights {
-            *weight = (*weight * ROUND_MAX + total - 1) / total;
+        for weight in weights.iter_mut().filter(|weight| **weight > 0) {
+            *weight = (*weight * ROUND_MAX / total).max(1);
         }
-        total = weights.iter().sum();
     }
-    let mut current = vec![0_i64; weights.len()];
-    let mut round = Vec::with_capacity(usize::try_from(total).unwrap_or(0));
-    for _ in 0..total {
-        for (level, weight) in current.iter_mut().zip(&weights) {
-            *level += weight;
-        }
-        // The first of the highest, so that the order is the file's.
-        let best = (0..current.len()).rev().max_by_key(|index| current[*index]).unwrap_or(0);
-        current[best] -= total;
-        round.push(u32::try_from(best).unwrap_or(u32::MAX));
+    let mut due: Vec<(f64, u32)> = Vec::with_capacity(usize::try_from(total.min(ROUND_MAX)).unwrap_or(0));
+    for (weight, index) in weights.iter().zip(0_u32..) {
+        due.extend((0..*weight).map(|turn| ((turn as f64 + 0.5) / *weight as f64, index)));
     }
-    round
+    due.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    due.into_iter().map(|(_, index)| index).collect()
 }
 
-const ROUND_MAX: i64 = 10_000;
+const ROUND_MAX: u64 = 10_000;
 
-fn gcd(a: u32, b: u32) -> u32 {
+fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Of `(weight, active)` candidates the one with the least load for its weight; equal ones by the draw.
-pub(crate) fn least_loaded(candidates: impl Iterator<Item = (usize, u32, u32)>, draw: u64) -> Option<usize> {
-    let mut best: Option<(usize, u32, u32)> = None;
-    let mut equal = 0_u64;
-    for (index, weight, active) in candidates.filter(|(_, weight, _)| *weight > 0) {
-        let ordering = best.map(|(_, best_weight, best_active)| {
-            // (active + 1) / weight, compared without division.
-            let ours = (u64::from(active) + 1) * u64::from(best_weight);
-            let theirs = (u64::from(best_active) + 1) * u64::from(weight);
-            ours.cmp(&theirs)
-        });
-        match ordering {
-            None | Some(std::cmp::Ordering::Less) => {
-                best = Some((index, weight, active));
-                equal = 1;
-            }
-            Some(std::cmp::Ordering::Equal) => {
-                equal += 1;
-                // Reservoir of one: each of the equal ones is as likely.
-                if (draw >> (equal % 48)).is_multiple_of(equal) {
-                    best = Some((index, weight, active));
-                }
-            }
-            Some(std::cmp::Ordering::Greater) => {}
-        }
-    }
-    best.map(|(index, _, _)| index)
+/// The next of a row of draws (SplitMix64: one multiplication more than nothing, and good enough to spread load).
+pub(crate) fn next_draw(draw: &mut u64) -> u64 {
+    *draw = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *draw;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]
@@ -79,36 +142,13 @@ mod tests {
 
     #[test]
     fn a_round_is_exact_and_mixed() {
-        assert_eq!(smooth_round(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
+        assert_eq!(smooth_round(&[5, 1, 1]), [0, 0, 0, 1, 2, 0, 0]);
         assert_eq!(smooth_round(&[1, 1]), [0, 1]);
+        assert_eq!(smooth_round(&[2, 4]), [1, 0, 1]);
         assert_eq!(smooth_round(&[90, 10]).len(), 10);
         assert_eq!(smooth_round(&[0, 3]), [1]);
         assert!(smooth_round(&[0, 0]).is_empty());
-        assert!(smooth_round(&[65_535, 65_534]).len() <= 10_002);
-    }
-
-    #[test]
-    fn the_least_loaded_for_its_weight_is_taken() {
-        let pick =
-            |loads: &[(u32, u32)], draw| least_loaded(loads.iter().enumerate().map(|(i, (w, a))| (i, *w, *a)), draw);
-        assert_eq!(pick(&[(1, 3), (1, 1), (1, 2)], 0), Some(1));
-        assert_eq!(pick(&[(1, 1), (10, 5)], 0), Some(1));
-        assert_eq!(pick(&[(0, 0), (1, 9)], 0), Some(1));
-        assert_eq!(pick(&[], 0), None);
-        let mut seen = [0; 3];
-        let mut random = fastrand_like(7);
-        for _ in 0..3000 {
-            seen[pick(&[(1, 0), (1, 0), (1, 0)], random()).unwrap()] += 1;
-        }
-        assert!(seen.iter().all(|count| *count > 500), "{seen:?}");
-    }
-
-    fn fastrand_like(mut state: u64) -> impl FnMut() -> u64 {
-        move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        }
+        assert!(smooth_round(&[65_535, 65_534]).len() <= 10_000);
+        assert!(smooth_round(&[1_000_000, 1]).contains(&1), "the smallest share is a share");
     }
 }

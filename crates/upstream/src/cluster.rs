@@ -1,11 +1,15 @@
 //! A compiled upstream, and the choice of an endpoint in it.
 
 use crate::{
-    Endpoint, EndpointState, HttpProtocol, Policy, ProxyProtocolVersion, UpstreamSpec,
-    balance::{least_loaded, smooth_round},
+    Balance, CircuitBreaker, Endpoint, EndpointState, Gauge, HttpProtocol, Permit, Policy, ProxyProtocolVersion,
+    StickySpec, StickyToken, UpstreamSpec,
+    balance::next_draw,
+    retry_budget::{RetryBudget, RetryLedger},
+    view::{Group, Sight, View},
 };
+use arc_swap::ArcSwap;
 use portcullis_config::{Context, Path};
-use portcullis_health::HealthCheck;
+use portcullis_health::{EjectReason, HealthCheck, HealthState, Outlier, TryOutcome};
 use portcullis_names::{ObjectName, Percent, TimeSpan};
 use portcullis_tls::{Certificates, Trusts, UpstreamTls};
 use std::{
@@ -13,7 +17,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -28,7 +32,8 @@ pub struct Cluster {
     pub endpoints: Vec<Endpoint>,
     pub protocol: HttpProtocol,
     pub tls: Option<UpstreamTls>,
-    pub policy: Policy,
+    pub balance: Balance,
+    pub sticky: Option<StickySpec>,
     pub connect_timeout: Duration,
     pub read_timeout: Duration,
     pub write_timeout: Duration,
@@ -36,9 +41,29 @@ pub struct Cluster {
     pub streams: u32,
     pub proxy_protocol: Option<ProxyProtocolVersion>,
     pub health_check: Option<HealthCheck>,
+    pub outlier: Outlier,
+    pub circuit_breaker: CircuitBreaker,
+    pub retry_budget: RetryBudget,
+    /// Whom to ask when nobody here can be.
+    pub fallback: Option<ClusterId>,
+    /// What is counted over all endpoints; survives reloads.
+    pub load: Arc<ClusterLoad>,
     panic_threshold: Percent,
-    round: Vec<u32>,
-    turn: Arc<AtomicUsize>,
+    zone: Option<String>,
+    view: ArcSwap<View>,
+}
+
+/// What is under way towards one upstream, over all cores and snapshots.
+#[derive(Debug)]
+pub struct ClusterLoad {
+    pub requests: Gauge,
+    pub retries: Gauge,
+    pub connections: Gauge,
+    pub pending: Gauge,
+    ledger: RetryLedger,
+    turn: AtomicUsize,
+    /// Changes of any endpoint's health.
+    epoch: Arc<AtomicU64>,
 }
 
 /// All upstreams of a snapshot.
@@ -48,49 +73,108 @@ pub struct Clusters {
     by_name: BTreeMap<String, ClusterId>,
 }
 
-/// What the names in an upstream can refer to.
+/// What an upstream is compiled with besides its own table.
 #[derive(Debug, Clone, Copy)]
-pub struct Registries<'r> {
+pub struct Surroundings<'r> {
     pub certificates: &'r Certificates,
     pub trusts: &'r Trusts,
+    pub connect_timeout: Duration,
+    /// `site.zone`.
+    pub zone: Option<&'r str>,
+    pub previous: Option<&'r Clusters>,
+    pub now: Instant,
 }
 
-/// Endpoints that one request has used up; a bit each, further ones share the last.
+/// Endpoints that one request has used up.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Tried(u64);
+pub struct Tried {
+    indices: [u32; TRIED_MAX],
+    count: u8,
+}
 
-/// No endpoint is left for this request.
+/// More tries than any request has.
+const TRIED_MAX: usize = 8;
+
+/// What a request brings to the choice of its endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// Uniform.
+    pub draw: u64,
+    /// Of the upstream's hash key, if the request has one.
+    pub hash: Option<u64>,
+    /// Of the upstream's cookie, if the request has one.
+    pub sticky: Option<StickyToken>,
+    pub now: Instant,
+}
+
+/// Why no endpoint was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoEndpoint;
+pub enum NotPicked {
+    /// None is left for this request.
+    NoEndpoint,
+    /// The upstream has all the requests that its circuit breaker allows.
+    Overflow,
+}
 
 /// A chosen endpoint; counts as active until dropped.
 #[derive(Debug)]
 pub struct Pick {
     pub index: usize,
     pub state: Arc<EndpointState>,
+    /// To be put into the client's cookie.
+    pub set_cookie: Option<StickyToken>,
+    trial: Trial,
+    _permit: Permit,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Trial {
+    No,
+    Yes,
 }
 
 const ENDPOINTS_MAX: usize = 10_000;
 
 impl Clusters {
-    pub fn compile(
-        specs: &BTreeMap<ObjectName, UpstreamSpec>,
-        registries: Registries<'_>,
-        default_connect_timeout: Duration,
-        previous: Option<&Self>,
-        now: Instant,
-        cx: &mut Context,
-    ) -> Self {
+    pub fn compile(specs: &BTreeMap<ObjectName, UpstreamSpec>, around: Surroundings<'_>, cx: &mut Context) -> Self {
         let mut clusters = Self::default();
+        for (id, name) in specs.keys().enumerate() {
+            // A cluster that cannot be compiled still lends its name, so that routes to it are not wrong as well.
+            clusters.by_name.insert(name.to_string(), id);
+        }
         for (name, spec) in specs {
             let at = Path::root().key("upstream").key(name);
-            let before = previous.and_then(|previous| previous.find(name.as_str())).map(|(_, cluster)| cluster);
-            // A cluster that cannot be compiled still lends its name, so that routes to it are not wrong as well.
-            clusters.by_name.insert(name.to_string(), clusters.clusters.len());
-            let cluster = Cluster::compile(name, spec, registries, default_connect_timeout, before, now, &at, cx);
+            let mut cluster = Cluster::compile(name, spec, around, &at, cx);
+            cluster.fallback = clusters.fallback(spec, &at, cx);
             clusters.clusters.push(Arc::new(cluster));
         }
+        clusters.check_fallbacks(cx);
         clusters
+    }
+
+    fn fallback(&self, spec: &UpstreamSpec, at: &Path, cx: &mut Context) -> Option<ClusterId> {
+        let name = spec.fallback.as_ref()?;
+        let found = self.by_name.get(name).copied();
+        if found.is_none() {
+            cx.undefined(&at.key("fallback"), "upstream", name, self.by_name.keys().map(String::as_str));
+        }
+        found
+    }
+
+    /// A request must not go round in a circle.
+    fn check_fallbacks(&self, cx: &mut Context) {
+        for (id, cluster) in self.clusters.iter().enumerate() {
+            let mut next = cluster.fallback;
+            for _ in 0..self.clusters.len() {
+                let Some(other) = next else { break };
+                if other == id {
+                    let at = Path::root().key("upstream").key(&cluster.name).key("fallback");
+                    cx.error(&at, format!("upstream \"{}\" falls back to itself in the end", cluster.name));
+                    break;
+                }
+                next = self.clusters.get(other).and_then(|other| other.fallback);
+            }
+        }
     }
 
     pub fn get(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
@@ -112,20 +196,12 @@ impl Clusters {
 }
 
 impl Cluster {
-    #[expect(clippy::too_many_arguments, reason = "each is one independent input of the compilation")]
-    fn compile(
-        name: &ObjectName,
-        spec: &UpstreamSpec,
-        registries: Registries<'_>,
-        default_connect_timeout: Duration,
-        previous: Option<&Arc<Self>>,
-        now: Instant,
-        at: &Path,
-        cx: &mut Context,
-    ) -> Self {
-        let endpoints = endpoints(spec, previous, now, at, cx);
+    fn compile(name: &ObjectName, spec: &UpstreamSpec, around: Surroundings<'_>, at: &Path, cx: &mut Context) -> Self {
+        let previous = around.previous.and_then(|previous| previous.find(name.as_str())).map(|(_, cluster)| cluster);
+        let load = previous.map_or_else(|| Arc::new(ClusterLoad::new(around.now)), |previous| previous.load.clone());
+        let endpoints = endpoints(name, spec, previous, &load, around.now, at, cx);
         let tls = spec.tls.as_ref().and_then(|tls| {
-            UpstreamTls::compile(tls, registries.certificates, registries.trusts, &at.key("tls"), cx).ok().flatten()
+            UpstreamTls::compile(tls, around.certificates, around.trusts, &at.key("tls"), cx).ok().flatten()
         });
         let protocol = spec.protocol.unwrap_or(HttpProtocol::H1);
         check_protocol(spec, protocol, tls.is_some(), at, cx);
@@ -138,7 +214,7 @@ impl Cluster {
         };
         let minute = Duration::from_secs(60);
         let (connect_timeout, read_timeout) = (
-            time("connect_timeout", spec.connect_timeout, default_connect_timeout),
+            time("connect_timeout", spec.connect_timeout, around.connect_timeout),
             time("read_timeout", spec.read_timeout, minute),
         );
         let (write_timeout, idle_timeout) =
@@ -146,16 +222,20 @@ impl Cluster {
         let health_check = spec.health_check.as_ref().map(|check| check.compile(&at.key("health_check"), cx));
         if health_check.is_none() {
             for endpoint in &endpoints {
-                endpoint.state.forget_health(now);
+                endpoint.state.forget_probes(around.now);
             }
         }
-        let weights: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
+        let balance = spec.balance.clone().unwrap_or_default().compile(&endpoints, &at.key("balance"), cx);
+        check_zones(&balance, &endpoints, around.zone, at, cx);
+        let outlier = spec.outlier.clone().unwrap_or_default().compile(&at.key("outlier"), cx);
+        let retry_budget = spec.retry_budget.clone().unwrap_or_default().compile(&at.key("retry_budget"), cx);
         Self {
             name: name.clone(),
             endpoints,
             protocol,
             tls,
-            policy: spec.balance.as_ref().map_or(Policy::RoundRobin, |balance| balance.policy),
+            balance,
+            sticky: spec.sticky.clone(),
             connect_timeout,
             read_timeout,
             write_timeout,
@@ -163,66 +243,189 @@ impl Cluster {
             streams: spec.streams.map_or(100, NonZeroU32::get),
             proxy_protocol: spec.proxy_protocol,
             health_check,
+            outlier,
+            circuit_breaker: spec.circuit_breaker.clone().unwrap_or_default().compile(),
+            retry_budget,
+            fallback: None,
+            load,
             panic_threshold: spec.panic_threshold.unwrap_or(Percent::from_whole(50)),
-            round: smooth_round(&weights),
-            turn: previous.map_or_else(Arc::default, |previous| previous.turn.clone()),
+            zone: around.zone.map(str::to_owned),
+            view: ArcSwap::from_pointee(View::unmade()),
         }
     }
 
-    /// Chooses an endpoint that this request has not tried. Down and drained ones are passed over; when too few are up,
-    /// health is not believed (availability fails open: a probe that lies must not stop all traffic).
-    pub fn pick(&self, draw: u64, tried: &mut Tried) -> Result<Pick, NoEndpoint> {
-        let believed = self.health_is_believed();
-        let usable = |index: usize, endpoint: &Endpoint| {
-            endpoint.weight > 0
-                && !endpoint.state.is_drained()
-                && !tried.has(index)
-                && (!believed || endpoint.state.is_up())
-        };
-        let chosen = match self.policy {
-            Policy::RoundRobin => self.next_in_turn(usable),
-            Policy::LeastRequest => {
-                let candidates = self.endpoints.iter().enumerate().filter(|(index, endpoint)| usable(*index, endpoint));
-                least_loaded(
-                    candidates.map(|(index, endpoint)| (index, endpoint.weight, endpoint.state.active())),
-                    draw,
-                )
+    /// Chooses an endpoint that this request has not tried.
+    pub fn pick(&self, wish: Wish, tried: &mut Tried) -> Result<Pick, NotPicked> {
+        let permit = self.load.requests.enter(self.circuit_breaker.requests).ok_or(NotPicked::Overflow)?;
+        let kept = self.kept(wish, tried);
+        let view = self.view(wish.now);
+        let mut busy = Tried::default();
+        loop {
+            let index = match kept {
+                Some(index) => index,
+                None => self.choose(&view, wish, *tried, busy).ok_or(NotPicked::NoEndpoint)?,
+            };
+            let state = self.endpoints.get(index).ok_or(NotPicked::NoEndpoint)?.state.clone();
+            let trial = if view.is_trial(index) && state.begin_trial() { Trial::Yes } else { Trial::No };
+            // Somebody else is finding out whether it is well again.
+            let in_doubt = view.is_trial(index) && trial == Trial::No;
+            if in_doubt && kept.is_none() && !busy.has(index) && !busy.is_full() {
+                busy.add(index);
+                continue;
             }
-        };
-        let index = chosen.ok_or(NoEndpoint)?;
-        let state = self.endpoints.get(index).ok_or(NoEndpoint)?.state.clone();
-        tried.add(index);
-        state.active.fetch_add(1, Relaxed);
-        state.requests.fetch_add(1, Relaxed);
-        Ok(Pick { index, state })
-    }
-
-    fn next_in_turn(&self, usable: impl Fn(usize, &Endpoint) -> bool) -> Option<usize> {
-        if self.round.is_empty() {
-            return None;
+            tried.add(index);
+            state.active.fetch_add(1, Relaxed);
+            state.requests.fetch_add(1, Relaxed);
+            let set_cookie = (self.sticky.is_some() && kept.is_none())
+                .then(|| self.endpoints.get(index).map(|endpoint| endpoint.token))
+                .flatten();
+            return Ok(Pick { index, state, set_cookie, trial, _permit: permit });
         }
-        let start = self.turn.fetch_add(1, Relaxed);
-        (0..self.round.len()).find_map(|step| {
-            let index = *self.round.get(start.wrapping_add(step) % self.round.len())? as usize;
-            let endpoint = self.endpoints.get(index)?;
-            usable(index, endpoint).then_some(index)
-        })
     }
 
-    fn health_is_believed(&self) -> bool {
-        if self.health_check.is_none() {
+    /// A first try: what retries are measured by.
+    pub fn note_request(&self, now: Instant) {
+        self.load.ledger.deposit(now);
+    }
+
+    /// Whether a request may be tried again; the permit is held as long as the retry runs.
+    pub fn allow_retry(&self, now: Instant) -> Option<Permit> {
+        let permit = self.load.retries.enter(self.circuit_breaker.retries)?;
+        self.load.ledger.withdraw(self.retry_budget, now).then_some(permit)
+    }
+
+    /// Takes in how a try ended; says so when the endpoint is ejected for it.
+    pub fn record(&self, pick: &Pick, outcome: TryOutcome, now: Instant) -> Option<EjectReason> {
+        let broken = pick.state.record(outcome, &self.outlier, now);
+        if pick.trial == Trial::Yes {
+            if outcome.is_good() {
+                pick.state.readmit(now);
+                return None;
+            }
+            return pick.state.eject(EjectReason::Trial, &self.outlier, now).map(|_| EjectReason::Trial);
+        }
+        let reason = broken?;
+        self.eject(pick.index, reason, now).then_some(reason)
+    }
+
+    /// Ends an interval of outlier detection: compares the endpoints, and gives those that are ejected for it.
+    pub fn judge_interval(&self, now: Instant) -> Vec<(usize, EjectReason)> {
+        let sums: Vec<_> = self.endpoints.iter().map(|endpoint| endpoint.state.take_interval()).collect();
+        let mut found = self.outlier.judge(&sums);
+        found.retain(|(index, reason)| self.eject(*index, *reason, now));
+        found
+    }
+
+    fn eject(&self, index: usize, reason: EjectReason, now: Instant) -> bool {
+        let out = |endpoint: &&Endpoint| matches!(endpoint.state.state(now), HealthState::Ejected | HealthState::Trial);
+        if self.endpoints.iter().filter(out).count() >= self.outlier.ejectable(self.endpoints.len()) {
             return false;
         }
-        let serving = self.endpoints.iter().filter(|endpoint| endpoint.weight > 0 && !endpoint.state.is_drained());
-        let (all, up) =
-            serving.fold((0_u32, 0_u32), |(all, up), endpoint| (all + 1, up + u32::from(endpoint.state.is_up())));
-        f64::from(up) >= f64::from(all) * self.panic_threshold.fraction() && up > 0
+        self.endpoints.get(index).is_some_and(|endpoint| endpoint.state.eject(reason, &self.outlier, now).is_some())
+    }
+
+    /// Whether anybody here may take a request, panic aside.
+    pub fn is_serving(&self, now: Instant) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.weight > 0 && endpoint.state.state(now).is_usable())
+    }
+
+    /// The endpoint that the client's cookie names, if it may go on with it.
+    fn kept(&self, wish: Wish, tried: &Tried) -> Option<usize> {
+        let token = wish.sticky.filter(|_| self.sticky.is_some())?;
+        let index = self.endpoints.iter().position(|endpoint| endpoint.token == token)?;
+        let state = self.endpoints.get(index)?.state.state(wish.now);
+        ((state.is_usable() || state == HealthState::Drained) && !tried.has(index)).then_some(index)
+    }
+
+    fn choose(&self, view: &View, wish: Wish, tried: Tried, busy: Tried) -> Option<usize> {
+        let mut draw = wish.draw;
+        let own = view.group(&mut draw)?;
+        let takes = |index: usize| !tried.has(index) && !busy.has(index);
+        self.choose_in(own, wish, &mut draw, takes)
+            .or_else(|| view.all_groups().find_map(|group| self.choose_in(group, wish, &mut draw, takes)))
+            // Rather a second request for one on trial than none at all.
+            .or_else(|| {
+                view.all_groups().find_map(|group| self.choose_in(group, wish, &mut draw, |index| !tried.has(index)))
+            })
+    }
+
+    fn choose_in(&self, group: &Group, wish: Wish, draw: &mut u64, takes: impl Fn(usize) -> bool) -> Option<usize> {
+        let active =
+            |index: usize| self.endpoints.get(index).map_or(f64::MAX, |endpoint| f64::from(endpoint.state.active()));
+        let weight = |index: usize| self.endpoints.get(index).map_or(1.0, |endpoint| f64::from(endpoint.weight.max(1)));
+        match self.balance.policy {
+            Policy::RoundRobin => group.in_turn(self.load.turn.fetch_add(1, Relaxed), takes),
+            Policy::Random => group.drawn(draw, takes),
+            Policy::LeastRequest => group.better_of_two(draw, takes, |index| active(index) / weight(index)),
+            Policy::PeakEwma => group.better_of_two(draw, takes, |index| {
+                let latency =
+                    self.endpoints.get(index).map_or(0.0, |endpoint| f64::from(endpoint.state.latency.get(wish.now)));
+                // Nothing known: the first request finds out, the next ones wait for what it finds.
+                let latency = if latency == 0.0 && active(index) > 0.0 { UNKNOWN_MICROS } else { latency };
+                latency * (active(index) + 1.0) / weight(index)
+            }),
+            Policy::ConsistentHash => {
+                let hashed = wish.hash.zip(self.balance.table.as_ref()).and_then(|(hash, table)| {
+                    let fits = |index: &usize| group.contains(*index) && takes(*index);
+                    table.candidates(hash).filter(fits).find(|index| !self.is_overloaded(*index))
+                });
+                hashed.or_else(|| group.drawn(draw, takes))
+            }
+        }
+    }
+
+    /// Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2016).
+    fn is_overloaded(&self, index: usize) -> bool {
+        let (Some(factor), Some(endpoint)) = (self.balance.load_factor, self.endpoints.get(index)) else {
+            return false;
+        };
+        let total: f64 = self.endpoints.iter().map(|endpoint| f64::from(endpoint.weight)).sum();
+        // This request is already counted in the upstream's load.
+        let bound = (f64::from(self.load.requests.get()) * factor * f64::from(endpoint.weight) / total.max(1.0)).ceil();
+        f64::from(endpoint.state.active()) + 1.0 > bound
+    }
+
+    fn view(&self, now: Instant) -> Arc<View> {
+        let epoch = self.load.epoch.load(Relaxed);
+        let view = self.view.load();
+        if view.epoch == epoch && view.until.is_none_or(|until| now < until) {
+            return view.clone();
+        }
+        let fresh = Arc::new(View::new(Sight {
+            endpoints: &self.endpoints,
+            balance: &self.balance,
+            panic_threshold: self.panic_threshold.fraction(),
+            zone: self.zone.as_deref(),
+            epoch,
+            now,
+        }));
+        self.view.store(fresh.clone());
+        fresh
+    }
+}
+
+/// What an endpoint's latency is taken for while its first answer is awaited.
+const UNKNOWN_MICROS: f64 = 1_000_000.0;
+
+impl ClusterLoad {
+    fn new(now: Instant) -> Self {
+        Self {
+            requests: Gauge::default(),
+            retries: Gauge::default(),
+            connections: Gauge::default(),
+            pending: Gauge::default(),
+            ledger: RetryLedger::new(now),
+            turn: AtomicUsize::new(0),
+            epoch: Arc::default(),
+        }
     }
 }
 
 fn endpoints(
+    name: &ObjectName,
     spec: &UpstreamSpec,
     previous: Option<&Arc<Cluster>>,
+    load: &ClusterLoad,
     now: Instant,
     at: &Path,
     cx: &mut Context,
@@ -248,11 +451,31 @@ fn endpoints(
                 .also(&first, "first here")
                 .help("use `weight` to give it a larger share");
         }
-        let state =
-            before.get(&endpoint.address).map_or_else(|| Arc::new(EndpointState::new(now)), |state| (*state).clone());
-        endpoints.push(Endpoint { address: endpoint.address.clone(), weight: endpoint.weight, state });
+        let state = match before.get(&endpoint.address) {
+            Some(state) => (*state).clone(),
+            None => Arc::new(EndpointState::new(load.epoch.clone(), now)),
+        };
+        endpoints.push(Endpoint {
+            address: endpoint.address.clone(),
+            weight: endpoint.weight,
+            priority: endpoint.priority,
+            zone: endpoint.zone.clone(),
+            token: StickyToken::of(name.as_str(), &endpoint.address),
+            state,
+        });
     }
     endpoints
+}
+
+fn check_zones(balance: &Balance, endpoints: &[Endpoint], zone: Option<&str>, at: &Path, cx: &mut Context) {
+    if balance.locality == crate::balance::Locality::Prefer {
+        let here = at.key("balance").key("locality");
+        if zone.is_none() {
+            cx.error(&here, "this process does not know its own zone").help("set `site.zone`");
+        } else if endpoints.iter().all(|endpoint| endpoint.zone.is_none()) {
+            cx.error(&here, "no endpoint says its `zone`");
+        }
+    }
 }
 
 fn check_protocol(spec: &UpstreamSpec, protocol: HttpProtocol, tls: bool, at: &Path, cx: &mut Context) {
@@ -276,18 +499,42 @@ fn check_protocol(spec: &UpstreamSpec, protocol: HttpProtocol, tls: bool, at: &P
 }
 
 impl Tried {
-    fn has(self, index: usize) -> bool {
-        self.0 & 1 << index.min(63) != 0
+    fn has(&self, index: usize) -> bool {
+        self.indices.iter().take(usize::from(self.count)).any(|tried| *tried as usize == index)
     }
 
     fn add(&mut self, index: usize) {
-        self.0 |= 1 << index.min(63);
+        if let Some(slot) = self.indices.get_mut(usize::from(self.count)) {
+            *slot = u32::try_from(index).unwrap_or(u32::MAX);
+            self.count += 1;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        usize::from(self.count) == TRIED_MAX
+    }
+}
+
+impl Wish {
+    /// Of a request that has neither key nor cookie.
+    pub fn plain(draw: u64, now: Instant) -> Self {
+        Self { draw, hash: None, sticky: None, now }
+    }
+
+    /// For a further try: another place in the row of draws.
+    pub fn again(mut self, now: Instant) -> Self {
+        self.draw = next_draw(&mut self.draw);
+        self.now = now;
+        self
     }
 }
 
 impl Drop for Pick {
     fn drop(&mut self) {
         self.state.active.fetch_sub(1, Relaxed);
+        if self.trial == Trial::Yes {
+            self.state.end_trial();
+        }
     }
 }
 
@@ -297,18 +544,33 @@ mod tests {
 
     fn cluster(json: &str, previous: Option<&Clusters>) -> Clusters {
         let specs = serde_json::from_str(&format!(r#"{{"u":{json}}}"#)).unwrap();
-        let (certificates, trusts) = (Certificates::default(), Trusts::default());
-        let registries = Registries { certificates: &certificates, trusts: &trusts };
         let mut cx = Context::default();
-        let clusters = Clusters::compile(&specs, registries, Duration::from_secs(2), previous, Instant::now(), &mut cx);
+        let clusters = compile(&specs, previous, &mut cx);
         assert!(!cx.report().has_errors(), "{:?}", cx.report().lines());
         clusters
+    }
+
+    fn compile(specs: &BTreeMap<ObjectName, UpstreamSpec>, previous: Option<&Clusters>, cx: &mut Context) -> Clusters {
+        let (certificates, trusts) = (Certificates::default(), Trusts::default());
+        let around = Surroundings {
+            certificates: &certificates,
+            trusts: &trusts,
+            connect_timeout: Duration::from_secs(2),
+            zone: Some("a"),
+            previous,
+            now: Instant::now(),
+        };
+        Clusters::compile(specs, around, cx)
+    }
+
+    fn pick(cluster: &Cluster, draw: u64, tried: &mut Tried) -> Result<Pick, NotPicked> {
+        cluster.pick(Wish::plain(draw, Instant::now()), tried)
     }
 
     fn shares(cluster: &Cluster, picks: usize) -> Vec<usize> {
         let mut shares = vec![0; cluster.endpoints.len()];
         for draw in 0..picks {
-            shares[cluster.pick(draw as u64 * 7919, &mut Tried::default()).unwrap().index] += 1;
+            shares[pick(cluster, draw as u64 * 7919, &mut Tried::default()).unwrap().index] += 1;
         }
         shares
     }
@@ -328,11 +590,11 @@ mod tests {
         let cluster = clusters.get(0).unwrap();
         cluster.endpoints[0].state.observe(Err(Failure::Refused), 2, 3, Instant::now());
         assert_eq!(shares(cluster, 100)[0], 0);
-        cluster.endpoints[1].state.set_drained(true);
+        cluster.endpoints[1].state.force(Some(Override::Drained), Instant::now());
         assert_eq!(shares(cluster, 100), [0, 0, 100]);
         let mut tried = Tried::default();
-        assert_eq!(cluster.pick(0, &mut tried).unwrap().index, 2);
-        assert_eq!(cluster.pick(0, &mut tried).unwrap_err(), NoEndpoint);
+        assert_eq!(pick(cluster, 0, &mut tried).unwrap().index, 2);
+        assert_eq!(pick(cluster, 0, &mut tried).unwrap_err(), NotPicked::NoEndpoint);
     }
 
     #[test]
@@ -348,12 +610,12 @@ mod tests {
     #[test]
     fn state_survives_a_reload_by_address_and_activity_ends_with_the_pick() {
         let first = cluster(r#"{"endpoints":["10.0.0.1:1","10.0.0.2:1"]}"#, None);
-        first.get(0).unwrap().endpoints[1].state.set_drained(true);
-        let pick = first.get(0).unwrap().pick(0, &mut Tried::default()).unwrap();
+        first.get(0).unwrap().endpoints[1].state.force(Some(Override::Drained), Instant::now());
+        let pick = pick(first.get(0).unwrap(), 0, &mut Tried::default()).unwrap();
         let second =
             cluster(r#"{"endpoints":["10.0.0.2:1","10.0.0.1:1"],"balance":{"policy":"least_request"}}"#, Some(&first));
         let endpoints = &second.get(0).unwrap().endpoints;
-        assert!(endpoints[0].state.is_drained());
+        assert!(endpoints[0].state.state(Instant::now()) == HealthState::Drained);
         assert_eq!(endpoints[1].state.active(), 1);
         drop(pick);
         assert_eq!(endpoints[1].state.active(), 0);
@@ -364,9 +626,9 @@ mod tests {
         let clusters =
             cluster(r#"{"endpoints":["10.0.0.1:1","10.0.0.2:1"],"balance":{"policy":"least_request"}}"#, None);
         let cluster = clusters.get(0).unwrap();
-        let held: Vec<_> = (0..10).map(|draw| cluster.pick(draw, &mut Tried::default()).unwrap()).collect();
+        let held: Vec<_> = (0..10).map(|draw| pick(cluster, draw, &mut Tried::default()).unwrap()).collect();
         assert_eq!(held.iter().filter(|pick| pick.index == 0).count(), 5);
     }
 
-    use portcullis_health::Failure;
+    use portcullis_health::{Failure, Override};
 }

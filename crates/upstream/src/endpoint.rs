@@ -1,6 +1,9 @@
 //! One endpoint: what was configured, and what happens to it.
 
-use portcullis_health::{Failure, Health, HealthState};
+use crate::{latency::PeakEwma, sticky::StickyToken};
+use portcullis_health::{
+    Changed, EjectReason, Failure, Health, HealthState, IntervalSums, Outlier, Override, Streaks, TryOutcome,
+};
 use portcullis_names::EndpointAddress;
 use std::{
     sync::{
@@ -15,45 +18,53 @@ use std::{
 pub struct Endpoint {
     pub address: EndpointAddress,
     pub weight: u32,
+    /// 0 first; others when too few of those before can be used.
+    pub priority: u32,
+    pub zone: Option<String>,
+    pub(crate) token: StickyToken,
     pub state: Arc<EndpointState>,
 }
 
 /// What is known and counted of an endpoint; survives reloads.
 #[derive(Debug)]
 pub struct EndpointState {
-    /// Read on every pick; the details are behind the lock.
-    up: AtomicBool,
-    drained: AtomicBool,
     pub(crate) active: AtomicU32,
     pub(crate) requests: AtomicU64,
     pub(crate) failures: AtomicU64,
+    pub(crate) latency: PeakEwma,
+    /// Its one request of a trial is under way.
+    trial: AtomicBool,
+    streaks: Streaks,
     health: Mutex<Health>,
+    /// Of the upstream: counts changes of any endpoint's health, so that the balancer sees that its view is old.
+    epoch: Arc<AtomicU64>,
 }
 
 impl EndpointState {
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(epoch: Arc<AtomicU64>, now: Instant) -> Self {
         Self {
-            up: AtomicBool::new(true),
-            drained: AtomicBool::new(false),
             active: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            latency: PeakEwma::new(now),
+            trial: AtomicBool::new(false),
+            streaks: Streaks::default(),
             health: Mutex::new(Health::new(now)),
+            epoch,
         }
     }
 
-    /// Whether health speaks for it.
-    pub fn is_up(&self) -> bool {
-        self.up.load(Relaxed)
+    pub fn health(&self) -> Health {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn is_drained(&self) -> bool {
-        self.drained.load(Relaxed)
+    pub fn state(&self, now: Instant) -> HealthState {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).state(now)
     }
 
-    /// The operator's word: no new requests, or normal service again.
-    pub fn set_drained(&self, drained: bool) {
-        self.drained.store(drained, Relaxed);
+    /// The operator's word, or `None` to take it back.
+    pub fn force(&self, forced: Option<Override>, now: Instant) {
+        self.change(now, |health| health.force(forced, now));
     }
 
     /// Takes in a probe's outcome; gives the new state when it changed.
@@ -64,24 +75,51 @@ impl EndpointState {
         unhealthy: u32,
         now: Instant,
     ) -> Option<HealthState> {
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = health.observe(outcome, healthy, unhealthy, now);
-        self.up.store(health.state() != HealthState::Down, Relaxed);
-        changed
+        self.change(now, |health| health.observe(outcome, healthy, unhealthy, now))
     }
 
     /// Without checks nothing would bring it up again.
-    pub(crate) fn forget_health(&self, now: Instant) {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = Health::new(now);
-        self.up.store(true, Relaxed);
+    pub(crate) fn forget_probes(&self, now: Instant) {
+        self.change(now, |health| {
+            health.forget_probes();
+            Changed::Yes
+        });
     }
 
-    pub fn health(&self) -> Health {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn eject(&self, reason: EjectReason, rules: &Outlier, now: Instant) -> Option<HealthState> {
+        self.change(now, |health| health.eject(reason, rules.eject, rules.eject_longest, now))
     }
 
-    pub fn note_failure(&self) {
-        self.failures.fetch_add(1, Relaxed);
+    pub(crate) fn readmit(&self, now: Instant) -> Option<HealthState> {
+        self.change(now, |health| health.readmit(now))
+    }
+
+    pub(crate) fn record(&self, outcome: TryOutcome, rules: &Outlier, now: Instant) -> Option<EjectReason> {
+        if let TryOutcome::Answered { micros, .. } = outcome {
+            self.latency.record(micros, now);
+        }
+        if !outcome.is_good() {
+            self.failures.fetch_add(1, Relaxed);
+        }
+        self.streaks.record(outcome, rules)
+    }
+
+    /// Ends an interval of outlier detection.
+    pub(crate) fn take_interval(&self) -> IntervalSums {
+        let sums = self.streaks.take_interval();
+        if sums.bad == 0 {
+            self.health.lock().unwrap_or_else(PoisonError::into_inner).quiet();
+        }
+        sums
+    }
+
+    /// True for the one caller that may send the trial's request.
+    pub(crate) fn begin_trial(&self) -> bool {
+        !self.trial.swap(true, Relaxed)
+    }
+
+    pub(crate) fn end_trial(&self) {
+        self.trial.store(false, Relaxed);
     }
 
     pub fn active(&self) -> u32 {
@@ -94,5 +132,16 @@ impl EndpointState {
 
     pub fn failures(&self) -> u64 {
         self.failures.load(Relaxed)
+    }
+
+    fn change(&self, now: Instant, act: impl FnOnce(&mut Health) -> Changed) -> Option<HealthState> {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        match act(&mut health) {
+            Changed::No => None,
+            Changed::Yes => {
+                self.epoch.fetch_add(1, Relaxed);
+                Some(health.state(now))
+            }
+        }
     }
 }

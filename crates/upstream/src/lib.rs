@@ -3,13 +3,23 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod balance;
+mod breaker;
 mod cluster;
+mod consistent_hash;
 mod endpoint;
+mod latency;
+mod retry_budget;
 mod spec;
 mod status;
+mod sticky;
+mod view;
 
-pub use balance::Policy;
-pub use cluster::{Cluster, ClusterId, Clusters, NoEndpoint, Pick, Registries, Tried};
+pub use balance::{Balance, BalanceSpec, Locality, Policy};
+pub use breaker::{CircuitBreaker, CircuitBreakerSpec, Gauge, Permit};
+pub use cluster::{Cluster, ClusterId, ClusterLoad, Clusters, NotPicked, Pick, Surroundings, Tried, Wish};
+pub use consistent_hash::{HashAlgorithm, hash_key};
 pub use endpoint::{Endpoint, EndpointState};
-pub use spec::{BalanceSpec, EndpointSpec, HttpProtocol, ProxyProtocolVersion, UpstreamSpec};
+pub use retry_budget::{RetryBudget, RetryBudgetSpec};
+pub use spec::{EndpointSpec, HttpProtocol, ProxyProtocolVersion, UpstreamSpec};
 pub use status::{EndpointStatus, UpstreamStatus};
+pub use sticky::{StickySpec, StickyToken};

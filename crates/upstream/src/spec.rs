@@ -1,7 +1,7 @@
 //! `[upstream.X]` as the operator writes it.
 
-use crate::Policy;
-use portcullis_health::HealthCheckSpec;
+use crate::{BalanceSpec, CircuitBreakerSpec, RetryBudgetSpec, StickySpec};
+use portcullis_health::{HealthCheckSpec, OutlierSpec};
 use portcullis_names::{EndpointAddress, Percent, TimeSpan};
 use portcullis_tls::UpstreamTlsSpec;
 use schemars::JsonSchema;
@@ -21,6 +21,8 @@ pub struct UpstreamSpec {
     pub tls: Option<UpstreamTlsSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<BalanceSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<StickySpec>,
     /// TCP connection and, after it, TLS handshake (default 2s each).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<TimeSpan>,
@@ -44,6 +46,15 @@ pub struct UpstreamSpec {
     /// With fewer endpoints up than this, health is not believed (default 50%).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panic_threshold: Option<Percent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier: Option<OutlierSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreakerSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<RetryBudgetSpec>,
+    /// The upstream that is asked when none of these endpoints may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -63,18 +74,14 @@ pub enum ProxyProtocolVersion {
     V2,
 }
 
-#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct BalanceSpec {
-    /// Default round_robin.
-    pub policy: Policy,
-}
-
-/// `"10.0.0.11:8080"`, or a table with a weight.
+/// `"10.0.0.11:8080"`, or a table that says more.
 #[derive(Debug, Clone, Serialize)]
 pub struct EndpointSpec {
     pub address: EndpointAddress,
     pub weight: u32,
+    pub priority: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -84,9 +91,15 @@ struct EndpointTable {
     /// Share of requests (default 1); 0 takes none.
     #[schemars(range(max = 65535))]
     weight: Option<u32>,
+    /// 0 is asked first, the next ones as far as those before cannot carry the load (default 0).
+    #[schemars(range(max = 127))]
+    priority: Option<u32>,
+    /// Where it is, to be compared with `site.zone`.
+    #[schemars(length(min = 1, max = 63))]
+    zone: Option<String>,
 }
 
-const EXPECTS: &str = "\"address:port\" or { address, weight }";
+const EXPECTS: &str = "\"address:port\" or { address, weight, priority, zone }";
 
 impl<'de> Deserialize<'de> for EndpointSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -97,11 +110,16 @@ impl<'de> Deserialize<'de> for EndpointSpec {
                 f.write_str(EXPECTS)
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<EndpointSpec, E> {
-                Ok(EndpointSpec { address: text.parse().map_err(E::custom)?, weight: 1 })
+                Ok(EndpointSpec { address: text.parse().map_err(E::custom)?, weight: 1, priority: 0, zone: None })
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<EndpointSpec, A::Error> {
                 let table = EndpointTable::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(EndpointSpec { address: table.address, weight: table.weight.unwrap_or(1) })
+                Ok(EndpointSpec {
+                    address: table.address,
+                    weight: table.weight.unwrap_or(1),
+                    priority: table.priority.unwrap_or(0),
+                    zone: table.zone,
+                })
             }
         }
         deserializer.deserialize_any(Visitor)

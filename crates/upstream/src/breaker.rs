@@ -1,0 +1,96 @@
+//! `circuit_breaker = { … }`: how much an upstream is given at one time (Envoy: circuit breakers).
+//!
+//! Beyond a limit requests fail at once, so that a slow upstream cannot fill the gateway with waiting ones.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+/// Limits towards one upstream, over all its endpoints and all cores.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CircuitBreakerSpec {
+    /// Open connections, used and idle (default 65536).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<NonZeroU32>,
+    /// Requests that wait for a connection to be made (default 4096).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<NonZeroU32>,
+    /// Requests in flight (default 65536).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<NonZeroU32>,
+    /// Retries in flight (default 1024; the retry budget is usually reached before).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<NonZeroU32>,
+}
+
+/// The settings with every value settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CircuitBreaker {
+    pub connections: u32,
+    pub pending: u32,
+    pub requests: u32,
+    pub retries: u32,
+}
+
+impl CircuitBreakerSpec {
+    pub(crate) fn compile(&self) -> CircuitBreaker {
+        let value = |value: Option<NonZeroU32>, default| value.map_or(default, NonZeroU32::get);
+        CircuitBreaker {
+            connections: value(self.connections, 65_536),
+            pending: value(self.pending, 4096),
+            requests: value(self.requests, 65_536),
+            retries: value(self.retries, 1024),
+        }
+    }
+}
+
+/// A count of what is in use.
+#[derive(Debug, Clone, Default)]
+pub struct Gauge(Arc<AtomicU32>);
+
+/// One unit of a gauge, given back when dropped.
+#[derive(Debug)]
+pub struct Permit(Arc<AtomicU32>);
+
+impl Gauge {
+    /// `None`: `most` are in use.
+    pub fn enter(&self, most: u32) -> Option<Permit> {
+        if self.0.fetch_add(1, Relaxed) >= most {
+            self.0.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Permit(self.0.clone()))
+    }
+
+    pub fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_gives_so_many_permits_and_takes_them_back() {
+        let gauge = Gauge::default();
+        let held: Vec<_> = (0..3).map_while(|_| gauge.enter(2)).collect();
+        assert_eq!((held.len(), gauge.get()), (2, 2));
+        drop(held);
+        assert!(gauge.enter(1).is_some());
+        assert_eq!(gauge.get(), 0);
+    }
+}
