@@ -82,7 +82,7 @@ fn steps(plan: &Plan, request: &impl RequestView, upstream_name: impl Fn(Upstrea
             steps.push(format!("upstream {}", names.join(" or ")));
             steps.push(format!(
                 "timeout {:?}, {} more tries when an endpoint cannot be connected to",
-                plan.timeout, plan.retries
+                plan.timeout, plan.retry.attempts
             ));
             if plan.mirror.is_some() {
                 steps.push("mirror".to_owned());

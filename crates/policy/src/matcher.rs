@@ -273,7 +273,8 @@ pub(crate) fn query_value<'q>(query: Option<&'q str>, name: &str) -> Option<&'q 
 }
 
 /// RFC 6265 §4.2.1.
-pub(crate) fn cookie_value<'c>(cookies: Option<&'c [u8]>, name: &str) -> Option<&'c [u8]> {
+/// The value of a cookie in a Cookie field.
+pub fn cookie_value<'c>(cookies: Option<&'c [u8]>, name: &str) -> Option<&'c [u8]> {
     cookies?.split(|octet| *octet == b';').find_map(|pair| {
         let pair = pair.trim_ascii_start();
         let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;

@@ -1,6 +1,6 @@
 //! Everything that was decided about a rule at compile time.
 
-use crate::{HeaderEdits, Redirect, Respond, UpstreamId};
+use crate::{HeaderEdits, Redirect, Respond, Retry, UpstreamId};
 use portcullis_config::Place;
 use portcullis_names::{ObjectName, Percent};
 use std::time::Duration;
@@ -20,8 +20,7 @@ pub struct Plan {
     pub response_headers: HeaderEdits,
     pub mirror: Option<Mirror>,
     pub timeout: Duration,
-    /// Tries after the first, when nothing was sent yet.
-    pub retries: u8,
+    pub retry: Retry,
 }
 
 #[derive(Debug)]

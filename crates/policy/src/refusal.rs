@@ -79,6 +79,7 @@ reasons! {
     H2Abuse = "h2_abuse", 400, Client, "the h2 connection was cut for abuse";
     Connect = "connect_not_allowed", 405, Client, "CONNECT is not served here";
     NoEndpoint = "no_endpoint", 503, Upstream, "the upstream has no endpoint that may be used";
+    CircuitOpen = "circuit_open", 503, Upstream, "the upstream has all the requests that its circuit breaker allows";
     ConnectRefused = "connect_refused", 502, Upstream, "the endpoint refused the connection";
     ConnectTimeout = "connect_timeout", 504, Upstream, "the endpoint did not take the connection in time";
     ConnectFailed = "connect_failed", 502, Upstream, "the endpoint could not be connected to";

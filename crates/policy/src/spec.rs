@@ -1,6 +1,6 @@
 //! `[route.X]` and `[route.X.rule.R]` as the operator writes them.
 
-use crate::{HeaderEditsSpec, MatchSpec, PathSpec, RedirectSpec, RespondSpec};
+use crate::{HeaderEditsSpec, MatchSpec, PathSpec, RedirectSpec, RespondSpec, RetrySpec};
 use portcullis_names::{HostPattern, ObjectName, Percent, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -106,13 +106,4 @@ pub struct MirrorSpec {
     /// Default 100%.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percent: Option<Percent>,
-}
-
-/// When another endpoint is tried. This version retries what failed to connect and nothing that was sent.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RetrySpec {
-    /// Tries after the first (default 1, at most 5).
-    #[schemars(range(max = 5))]
-    pub attempts: u8,
 }

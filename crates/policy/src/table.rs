@@ -458,7 +458,12 @@ impl RuleBuilder<'_, '_> {
                 .error(&at.key("timeout"), "a timeout cannot be zero")
                 .help("there is no way to switch it off: give a long time");
         }
-        let retry = rule.retry.as_ref().or(route.and_then(|route| route.retry.as_ref()));
+        let (retrier, retry_at) = pick(rule.retry.is_some());
+        let retry = retrier
+            .retry
+            .as_ref()
+            .map(|retry| retry.compile(timeout, &retry_at.key("retry"), self.cx))
+            .unwrap_or_default();
         let plan = Plan {
             index: 0,
             route: self.route.clone(),
@@ -470,7 +475,7 @@ impl RuleBuilder<'_, '_> {
             response_headers,
             mirror,
             timeout,
-            retries: retry.map_or(1, |retry| retry.attempts),
+            retry,
         };
         Some(Rule {
             plan,
