@@ -93,6 +93,15 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: Drain,
     },
+    /// Set an endpoint up, down or drained, whatever its health says, or back to auto.
+    Force {
+        upstream: String,
+        address: String,
+        #[arg(value_enum)]
+        state: ForcedState,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
     /// Start this program's file anew, hand the sockets over, and let the old process end.
     Upgrade {
         #[command(flatten)]
@@ -129,6 +138,14 @@ pub(crate) enum Drain {
         #[command(flatten)]
         admin: AdminSocket,
     },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ForcedState {
+    Auto,
+    Drained,
+    Up,
+    Down,
 }
 
 #[derive(Debug, clap::Args)]

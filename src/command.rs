@@ -1,7 +1,7 @@
 //! What each command does.
 
 use crate::{
-    cli::{AdminSocket, Cli, Command, Drain, FAILED, Format, REFUSED},
+    cli::{AdminSocket, Cli, Command, Drain, FAILED, ForcedState, Format, REFUSED},
     demo,
 };
 use anyhow::{Context, Result, anyhow};
@@ -62,6 +62,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         }),
         Command::Status { admin } => ask(&admin, "GET", "/status", &Value::Null, |answer| format!("{answer:#}\n")),
         Command::Drain { what } => drain(what),
+        Command::Force { upstream, address, state, admin } => force(&admin, &upstream, &address, state),
         Command::Upgrade { admin } => upgrade(&admin),
         Command::Certificate { names, folder, name } => {
             let name = name.unwrap_or_else(|| names.first().cloned().unwrap_or_default().replace('*', "wildcard"));
@@ -305,13 +306,21 @@ fn ask_explain(admin: &AdminSocket, question: &Question, format: Format) -> Resu
     })
 }
 
+fn force(admin: &AdminSocket, upstream: &str, address: &str, state: ForcedState) -> Result<ExitCode> {
+    let (word, effect) = match state {
+        ForcedState::Auto => ("auto", "serves as its health says"),
+        ForcedState::Drained => ("drained", "drains"),
+        ForcedState::Up => ("up", "is up, whatever its health says"),
+        ForcedState::Down => ("down", "is down"),
+    };
+    let body = json!({ "upstream": upstream, "address": address, "state": word });
+    ask(admin, "POST", "/force/endpoint", &body, |_| format!("{address} of {upstream} {effect}\n"))
+}
+
 fn drain(what: Drain) -> Result<ExitCode> {
     match what {
         Drain::Endpoint { upstream, address, undo, admin } => {
-            let body = json!({ "upstream": upstream, "address": address, "drain": !undo });
-            ask(&admin, "POST", "/drain/endpoint", &body, |_| {
-                format!("{address} of {upstream} {}\n", if undo { "serves again" } else { "drains" })
-            })
+            force(&admin, &upstream, &address, if undo { ForcedState::Auto } else { ForcedState::Drained })
         }
         Drain::Listener { name, admin } => {
             ask(&admin, "POST", "/drain/listener", &json!({ "name": name }), |_| format!("listener {name} drains\n"))

@@ -9,6 +9,7 @@ use axum::{
     routing::{get, post},
 };
 use portcullis_config::{Diff, Document, Report};
+use portcullis_health::Override;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/reload", post(reload))
         .route("/diff", post(diff))
         .route("/explain", post(explain_request))
-        .route("/drain/endpoint", post(drain_endpoint))
+        .route("/force/endpoint", post(force_endpoint))
         .route("/drain/listener", post(drain_listener))
         .with_state(gateway)
 }
@@ -93,15 +94,31 @@ async fn explain_request(State(gateway): State<Gateway>, Json(question): Json<Qu
 }
 
 #[derive(Deserialize)]
-struct DrainEndpoint {
+struct ForceEndpoint {
     upstream: String,
     address: String,
-    drain: bool,
+    state: ForcedState,
 }
 
-async fn drain_endpoint(State(gateway): State<Gateway>, Json(wish): Json<DrainEndpoint>) -> Response {
-    if gateway.drain_endpoint(&wish.upstream, &wish.address, wish.drain) {
-        Json(json!({ "drained": wish.drain })).into_response()
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum ForcedState {
+    /// What probes and answers say.
+    Auto,
+    Drained,
+    Up,
+    Down,
+}
+
+async fn force_endpoint(State(gateway): State<Gateway>, Json(wish): Json<ForceEndpoint>) -> Response {
+    let forced = match wish.state {
+        ForcedState::Auto => None,
+        ForcedState::Drained => Some(Override::Drained),
+        ForcedState::Up => Some(Override::Up),
+        ForcedState::Down => Some(Override::Down),
+    };
+    if gateway.force_endpoint(&wish.upstream, &wish.address, forced) {
+        Json(json!({ "forced": forced })).into_response()
     } else {
         let error = format!("upstream \"{}\" has no endpoint {}", wish.upstream, wish.address);
         (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()

@@ -10,7 +10,7 @@ use portcullis_proxy::{
     listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol},
 };
 use portcullis_tls::{Alpn, Certificates, ListenerTlsSpec, ServerTls, Trusts};
-use portcullis_upstream::{Clusters, Registries};
+use portcullis_upstream::{Clusters, Surroundings};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -72,18 +72,20 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
 
     let certificates = Certificates::compile(&spec.certificate, cx);
     let trusts = Trusts::compile(&spec.trust, cx);
-    let registries = Registries { certificates: &certificates, trusts: &trusts };
     let defaults = spec.defaults.clone().unwrap_or_default();
     let connect_timeout = defaults.connect_timeout.map_or(Duration::from_secs(2), TimeSpan::get);
-    let clusters = Clusters::compile(
-        &spec.upstream,
-        registries,
+    let around = Surroundings {
+        certificates: &certificates,
+        trusts: &trusts,
         connect_timeout,
-        previous.map(|previous| &*previous.clusters),
-        Instant::now(),
-        cx,
-    );
-    let listeners = Listeners { spec: &spec, registries, clusters: &clusters, previous }.compile(cx);
+        zone: spec.site.as_ref().and_then(|site| site.zone.as_deref()),
+        previous: previous.map(|previous| &*previous.clusters),
+        now: Instant::now(),
+    };
+    let clusters = Clusters::compile(&spec.upstream, around, cx);
+    let listeners =
+        Listeners { spec: &spec, certificates: &certificates, trusts: &trusts, clusters: &clusters, previous }
+            .compile(cx);
     let routes = compile_routes(&spec, &listeners, &clusters, defaults.timeout, cx);
     check_certificates(&routes, &listeners, cx);
     check_used(&spec, &routes, cx);
@@ -120,7 +122,8 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
 
 struct Listeners<'l> {
     spec: &'l Spec,
-    registries: Registries<'l>,
+    certificates: &'l Certificates,
+    trusts: &'l Trusts,
     clusters: &'l Clusters,
     previous: Option<&'l Compiled>,
 }
@@ -209,7 +212,7 @@ impl Listeners<'_> {
         at: &Path,
         cx: &mut Context,
     ) -> Option<ServerTls> {
-        let certificates = self.registries.certificates;
+        let certificates = self.certificates;
         let names = match &spec.certificates {
             Some(names) => names.clone(),
             None => self.spec.certificate.keys().map(ToString::to_string).collect(),
@@ -249,7 +252,7 @@ impl Listeners<'_> {
             &names,
             alpn,
             certificates,
-            self.registries.trusts,
+            self.trusts,
             before,
             &at.key("tls"),
             cx,

@@ -3,7 +3,7 @@
 use crate::Compiled;
 use portcullis_names::TimeSpan;
 use portcullis_proxy::listen::{Limits, PlanProtocol};
-use portcullis_upstream::{Cluster, Policy};
+use portcullis_upstream::Cluster;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(crate) fn effective(compiled: &Compiled) -> Value {
             None => route,
             Some(rule) => at(route, "rule", rule.as_str()),
         };
-        fill(target, json!({ "timeout": span(plan.timeout), "retry": { "attempts": plan.retries } }));
+        fill(target, json!({ "timeout": span(plan.timeout), "retry": { "attempts": plan.retry.attempts } }));
     }
     let process = json!({
         "threads": compiled.fixed.threads,
@@ -47,18 +47,34 @@ pub(crate) fn effective(compiled: &Compiled) -> Value {
 }
 
 fn upstream(cluster: &Cluster) -> Value {
-    let policy = match cluster.policy {
-        Policy::RoundRobin => "round_robin",
-        Policy::LeastRequest => "least_request",
-    };
     json!({
         "protocol": format!("{:?}", cluster.protocol).to_lowercase(),
-        "balance": { "policy": policy },
+        "balance": { "policy": cluster.balance.policy },
         "connect_timeout": span(cluster.connect_timeout),
         "read_timeout": span(cluster.read_timeout),
         "write_timeout": span(cluster.write_timeout),
         "idle_timeout": span(cluster.idle_timeout),
         "streams": cluster.streams,
+        "outlier": {
+            "consecutive_5xx": cluster.outlier.consecutive_5xx,
+            "consecutive_gateway": cluster.outlier.consecutive_gateway,
+            "consecutive_connect": cluster.outlier.consecutive_connect,
+            "interval": span(cluster.outlier.interval),
+            "eject": span(cluster.outlier.eject),
+            "eject_longest": span(cluster.outlier.eject_longest),
+            "max_ejected": cluster.outlier.max_ejected,
+            "min_requests": cluster.outlier.min_requests,
+        },
+        "circuit_breaker": {
+            "connections": cluster.circuit_breaker.connections,
+            "pending": cluster.circuit_breaker.pending,
+            "requests": cluster.circuit_breaker.requests,
+            "retries": cluster.circuit_breaker.retries,
+        },
+        "retry_budget": {
+            "percent": cluster.retry_budget.percent,
+            "min_per_second": cluster.retry_budget.min_per_second,
+        },
     })
 }
 

@@ -5,7 +5,7 @@ use crate::{
     listeners::{Inherited, LiveListeners},
 };
 use portcullis_config::{Colour, Diff, Report};
-use portcullis_health::{HealthState, Probe, ProbeKind, Prober, Target};
+use portcullis_health::{HealthState, Override, Probe, ProbeKind, Prober, Target};
 use portcullis_ops::{
     access_log::AccessLog,
     handover::{self, NamedSocket},
@@ -15,9 +15,9 @@ use portcullis_ops::{
 use portcullis_proxy::{CoreThread, Edge, Peers, Snapshot};
 use portcullis_upstream::Cluster;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -109,6 +109,7 @@ impl Gateway {
         };
         let gateway = Self(Arc::new(Inner { files, edge, state: Mutex::new(state) }));
         gateway.follow(&mut gateway.state());
+        tokio::spawn(judge_endpoints(Arc::downgrade(&gateway.0)));
         systemd::ready(generation);
         Ok(gateway)
     }
@@ -221,15 +222,15 @@ impl Gateway {
         self.state().listeners.drain(name)
     }
 
-    /// `false`: there is no such endpoint.
-    pub fn drain_endpoint(&self, upstream: &str, address: &str, drained: bool) -> bool {
+    /// The operator's word over an endpoint's health, or `None` to take it back. `false`: there is no such endpoint.
+    pub fn force_endpoint(&self, upstream: &str, address: &str, forced: Option<Override>) -> bool {
         let state = self.state();
         let cluster = state.compiled.clusters.find(upstream).map(|(_, cluster)| cluster);
         let endpoint = cluster
             .and_then(|cluster| cluster.endpoints.iter().find(|endpoint| endpoint.address.to_string() == address));
         if let Some(endpoint) = endpoint {
-            endpoint.state.set_drained(drained);
-            tracing::info!(upstream, endpoint = address, drained, "endpoint drained by the operator");
+            endpoint.state.force(forced, Instant::now());
+            tracing::info!(upstream, endpoint = address, ?forced, "endpoint set by the operator");
         }
         endpoint.is_some()
     }
@@ -249,7 +250,7 @@ impl Gateway {
 
     pub fn metrics(&self) -> String {
         let snapshot = self.0.edge.snapshot();
-        snapshot.peers.sync_metrics(&snapshot.clusters);
+        snapshot.peers.sync_metrics(&snapshot.clusters, Instant::now());
         self.0.edge.metrics.render()
     }
 
@@ -289,6 +290,31 @@ impl Gateway {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Compares the endpoints of each upstream at the end of each of its intervals, as long as the gateway lives.
+async fn judge_endpoints(gateway: Weak<Inner>) {
+    let mut judged: HashMap<String, Instant> = HashMap::new();
+    loop {
+        tokio::time::sleep(JUDGE_STEP).await;
+        let Some(gateway) = gateway.upgrade() else { return };
+        let snapshot = gateway.edge.snapshot();
+        let now = Instant::now();
+        let before = std::mem::take(&mut judged);
+        for (id, cluster) in snapshot.clusters.iter().enumerate() {
+            let last = before.get(cluster.name.as_str()).copied().unwrap_or(now);
+            let due = now.saturating_duration_since(last) >= cluster.outlier.interval;
+            judged.insert(cluster.name.to_string(), if due { now } else { last });
+            if due {
+                for (index, reason) in cluster.judge_interval(now) {
+                    snapshot.peers.ejected(id, index, reason);
+                }
+            }
+        }
+    }
+}
+
+/// The shortest interval of outlier detection.
+const JUDGE_STEP: Duration = Duration::from_millis(100);
 
 fn listeners(state: &State) -> Vec<serde_json::Value> {
     let each = state.listeners.iter().map(|live| {
@@ -340,15 +366,13 @@ fn targets(cluster: &Arc<Cluster>, metrics: &Arc<Metrics>) -> Vec<Target> {
             probe: Probe { address: endpoint.address.clone(), kind: kind.clone(), check: check.clone() },
             tell: Arc::new(move |outcome| {
                 if let Some(now) = state.observe(outcome, healthy, unhealthy, Instant::now()) {
-                    handles.up(now != HealthState::Down);
+                    handles.up(now.is_usable());
                     let failure = outcome.err().map(|failure| failure.to_string());
                     match now {
                         HealthState::Down => {
                             tracing::warn!(%upstream, endpoint = %address, failure, "endpoint is down")
                         }
-                        HealthState::Up | HealthState::Unknown => {
-                            tracing::info!(%upstream, endpoint = %address, "endpoint is up")
-                        }
+                        state => tracing::info!(%upstream, endpoint = %address, ?state, "endpoint answers probes"),
                     }
                 }
             }),

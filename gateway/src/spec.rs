@@ -24,6 +24,8 @@ pub struct Spec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<AdminSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<TelemetrySpec>,
@@ -51,6 +53,16 @@ pub enum SchemaVersion {
     V1,
 }
 
+/// Where this process runs.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SiteSpec {
+    /// Compared with the `zone` of endpoints by `balance.locality`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub zone: Option<String>,
+}
+
 /// What listeners, routes and upstreams take when they say nothing.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -75,7 +87,10 @@ pub struct DefaultTlsSpec {
 
 /// What the language has and this version does not.
 pub const RESERVED: &[Reserved] = &[
-    Reserved("site"),
+    Reserved("site.region"),
+    Reserved("site.sub_zone"),
+    Reserved("site.cluster"),
+    Reserved("site.labels"),
     Reserved("workspace"),
     Reserved("guardrail"),
     Reserved("identity"),
@@ -117,17 +132,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("listener.*.protocol=transparent"),
     Reserved("listener.*.protocol=h3"),
     Reserved("upstream.*.discover"),
-    Reserved("upstream.*.sticky"),
-    Reserved("upstream.*.outlier"),
-    Reserved("upstream.*.circuit_breaker"),
-    Reserved("upstream.*.retry_budget"),
-    Reserved("upstream.*.endpoints.zone"),
-    Reserved("upstream.*.endpoints.priority"),
-    Reserved("upstream.*.balance.slow_start"),
-    Reserved("upstream.*.balance.locality"),
-    Reserved("upstream.*.balance.policy=random"),
-    Reserved("upstream.*.balance.policy=consistent_hash"),
-    Reserved("upstream.*.balance.policy=peak_ewma"),
     Reserved("route.*.hedge"),
     Reserved("route.*.waf"),
     Reserved("route.*.auth"),
@@ -140,10 +144,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("route.*.cache"),
     Reserved("route.*.fault"),
     Reserved("route.*.relax"),
-    Reserved("route.*.retry.on"),
-    Reserved("route.*.retry.per_try_timeout"),
-    Reserved("route.*.retry.backoff"),
-    Reserved("route.*.retry.methods"),
     Reserved("route.*.match.country"),
     Reserved("route.*.match.claims"),
     Reserved("route.*.match.when"),
@@ -159,10 +159,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("route.*.rule.*.cache"),
     Reserved("route.*.rule.*.fault"),
     Reserved("route.*.rule.*.relax"),
-    Reserved("route.*.rule.*.retry.on"),
-    Reserved("route.*.rule.*.retry.per_try_timeout"),
-    Reserved("route.*.rule.*.retry.backoff"),
-    Reserved("route.*.rule.*.retry.methods"),
     Reserved("route.*.rule.*.match.country"),
     Reserved("route.*.rule.*.match.claims"),
     Reserved("route.*.rule.*.match.when"),

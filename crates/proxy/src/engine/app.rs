@@ -23,11 +23,12 @@ use pingora::{
     proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
     upstreams::peer::HttpPeer,
 };
+use portcullis_health::TryOutcome;
 use portcullis_policy::{
-    Action, Forwarding, HeaderSink, Lookup, Reason, Redirect, RequestView, Respond, clear, is_hop_by_hop,
+    Action, Body, Failed, Forwarding, HeaderSink, Lookup, Reason, Redirect, RequestView, Respond, clear, is_hop_by_hop,
     write_forwarded,
 };
-use portcullis_upstream::{ProxyProtocolVersion, Tried};
+use portcullis_upstream::{ProxyProtocolVersion, Tried, Wish};
 use portcullis_wire::proxy_protocol;
 use std::{
     any::Any,
@@ -177,7 +178,13 @@ impl ProxyHttp for App {
         let Some(cleared) = exchange.cleared.take() else {
             return Err(Self::refuse(exchange, Reason::Internal, "pick"));
         };
-        let picked = stage::pick(exchange, &cleared, fastrand::u64(..));
+        // A later attempt comes after its wait; the permit of the one before it is given back.
+        if !exchange.retry_wait.is_zero() {
+            tokio::time::sleep(std::mem::take(&mut exchange.retry_wait)).await;
+        }
+        let now = Instant::now();
+        let wish = next_wish(session, exchange, now)?;
+        let picked = stage::pick(exchange, &cleared, wish);
         exchange.cleared = Some(cleared);
         let (cluster_id, index) = picked.map_err(|reason| Self::refuse(exchange, reason, "pick"))?;
         let snapshot = exchange.snapshot.clone();
@@ -197,23 +204,29 @@ impl ProxyHttp for App {
             Some(version) => endpoint.peer_for(proxy_header(version, &exchange.facts).into()),
         };
         let streaming = session.is_upgrade_req() || is_grpc(session.req_header());
-        peer.options.read_timeout = Some(if streaming {
-            STREAM_IDLE
-        } else {
-            exchange.plan().map_or(cluster.read_timeout, |plan| plan.timeout.min(cluster.read_timeout))
+        peer.options.read_timeout = Some(match exchange.plan() {
+            _ if streaming => STREAM_IDLE,
+            None => cluster.read_timeout,
+            Some(plan) => {
+                let left = exchange.time_left(plan, now).min(cluster.read_timeout);
+                plan.retry.per_try_timeout.map_or(left, |one| one.min(left))
+            }
         });
         exchange.upstream_began = Some(Instant::now());
         Ok(peer)
     }
 
-    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Ctx, mut error: BError) -> BError {
+    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, ctx: &mut Ctx, mut error: BError) -> BError {
         let Ok(exchange) = exchange(ctx) else { return error };
-        note_failure(exchange);
+        let now = Instant::now();
         error.as_up();
         let reason = fate::reason(&error, &exchange.facts);
-        let retries = exchange.plan().map_or(0, |plan| u32::from(plan.retries));
-        // Nothing was sent: any method may be tried elsewhere.
-        let again = exchange.attempts <= retries;
+        if reason != Reason::CircuitOpen {
+            stage::judge(exchange, TryOutcome::NotConnected, now);
+        }
+        let method = session.req_header().method.as_str();
+        let again =
+            reason != Reason::CircuitOpen && stage::try_again(exchange, Failed::Connect, method, held(session), now);
         error.set_retry(again);
         exchange.fate = Some((reason, "connect"));
         error
@@ -228,19 +241,32 @@ impl ProxyHttp for App {
         reused: bool,
     ) -> BError {
         let Ok(exchange) = exchange(ctx) else { return error };
-        let idempotent =
-            matches!(session.req_header().method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE" | "TRACE");
+        let now = Instant::now();
+        let method = session.req_header().method.clone();
         let answered = session.response_written().is_some();
-        // A pooled connection may die just as a request is put on it. It is tried anew when nothing of a body was sent
-        // and nothing was answered; a body is never sent twice unless the operator says so.
-        let stale = reused && error.esource() == &pingora::ErrorSource::Upstream;
-        let again = stale && idempotent && !answered && exchange.body_in == 0 && exchange.attempts <= STALE_TRIES;
+        let from_upstream = error.esource() == &pingora::ErrorSource::Upstream;
+        if let Some(status) = exchange.retry_status.take() {
+            error.set_retry(true);
+            tracing::debug!(status, "tried again for its status");
+            return error;
+        }
+        let failed = fate::failed(&error);
+        // A pooled connection may die just as a request is put on it. That is not the endpoint's fault, and costs no retry
+        // when nothing of a body was sent and nothing was answered; a body is never sent twice unless the operator says so.
+        let stale = reused && failed == Failed::Reset && from_upstream && !answered;
+        if stale && exchange.body_in.received() == 0 && method.is_idempotent() && exchange.attempts <= STALE_TRIES {
+            exchange.tried = Tried::default();
+            error.set_retry(true);
+            return error;
+        }
+        if from_upstream {
+            stage::judge(exchange, TryOutcome::Broken, now);
+        }
+        let again =
+            from_upstream && !answered && stage::try_again(exchange, failed, method.as_str(), held(session), now);
         error.set_retry(again);
         if again {
-            // The endpoint is not at fault, its old connection was.
-            exchange.tried = Tried::default();
-        } else if error.esource() == &pingora::ErrorSource::Upstream {
-            note_failure(exchange);
+            exchange.fate = None;
         }
         error
     }
@@ -283,15 +309,44 @@ impl ProxyHttp for App {
         let exchange = exchange(ctx)?;
         stream_watch::progress(end);
         let Some(chunk) = body else { return Ok(()) };
-        exchange.body_in += chunk.len() as u64;
+        let fresh = exchange.body_in.pass(chunk);
         if exchange.facts.is_tunnel() {
             return Ok(());
         }
-        if exchange.body_in > exchange.body_limit {
+        if exchange.body_in.received() > exchange.body_limit {
             return Err(Self::refuse(exchange, Reason::BodyTooLarge, "inspect"));
         }
         if let Some(tap) = &mut exchange.mirror {
-            tap.body(chunk);
+            tap.body(&fresh);
+        }
+        Ok(())
+    }
+
+    /// The head as the upstream sent it: the last moment at which an attempt can be given up for another.
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let exchange = exchange(ctx)?;
+        let status = response.status.as_u16();
+        if response.status.is_informational() && status != 101 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let took = exchange.upstream_began.map(|began| now.saturating_duration_since(began));
+        exchange.upstream_took = took;
+        let micros = took.map_or(0, |took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        // A good head may still be followed by half a body; that is known at the end. A tunnel's end tells nothing.
+        if status >= 500 || status == 101 {
+            stage::judge(exchange, TryOutcome::Answered { status, micros }, now);
+        }
+        let wanted = exchange.plan().is_some_and(|plan| plan.retry.wants(status));
+        let method = session.req_header().method.as_str();
+        if wanted && stage::try_again(exchange, Failed::Status(status), method, held(session), now) {
+            exchange.retry_status = Some(status);
+            return Err(Error::explain(ErrorType::HTTPStatus(status), "tried again").into_up());
         }
         Ok(())
     }
@@ -307,7 +362,7 @@ impl ProxyHttp for App {
             if exchange.facts.listener.is_draining() {
                 session.set_keepalive(None);
             }
-            exchange.upstream_took = exchange.upstream_began.map(|began| began.elapsed());
+            set_sticky_cookie(response, exchange)?;
             if let Some(plan) = exchange.plan() {
                 plan.response_headers
                     .apply(&View { header: session.req_header(), exchange }, &mut ResponseSink(response));
@@ -370,7 +425,12 @@ impl ProxyHttp for App {
             user_agent: value(header::USER_AGENT),
             referer: value(header::REFERER),
         };
-        stage::record(&self.edge, exchange, &ending, Instant::now());
+        let now = Instant::now();
+        if let (Some(took), None) = (exchange.upstream_took, exchange.fate) {
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            stage::judge(exchange, TryOutcome::Answered { status: ending.status, micros }, now);
+        }
+        stage::record(&self.edge, exchange, &ending, now);
         if let Some(tap) = exchange.mirror.take() {
             tap.send(self.edge.metrics.clone());
         }
@@ -386,17 +446,50 @@ impl ProxyHttp for App {
     }
 }
 
-fn note_failure(exchange: &Exchange) {
-    let Some(pick) = &exchange.pick else { return };
-    pick.state.note_failure();
-    let peers = exchange.cluster.and_then(|cluster| exchange.snapshot.peers.cluster(cluster));
-    if let Some(endpoint) = peers.and_then(|peers| peers.endpoints.get(pick.index)) {
-        endpoint.metrics.failed();
+/// What steers the choice of an endpoint: worked out for the first attempt, drawn anew for each later one.
+fn next_wish(session: &Session, exchange: &mut Exchange, now: Instant) -> Result<Wish> {
+    if let Some(wish) = exchange.wish {
+        let wish = wish.again(now);
+        exchange.wish = Some(wish);
+        return Ok(wish);
     }
+    let draw = fastrand::u64(..);
+    let id = stage::choose_upstream(exchange, draw).map_err(|reason| App::refuse(exchange, reason, "pick"))?;
+    let snapshot = exchange.snapshot.clone();
+    let wish = match snapshot.clusters.get(id) {
+        Some(cluster) => {
+            stage::wish(cluster, &View { header: session.req_header(), exchange }, draw.rotate_left(32), now)
+        }
+        None => Wish::plain(draw, now),
+    };
+    exchange.wish = Some(wish);
+    Ok(wish)
+}
+
+/// Whether what was read of the request's body is held for another attempt.
+fn held(session: &Session) -> Body {
+    if session.as_ref().retry_buffer_truncated() { Body::Gone } else { Body::Replayable }
+}
+
+fn set_sticky_cookie(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    let (Some(token), Some(id)) = (exchange.set_cookie, exchange.cluster) else { return Ok(()) };
+    let Some(sticky) = exchange.snapshot.clusters.get(id).and_then(|cluster| cluster.sticky.as_ref()) else {
+        return Ok(());
+    };
+    let age = sticky.ttl.map_or_else(String::new, |ttl| format!("; Max-Age={}", ttl.get().as_secs()));
+    let secure = if exchange.facts.tls.is_some() { "; Secure" } else { "" };
+    let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Lax{age}{secure}", sticky.cookie);
+    response.append_header(header::SET_COOKIE, cookie)?;
+    Ok(())
 }
 
 fn mirror_tap(exchange: &Exchange, cluster: usize) -> Option<MirrorTap> {
-    let pick = exchange.snapshot.clusters.get(cluster)?.pick(fastrand::u64(..), &mut Tried::default()).ok()?;
+    let pick = exchange
+        .snapshot
+        .clusters
+        .get(cluster)?
+        .pick(Wish::plain(fastrand::u64(..), Instant::now()), &mut Tried::default())
+        .ok()?;
     let endpoint = exchange.snapshot.peers.cluster(cluster)?.endpoints.get(pick.index)?;
     Some(MirrorTap::new(endpoint.dialer.clone()))
 }
@@ -535,7 +628,7 @@ async fn error_page(session: &mut Session, reason: Reason) -> Result<()> {
     response.insert_header(header::CONTENT_TYPE, "text/plain")?;
     response.insert_header(header::CONTENT_LENGTH, text.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    if reason == Reason::NoEndpoint {
+    if matches!(reason, Reason::NoEndpoint | Reason::CircuitOpen) {
         response.insert_header(header::RETRY_AFTER, 1)?;
     }
     let bodyless = session.req_header().method == http::Method::HEAD;

@@ -15,6 +15,7 @@ use pingora::{
     upstreams::peer::{Peer, ProxyDigestUserDataHook},
 };
 use portcullis_names::EndpointAddress;
+use portcullis_upstream::{CircuitBreaker, ClusterLoad};
 use rustls::pki_types::ServerName;
 use std::{
     any::Any,
@@ -34,7 +35,13 @@ pub(crate) struct Dialer {
     pub(crate) address: EndpointAddress,
     pub(crate) tls: Option<DialTls>,
     pub(crate) connect_timeout: Duration,
+    pub(crate) load: Arc<ClusterLoad>,
+    pub(crate) breaker: CircuitBreaker,
 }
+
+/// The error of a dial that the circuit breaker forbids.
+pub(super) const OVERFLOW: &str = "circuit breaker";
+const FULL: ErrorType = ErrorType::Custom(OVERFLOW);
 
 #[derive(Clone, Debug)]
 pub(crate) struct DialTls {
@@ -97,14 +104,16 @@ impl custom::Connector for DialConnector {
 impl Dial {
     async fn connect(&self) -> Result<UpstreamIo> {
         let dialer = &self.dialer;
+        let permit = dialer.load.connections.enter(dialer.breaker.connections).or_err(FULL, "connections")?;
+        let _pending = dialer.load.pending.enter(dialer.breaker.pending).or_err(FULL, "pending")?;
         let mut socket = dialer.connect().await?;
         if !self.proxy_header.is_empty() {
             let written = tokio::io::AsyncWriteExt::write_all(&mut socket, &self.proxy_header).await;
             written.or_err_with(ErrorType::ConnectError, || format!("{}: PROXY header", dialer.address))?;
         }
         match &dialer.tls {
-            None => Ok(UpstreamIo::clear(socket)),
-            Some(tls) => Ok(UpstreamIo::tls(dialer.handshake(tls, socket).await?)),
+            None => Ok(UpstreamIo::clear(socket, permit)),
+            Some(tls) => Ok(UpstreamIo::tls(dialer.handshake(tls, socket).await?, permit)),
         }
     }
 }

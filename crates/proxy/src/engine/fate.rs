@@ -1,8 +1,9 @@
 //! What pingora's errors mean in our words.
 
+use super::dial;
 use crate::conn::{ConnFacts, Fault};
 use pingora::{Error, ErrorSource, ErrorType};
-use portcullis_policy::Reason;
+use portcullis_policy::{Failed, Reason};
 
 /// The reason behind an error that ended an exchange.
 pub(super) fn reason(error: &Error, facts: &ConnFacts) -> Reason {
@@ -14,6 +15,27 @@ pub(super) fn reason(error: &Error, facts: &ConnFacts) -> Reason {
             None => Reason::Internal,
         },
     }
+}
+
+/// How an attempt failed, as far as retrying goes.
+pub(super) fn failed(error: &Error) -> Failed {
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failed::Timeout,
+        _ if is_refused_stream(error) => Failed::RefusedStream,
+        _ => Failed::Reset,
+    }
+}
+
+/// RFC 9113 §8.7: the endpoint says that it has not begun with the request.
+fn is_refused_stream(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.root_cause());
+    while let Some(inner) = cause {
+        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
+            return h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 fn from_fault(fault: Fault) -> Reason {
@@ -37,6 +59,7 @@ fn downstream(error: &Error, facts: &ConnFacts) -> Reason {
 
 fn upstream(error: &Error) -> Reason {
     match error.etype() {
+        ErrorType::Custom(dial::OVERFLOW) => Reason::CircuitOpen,
         ErrorType::ConnectRefused => Reason::ConnectRefused,
         ErrorType::ConnectTimedout => Reason::ConnectTimeout,
         ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout | ErrorType::InvalidCert => {

@@ -9,6 +9,7 @@ use pingora::{
     protocols::{ALPN, l4::socket::SocketAddr as PeerAddress},
     upstreams::peer::HttpPeer,
 };
+use portcullis_health::EjectReason;
 use portcullis_names::EndpointAddress;
 use portcullis_ops::metrics::{EndpointMetrics, Metrics, UpstreamMetrics};
 use portcullis_upstream::{Cluster, ClusterId, Clusters, HttpProtocol};
@@ -18,6 +19,7 @@ use std::{
     hash::{Hash, Hasher},
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Instant,
 };
 
 /// The templates of a snapshot's endpoints.
@@ -42,12 +44,20 @@ impl Peers {
     }
 
     /// Brings the endpoints' series up to what was counted.
-    pub fn sync_metrics(&self, clusters: &Clusters) {
+    pub fn sync_metrics(&self, clusters: &Clusters, now: Instant) {
         for (peers, cluster) in self.0.iter().zip(clusters.iter()) {
             for (peer, endpoint) in peers.endpoints.iter().zip(&cluster.endpoints) {
+                peer.metrics.up(endpoint.state.state(now).is_usable());
                 peer.metrics.sync(endpoint.state.requests(), endpoint.state.active());
             }
         }
+    }
+
+    /// Makes an ejection known.
+    pub fn ejected(&self, id: ClusterId, index: usize, reason: EjectReason) {
+        let Some(endpoint) = self.cluster(id).and_then(|peers| peers.endpoints.get(index)) else { return };
+        endpoint.metrics.ejected(reason.as_str());
+        tracing::warn!(endpoint = %endpoint.dialer.address, %reason, "endpoint ejected");
     }
 
     pub(crate) fn cluster(&self, id: ClusterId) -> Option<&ClusterPeers> {
@@ -69,11 +79,12 @@ impl ClusterPeers {
         let group = group.finish();
         let endpoints = cluster.endpoints.iter().map(|endpoint| {
             let metrics = metrics.endpoint(cluster.name.as_str(), &endpoint.address.to_string());
-            metrics.up(endpoint.state.is_up());
             let dialer = Arc::new(Dialer {
                 address: endpoint.address.clone(),
                 tls: tls.clone(),
                 connect_timeout: cluster.connect_timeout,
+                load: cluster.load.clone(),
+                breaker: cluster.circuit_breaker,
             });
             EndpointPeer { metrics, template: template(cluster, &dialer, group), dialer }
         });

@@ -7,6 +7,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
 };
+use portcullis_upstream::Permit;
 use portcullis_wire::{
     BodyLimits, BodyScanner, Cursor, Framing, Parse, Refusal, RequestKind, ResponseLimits, parse_response_head,
 };
@@ -30,6 +31,8 @@ pub(crate) struct UpstreamIo {
     request: RequestKind,
     gathered: Vec<u8>,
     socket: Arc<SocketDigest>,
+    /// Counted by the upstream's circuit breaker as long as it is open.
+    _permit: Permit,
 }
 
 enum Raw {
@@ -64,15 +67,15 @@ const GATHER_LIMIT: usize = 16 * 1024;
 const HEAD_READ: usize = 8 * 1024;
 
 impl UpstreamIo {
-    pub(crate) fn clear(socket: Socket) -> Self {
-        Self::new(socket.as_raw_fd(), Raw::Clear(socket))
+    pub(crate) fn clear(socket: Socket, permit: Permit) -> Self {
+        Self::new(socket.as_raw_fd(), Raw::Clear(socket), permit)
     }
 
-    pub(crate) fn tls(stream: TlsStream<Socket>) -> Self {
-        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)))
+    pub(crate) fn tls(stream: TlsStream<Socket>, permit: Permit) -> Self {
+        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)), permit)
     }
 
-    fn new(fd: UniqueIDType, raw: Raw) -> Self {
+    fn new(fd: UniqueIDType, raw: Raw, permit: Permit) -> Self {
         Self {
             raw,
             fd,
@@ -81,6 +84,7 @@ impl UpstreamIo {
             request: RequestKind::Other,
             gathered: Vec::new(),
             socket: Arc::new(SocketDigest::from_raw_fd(fd)),
+            _permit: permit,
         }
     }
 

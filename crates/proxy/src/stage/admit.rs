@@ -7,7 +7,7 @@ use portcullis_policy::{Reason, TraceContext, normalise_path};
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// A request as it came in.
@@ -64,11 +64,17 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         cleared: None,
         cluster: None,
         pick: None,
+        wish: None,
         tried: Default::default(),
         attempts: 0,
+        judged: false,
+        retry_status: None,
+        retry_wait: Duration::ZERO,
+        retry_permit: None,
+        set_cookie: None,
         upstream_began: None,
         upstream_took: None,
-        body_in: 0,
+        body_in: Default::default(),
         body_out: 0,
         mirror: None,
         fate,

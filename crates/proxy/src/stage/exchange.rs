@@ -1,8 +1,9 @@
 //! One request and its response, from admission to record.
 
+use super::body_in::BodyIn;
 use crate::{conn::ConnFacts, engine::MirrorTap, snapshot::Snapshot};
 use portcullis_policy::{Cleared, Plan, Reason, Scheme, TraceContext};
-use portcullis_upstream::{ClusterId, Pick, Tried};
+use portcullis_upstream::{ClusterId, Permit, Pick, StickyToken, Tried, Wish};
 use std::{
     net::IpAddr,
     sync::Arc,
@@ -29,11 +30,20 @@ pub(crate) struct Exchange {
     pub(crate) cleared: Option<Cleared>,
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) pick: Option<Pick>,
+    pub(crate) wish: Option<Wish>,
     pub(crate) tried: Tried,
     pub(crate) attempts: u32,
+    /// Outlier detection knows how the present attempt ended.
+    pub(crate) judged: bool,
+    /// The status that the present attempt is thrown away for.
+    pub(crate) retry_status: Option<u16>,
+    pub(crate) retry_wait: Duration,
+    pub(crate) retry_permit: Option<Permit>,
+    /// For the client's cookie.
+    pub(crate) set_cookie: Option<StickyToken>,
     pub(crate) upstream_began: Option<Instant>,
     pub(crate) upstream_took: Option<Duration>,
-    pub(crate) body_in: u64,
+    pub(crate) body_in: BodyIn,
     pub(crate) body_out: u64,
     pub(crate) mirror: Option<MirrorTap>,
     /// Why it failed, and in which stage that was found.

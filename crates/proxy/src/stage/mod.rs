@@ -1,11 +1,14 @@
 //! The stages of a request. They know no engine: each takes facts and gives a decision.
 
 mod admit;
+mod body_in;
 mod exchange;
+mod judge;
 mod pick;
 mod record;
 
 pub(crate) use admit::{Arrival, admit};
 pub(crate) use exchange::Exchange;
-pub(crate) use pick::pick;
+pub(crate) use judge::{judge, try_again};
+pub(crate) use pick::{choose_upstream, pick, wish};
 pub(crate) use record::{Ending, record};

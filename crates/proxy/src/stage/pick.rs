@@ -1,32 +1,86 @@
 //! Choosing where an attempt goes.
 
 use super::Exchange;
-use portcullis_policy::{Action, Cleared, Reason};
-use portcullis_upstream::ClusterId;
+use portcullis_policy::{Action, Cleared, Reason, RequestView, cookie_value, write_key};
+use portcullis_upstream::{Cluster, ClusterId, NotPicked, StickyToken, Tried, Wish, hash_key};
+use std::time::Instant;
+
+/// Upstreams that one request may be passed on to.
+const FALLBACKS: usize = 4;
+
+/// What of the request steers the choice; worked out before its first attempt.
+pub(crate) fn wish(cluster: &Cluster, request: &impl RequestView, draw: u64, now: Instant) -> Wish {
+    let mut wish = Wish::plain(draw, now);
+    if let Some(key) = &cluster.balance.key {
+        let mut octets = Vec::with_capacity(64);
+        wish.hash = write_key(key, request, &mut octets).then(|| hash_key(&octets));
+    }
+    if let Some(sticky) = &cluster.sticky {
+        wish.sticky = cookie_value(request.header("cookie"), &sticky.cookie).and_then(StickyToken::parse);
+    }
+    wish
+}
+
+/// The upstream that the request is for: by the split's weights, once.
+pub(crate) fn choose_upstream(exchange: &mut Exchange, draw: u64) -> Result<ClusterId, Reason> {
+    if let Some(cluster) = exchange.cluster {
+        return Ok(cluster);
+    }
+    let Some(Action::Forward(split)) = exchange.plan().map(|plan| &plan.action) else {
+        return Err(Reason::Internal);
+    };
+    let cluster = split.choose(draw).0 as ClusterId;
+    exchange.cluster = Some(cluster);
+    Ok(cluster)
+}
 
 /// An endpoint for the next attempt: upstream and index. Needs the proof that the guards were passed.
-pub(crate) fn pick(exchange: &mut Exchange, _cleared: &Cleared, draw: u64) -> Result<(ClusterId, usize), Reason> {
+pub(crate) fn pick(exchange: &mut Exchange, _cleared: &Cleared, wish: Wish) -> Result<(ClusterId, usize), Reason> {
     exchange.pick = None;
-    let cluster = match exchange.cluster {
-        Some(cluster) => cluster,
-        None => {
-            let Some(Action::Forward(split)) = exchange.plan().map(|plan| &plan.action) else {
-                return Err(Reason::Internal);
-            };
-            split.choose(draw).0 as ClusterId
-        }
-    };
-    exchange.cluster = Some(cluster);
     let snapshot = exchange.snapshot.clone();
-    let cluster_ref = snapshot.clusters.get(cluster).ok_or(Reason::Internal)?;
-    match cluster_ref.pick(draw.rotate_left(32), &mut exchange.tried) {
+    for _ in 0..=FALLBACKS {
+        let id = exchange.cluster.ok_or(Reason::Internal)?;
+        let cluster = snapshot.clusters.get(id).ok_or(Reason::Internal)?;
+        let refused = match pick_in(exchange, cluster, wish) {
+            Ok(index) => return Ok((id, index)),
+            Err(refused) => refused,
+        };
+        let Some(next) = cluster.fallback else {
+            // After a failed try its own reason says more.
+            return Err(exchange.fate.map_or(refused, |(reason, _)| reason));
+        };
+        (exchange.cluster, exchange.tried) = (Some(next), Tried::default());
+    }
+    Err(Reason::NoEndpoint)
+}
+
+fn pick_in(exchange: &mut Exchange, cluster: &Cluster, wish: Wish) -> Result<usize, Reason> {
+    // With somebody to fall back to, an upstream in panic is not asked.
+    if cluster.fallback.is_some() && !cluster.is_serving(wish.now) {
+        return Err(Reason::NoEndpoint);
+    }
+    let picked = cluster.pick(wish, &mut exchange.tried).or_else(|refused| match refused {
+        // Other endpoints first; when all were tried, one of them again is better than giving up.
+        NotPicked::NoEndpoint if exchange.attempts > 0 && cluster.fallback.is_none() => {
+            exchange.tried = Tried::default();
+            cluster.pick(wish, &mut exchange.tried)
+        }
+        refused => Err(refused),
+    });
+    match picked {
         Ok(pick) => {
+            if exchange.attempts == 0 {
+                cluster.note_request(wish.now);
+            }
             let index = pick.index;
+            exchange.set_cookie = exchange.set_cookie.or(pick.set_cookie);
             exchange.pick = Some(pick);
             exchange.attempts += 1;
-            Ok((cluster, index))
+            exchange.body_in.begin_attempt();
+            exchange.judged = false;
+            Ok(index)
         }
-        // After a failed try its own reason says more.
-        Err(_) => Err(exchange.fate.map_or(Reason::NoEndpoint, |(reason, _)| reason)),
+        Err(NotPicked::NoEndpoint) => Err(Reason::NoEndpoint),
+        Err(NotPicked::Overflow) => Err(Reason::CircuitOpen),
     }
 }

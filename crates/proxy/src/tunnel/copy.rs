@@ -6,10 +6,11 @@ use crate::{
     core::Core,
 };
 use bytes::BytesMut;
+use portcullis_health::TryOutcome;
 use portcullis_names::EndpointAddress;
 use portcullis_ops::access_log::Record;
 use portcullis_policy::Reason;
-use portcullis_upstream::{Cluster, ProxyProtocolVersion, Tried};
+use portcullis_upstream::{Cluster, NotPicked, ProxyProtocolVersion, Tried, Wish};
 use portcullis_wire::{Parse, client_hello, proxy_protocol};
 use std::{
     io,
@@ -128,17 +129,28 @@ async fn tunnel(
     let mut outcome = Outcome::default();
     let mut tried = Tried::default();
     let (mut upstream, _pick) = loop {
-        let Ok(pick) = cluster.pick(fastrand::u64(..), &mut tried) else {
-            outcome.reason = outcome.reason.or(Some(Reason::NoEndpoint));
-            return outcome;
+        let now = Instant::now();
+        let pick = match cluster.pick(Wish::plain(fastrand::u64(..), now), &mut tried) {
+            Ok(pick) => pick,
+            Err(refused) => {
+                outcome.reason = outcome.reason.or(Some(match refused {
+                    NotPicked::NoEndpoint => Reason::NoEndpoint,
+                    NotPicked::Overflow => Reason::CircuitOpen,
+                }));
+                return outcome;
+            }
         };
         outcome.attempts += 1;
         let Some(endpoint) = cluster.endpoints.get(pick.index) else { return outcome };
         outcome.endpoint = Some(endpoint.address.to_string());
         match open(&endpoint.address, cluster.connect_timeout).await {
-            Ok(socket) => break (socket, pick),
+            Ok(socket) => {
+                let micros = u64::try_from(now.elapsed().as_micros()).unwrap_or(u64::MAX);
+                cluster.record(&pick, TryOutcome::Answered { status: 200, micros }, Instant::now());
+                break (socket, pick);
+            }
             Err(error) => {
-                pick.state.note_failure();
+                cluster.record(&pick, TryOutcome::NotConnected, Instant::now());
                 outcome.reason = Some(match error.kind() {
                     io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
                     io::ErrorKind::TimedOut => Reason::ConnectTimeout,

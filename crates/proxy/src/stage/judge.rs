@@ -1,0 +1,50 @@
+//! How an attempt ended: what the endpoint's health learns of it, and whether there is another attempt.
+
+use super::Exchange;
+use portcullis_health::TryOutcome;
+use portcullis_policy::{Body, Failed};
+use std::time::{Duration, Instant};
+
+/// Tells outlier detection of the attempt; once per attempt, later calls are of no effect.
+pub(crate) fn judge(exchange: &mut Exchange, outcome: TryOutcome, now: Instant) {
+    if std::mem::replace(&mut exchange.judged, true) {
+        return;
+    }
+    let Some(pick) = &exchange.pick else { return };
+    let Some(cluster) = exchange.cluster.and_then(|id| exchange.snapshot.clusters.get(id)) else { return };
+    let ejected = cluster.record(pick, outcome, now);
+    let Some(id) = exchange.cluster else { return };
+    let peers = exchange.snapshot.peers.cluster(id);
+    if let Some(endpoint) = peers.and_then(|peers| peers.endpoints.get(pick.index)).filter(|_| !outcome.is_good()) {
+        endpoint.metrics.failed();
+    }
+    if let Some(reason) = ejected {
+        exchange.snapshot.peers.ejected(id, pick.index, reason);
+    }
+}
+
+/// Whether the request is tried again after this failure; if so, `exchange.retry_wait` says after how long.
+pub(crate) fn try_again(exchange: &mut Exchange, failed: Failed, method: &str, body: Body, now: Instant) -> bool {
+    let snapshot = exchange.snapshot.clone();
+    let Some(plan) = exchange.plan.and_then(|plan| snapshot.routes.plan(plan)) else { return false };
+    let Some(cluster) = exchange.cluster.and_then(|id| snapshot.clusters.get(id)) else { return false };
+    if !plan.retry.allows(failed, exchange.attempts, method, body) || now >= exchange.deadline(plan) {
+        return false;
+    }
+    let Some(permit) = cluster.allow_retry(now) else { return false };
+    exchange.retry_permit = Some(permit);
+    exchange.retry_wait = plan.retry.wait(failed, exchange.attempts, fastrand::f64());
+    true
+}
+
+impl Exchange {
+    /// When the route's `timeout` is over.
+    pub(crate) fn deadline(&self, plan: &portcullis_policy::Plan) -> Instant {
+        self.started + plan.timeout
+    }
+
+    /// What is left of the route's `timeout`, but at least a little: a timeout of zero would be none.
+    pub(crate) fn time_left(&self, plan: &portcullis_policy::Plan, now: Instant) -> Duration {
+        self.deadline(plan).saturating_duration_since(now).max(Duration::from_millis(1))
+    }
+}
