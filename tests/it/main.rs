@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod observe;
 mod reload;
+mod resilience;
 mod routing;
 mod structure;
 mod tls;
