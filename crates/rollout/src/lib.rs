@@ -1,0 +1,17 @@
+//! Service level objectives, and releases that go out by steps and are judged on the way.
+//!
+//! Everything here is a plain function of (compiled configuration, figures, `now`): no sockets, no clock, no files. The
+//! gateway counts requests, feeds the figures in, asks for the share of the new version, and keeps the state on disk.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod bucket_ring;
+mod counts;
+mod moment;
+mod slo;
+mod slo_meter;
+
+pub use counts::Counts;
+pub use moment::Moment;
+pub use slo::{LatencyObjective, LatencySpec, Slo, SloSpec, compile_slos};
+pub use slo_meter::{BURN_WINDOWS, BurnAlert, BurnWindow, Severity, SloMeter, SloReport, WindowBurn};
