@@ -8,10 +8,14 @@
 mod bucket_ring;
 mod counts;
 mod moment;
+mod plan;
 mod slo;
 mod slo_meter;
+mod spec;
 
 pub use counts::Counts;
 pub use moment::Moment;
+pub use plan::{Effect, Gate, Known, MirrorFirst, RolloutPlan, compile_rollouts};
 pub use slo::{LatencyObjective, LatencySpec, Slo, SloSpec, compile_slos};
 pub use slo_meter::{BURN_WINDOWS, BurnAlert, BurnWindow, Severity, SloMeter, SloReport, WindowBurn};
+pub use spec::{GateSpec, MirrorFirstSpec, OnFail, RolloutSpec};

@@ -1,0 +1,4 @@
+//! The crate at its boundary: configuration as text, and releases in simulated time.
+#![allow(clippy::unwrap_used)]
+
+mod spec;
