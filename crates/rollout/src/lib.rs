@@ -7,15 +7,31 @@
 
 mod bucket_ring;
 mod counts;
+mod evidence;
+mod figures;
+mod latency;
 mod moment;
 mod plan;
+mod rollout;
+mod saved;
 mod slo;
 mod slo_meter;
 mod spec;
+mod state;
+mod status;
+mod verdict;
+mod watch;
 
 pub use counts::Counts;
+pub use figures::{Figures, Outcome, VersionMeter};
+pub use latency::{LATENCY_BUCKETS, LatencyHistogram, latency_bucket};
 pub use moment::Moment;
 pub use plan::{Effect, Gate, Known, MirrorFirst, RolloutPlan, compile_rollouts};
+pub use rollout::{Candidate, Command, CommandRefused, Observations, Rollout};
+pub use saved::{Notice, Restored, RolloutState};
 pub use slo::{LatencyObjective, LatencySpec, Slo, SloSpec, compile_slos};
 pub use slo_meter::{BURN_WINDOWS, BurnAlert, BurnWindow, Severity, SloMeter, SloReport, WindowBurn};
 pub use spec::{GateSpec, MirrorFirstSpec, OnFail, RolloutSpec};
+pub use state::{Cause, Phase, State, StateKind, Transition};
+pub use status::{RolloutStatus, VersionStatus};
+pub use verdict::Failure;

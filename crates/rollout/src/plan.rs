@@ -3,6 +3,7 @@
 use crate::{GateSpec, OnFail, RolloutSpec, Slo};
 use portcullis_config::{Context, Path};
 use portcullis_names::{ObjectName, Percent, TimeSpan};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU64,
@@ -27,7 +28,8 @@ pub struct RolloutPlan {
 }
 
 /// Whether traffic moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Effect {
     Live,
     /// Everything is judged and told, and no request moves.
@@ -263,4 +265,15 @@ fn hold(given: Option<TimeSpan>, default: Duration, at: &Path, cx: &mut Context)
         cx.error(at, format!("a hold of `{span}` is not between 100ms and 30d"));
     }
     hold
+}
+impl RolloutPlan {
+    /// The share of a step; nothing beyond the last.
+    pub(crate) fn step(&self, index: usize) -> Percent {
+        self.steps.get(index).copied().unwrap_or(Percent::NONE)
+    }
+
+    /// The share that stays when all has gone well.
+    pub(crate) fn last_step(&self) -> Percent {
+        self.steps.last().copied().unwrap_or(Percent::NONE)
+    }
 }

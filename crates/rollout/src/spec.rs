@@ -39,7 +39,8 @@ pub struct RolloutSpec {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct GateSpec {
-    /// An objective of the same route. While it has a burn alert nothing is promoted.
+    /// An objective of the same route. While its budget burns fast enough to page somebody, nothing is
+    /// promoted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slo: Option<String>,
     /// Requests of the new version before any verdict (default 100). What plainly fails is cut off earlier.
@@ -51,7 +52,8 @@ pub struct GateSpec {
     /// Error ratio of the new version over that of the old (default 2). A baseline below 0.1% counts as 0.1%.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_error_ratio_over_baseline: Option<f64>,
-    /// 99th percentile of the new version's latency over that of the old (default 1.5).
+    /// 99th percentile of the new version's latency over that of the old (default 1.5). A baseline
+    /// below 2ms counts as 2ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_latency_ratio: Option<f64>,
 }
