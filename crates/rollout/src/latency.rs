@@ -1,10 +1,10 @@
 //! How long answers took, in buckets whose width grows with the time.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// Eight buckets for each doubling, from 128 µs to some four minutes: no bucket is wider than an eighth of its time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct LatencyHistogram {
     buckets: Box<[u64; LATENCY_BUCKETS]>,
 }
@@ -86,6 +86,13 @@ impl LatencyHistogram {
             *count as f64 * ((to - limit) / (to - from)).clamp(0.0, 1.0)
         });
         slower.sum()
+    }
+}
+
+/// The buckets that have something in them.
+impl fmt::Debug for LatencyHistogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.buckets.iter().enumerate().filter(|(_, count)| **count > 0)).finish()
     }
 }
 

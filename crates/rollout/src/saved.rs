@@ -126,7 +126,7 @@ impl Rollout {
             effect: self.plan.effect,
             steps: self.plan.steps.clone(),
             state: self.state.clone(),
-            watch: self.watch.clone(),
+            watch: self.watch.lasting(),
             history: self.history.clone(),
         }
     }

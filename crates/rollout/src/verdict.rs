@@ -82,6 +82,8 @@ const BROKEN_SHARE: f64 = 0.5;
 const BROKEN_REQUESTS: u64 = 20;
 /// A baseline is taken to fail at least so much: against one that never fails, any error would be infinitely worse.
 const BASELINE_FLOOR: f64 = 0.001;
+/// An old version that spends the budget too fast itself is no better than a new one that spends it so much faster.
+const SHARED_TROUBLE: f64 = 1.5;
 /// The p99 of fewer good answers than this is just the slowest of them.
 const P99_ANSWERS_MIN: u64 = 100;
 /// What the 99th percentile leaves above it.
@@ -193,7 +195,7 @@ impl Case<'_> {
         // Trouble that both versions share is not the release's, and the objective's own alert holds it back.
         let limit = Limit::fixed(self.gate.max_burn * budget);
         let limit = match span.old {
-            Some(old) => limit.or_more(Limit::times(self.gate.max_error_ratio_over_baseline, errors(old))),
+            Some(old) => limit.or_more(Limit::times(SHARED_TROUBLE, errors(old))),
             None => limit,
         };
         let new = errors(span.new);
@@ -218,7 +220,7 @@ impl Case<'_> {
         let slow = |figures: &Figures| Proportion::new(figures.counts.slow as f64, figures.counts.good);
         let limit = Limit::fixed(self.gate.max_burn * budget);
         let limit = match span.old {
-            Some(old) => limit.or_more(Limit::times(self.gate.max_latency_ratio, slow(old))),
+            Some(old) => limit.or_more(Limit::times(SHARED_TROUBLE, slow(old))),
             None => limit,
         };
         let new = slow(span.new);

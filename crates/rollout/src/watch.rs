@@ -56,6 +56,12 @@ impl Watch {
         *self = Self { before, last_tick: self.last_tick, ..Self::default() };
     }
 
+    /// What is worth keeping on disk.
+    pub(crate) fn lasting(&self) -> Self {
+        let (new, old, before) = (self.new.clone(), self.old.clone(), self.before.clone());
+        Self { held_millis: self.held_millis, new, old, before, last_tick: None, recent: Recent::default() }
+    }
+
     pub(crate) fn held(&self) -> Duration {
         Duration::from_millis(self.held_millis)
     }
