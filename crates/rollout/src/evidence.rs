@@ -27,6 +27,9 @@ pub(crate) enum Evidence {
 }
 
 impl Proportion {
+    /// Nothing was measured; anything is possible.
+    pub(crate) const UNKNOWN: Self = Self { hits: 0.0, of: 0.0 };
+
     pub(crate) fn new(hits: f64, of: u64) -> Self {
         Self { hits, of: of as f64 }
     }

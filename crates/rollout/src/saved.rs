@@ -83,6 +83,7 @@ struct VersionOnly {
 
 impl RolloutState {
     pub fn to_json(&self) -> String {
+        // Numbers, names and lists: there is nothing in it that JSON cannot say.
         serde_json::to_string(self).unwrap_or_default()
     }
 

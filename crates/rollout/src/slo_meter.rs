@@ -200,6 +200,7 @@ impl SloMeter {
     /// The counts as text to keep.
     pub fn save(&self) -> String {
         let saved = Saved { version: SAVED_VERSION, fine: self.fine.filled(), coarse: self.coarse.filled() };
+        // Numbers, names and lists: there is nothing in it that JSON cannot say.
         serde_json::to_string(&saved).unwrap_or_default()
     }
 

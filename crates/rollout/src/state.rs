@@ -120,6 +120,19 @@ pub enum Cause {
     Reload,
 }
 
+impl Cause {
+    /// A metric label; a failed gate says why it failed in [`Failure::as_str`].
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::GatePassed => "gate_passed",
+            Self::GateFailed(_) => "gate_failed",
+            Self::Operator => "operator",
+            Self::Reload => "reload",
+        }
+    }
+}
+
 /// A change of state, with the reason for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -162,7 +162,7 @@ impl Case<'_> {
 
     fn checks<'s>(&'s self, span: Span<'s>, certainty: f64) -> Vec<Check<'s>> {
         let found = [
-            span.old.map(|old| self.error_ratio(span.new, old, certainty)),
+            Some(self.error_ratio(span, certainty)),
             self.burn(span, certainty),
             self.slow_burn(span, certainty),
             span.old.and_then(|old| self.latency(span.new, old, certainty)),
@@ -170,23 +170,21 @@ impl Case<'_> {
         found.into_iter().flatten().collect()
     }
 
-    fn error_ratio<'s>(&'s self, new: &'s Figures, old: &'s Figures, certainty: f64) -> Check<'s> {
-        let limit = Limit::times(self.gate.max_error_ratio_over_baseline, errors(old))
-            .at_least(self.gate.max_error_ratio_over_baseline * BASELINE_FLOOR);
+    fn error_ratio<'s>(&'s self, span: Span<'s>, certainty: f64) -> Check<'s> {
+        let new = errors(span.new);
+        // Without a baseline no failure is certain to be the release's, but none is let pass either.
+        let old = span.old.map_or(Proportion::UNKNOWN, errors);
+        let factor = self.gate.max_error_ratio_over_baseline;
+        let limit = Limit::times(factor, old).at_least(factor * BASELINE_FLOOR);
         let reason = move || {
-            let (counts, baseline) = (new.counts, old.counts);
-            format!(
-                "{} fails {} of {} requests, over the limit of {} ({} fails {} of {})",
-                self.to,
-                percent(counts.bad_ratio()),
-                counts.total(),
-                percent(limit.share),
-                self.from,
-                percent(baseline.bad_ratio()),
-                baseline.total(),
-            )
+            let (share, of, most) = (percent(new.share()), span.new.total(), percent(limit.share));
+            let baseline = match span.old {
+                Some(old) => format!("{} fails {} of {}", self.from, percent(old.counts.bad_ratio()), old.total()),
+                None => format!("nothing is known of {}", self.from),
+            };
+            format!("{} fails {share} of {of} requests, over the limit of {most} ({baseline})", self.to)
         };
-        (errors(new).weigh(limit, certainty), Failure::ErrorRatio, Box::new(reason))
+        (new.weigh(limit, certainty), Failure::ErrorRatio, Box::new(reason))
     }
 
     fn burn<'s>(&'s self, span: Span<'s>, certainty: f64) -> Option<Check<'s>> {
@@ -290,4 +288,124 @@ fn percent(share: f64) -> String {
 fn millis(time: Duration) -> String {
     let millis = time.as_secs_f64() * 1e3;
     if millis < 10.0 { format!("{millis:.1}ms") } else { format!("{millis:.0}ms") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Counts, LatencyHistogram, Slo};
+    use std::sync::Arc;
+
+    fn figures(good: u64, bad: u64, millis: u64) -> Figures {
+        let mut latency = LatencyHistogram::default();
+        latency.add(crate::latency_bucket(Duration::from_millis(millis)), good);
+        Figures { counts: Counts { good, bad, slow: 0 }, latency }
+    }
+
+    fn gate() -> Gate {
+        Gate { slo: None, min_requests: 100, max_burn: 2.0, max_error_ratio_over_baseline: 2.0, max_latency_ratio: 1.5 }
+    }
+
+    /// Over a step that nothing recent is known of.
+    fn judge(gate: &Gate, new: &Figures, old: Option<&Figures>, held: Held) -> Verdict {
+        let (from, to) = ("shop".parse().unwrap(), "shop-v2".parse().unwrap());
+        let (step, recent) = (Span { new, old }, Span { new: &Figures::default(), old: None });
+        let candidate = Candidate::Ready;
+        Case { gate, from: &from, to: &to, step, recent, held, candidate, alert: None }.judge()
+    }
+
+    fn word(verdict: &Verdict) -> &'static str {
+        match verdict {
+            Verdict::Pass(_) => "pass",
+            Verdict::Wait(_) => "wait",
+            Verdict::Fail(failure, _) => failure.as_str(),
+        }
+    }
+
+    #[test]
+    fn errors_are_judged_by_how_many_there_are_and_how_sure_that_is() {
+        for (good, bad, old_good, old_bad, held, early) in [
+            (100, 0, 10_000, 0, "pass", "wait"),
+            (99, 0, 10_000, 0, "wait", "wait"),
+            (99, 1, 10_000, 0, "wait", "wait"),
+            (999, 1, 10_000, 0, "pass", "wait"),
+            (0, 19, 10_000, 0, "wait", "wait"),
+            (0, 20, 10_000, 0, "broken", "broken"),
+            (10, 10, 10_000, 0, "broken", "broken"),
+            (11, 9, 10_000, 0, "wait", "wait"),
+            (0, 5_000, 0, 10_000, "pass", "wait"),
+            (970, 30, 9_900, 100, "wait", "wait"),
+            (900, 100, 9_900, 100, "error_ratio", "error_ratio"),
+            (985, 15, 10_000, 0, "error_ratio", "wait"),
+            (980, 20, 9_900, 100, "pass", "wait"),
+        ] {
+            let (new, old) = (figures(good, bad, 10), figures(old_good, old_bad, 10));
+            let what = format!("{good}+{bad} against {old_good}+{old_bad}");
+            assert_eq!(word(&judge(&gate(), &new, Some(&old), Held::LongEnough)), held, "{what}");
+            assert_eq!(word(&judge(&gate(), &new, Some(&old), Held::NotYet)), early, "{what}, early");
+        }
+    }
+
+    #[test]
+    fn without_a_baseline_what_fails_waits_and_what_is_broken_fails() {
+        for (good, bad, expected) in
+            [(1_000, 0, "pass"), (9_999, 1, "pass"), (900, 100, "wait"), (0, 19, "wait"), (0, 20, "broken")]
+        {
+            let mut gate = gate();
+            gate.min_requests = 1;
+            let verdict = judge(&gate, &figures(good, bad, 10), None, Held::LongEnough);
+            assert_eq!(word(&verdict), expected, "{good}+{bad}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn latency_is_judged_by_the_p99_of_the_old_version() {
+        for (good, millis, old_good, old_millis, expected) in [
+            (1_000, 100, 10_000, 100, "pass"),
+            (1_000, 130, 10_000, 100, "pass"),
+            (1_000, 200, 10_000, 100, "latency"),
+            (1_000, 10, 10_000, 100, "pass"),
+            // The p99 of a handful is no baseline, and below 2ms nobody feels anything.
+            (1_000, 200, 99, 100, "pass"),
+            (1_000, 2, 10_000, 1, "pass"),
+            (1_000, 5, 10_000, 1, "latency"),
+        ] {
+            let (new, old) = (figures(good, 0, millis), figures(old_good, 0, old_millis));
+            let verdict = judge(&gate(), &new, Some(&old), Held::LongEnough);
+            assert_eq!(word(&verdict), expected, "{millis}ms against {old_millis}ms: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn the_objective_is_a_limit_of_its_own_unless_the_old_version_breaks_it_as_well() {
+        let slo = Slo {
+            name: "shop".parse().unwrap(),
+            route: "shop".parse().unwrap(),
+            availability: Some("99.99%".parse().unwrap()),
+            latency: Some(crate::LatencyObjective {
+                target: "99%".parse().unwrap(),
+                under: Duration::from_millis(300),
+            }),
+            window: Duration::from_secs(86_400),
+        };
+        let mut gate = gate();
+        gate.slo = Some(Arc::new(slo));
+        for (bad, slow, old_bad, old_slow, expected) in [
+            (0, 0, 0, 0, "pass"),
+            (150, 0, 0, 0, "burn"),
+            (150, 0, 150, 0, "pass"),
+            (0, 10_000, 0, 0, "burn"),
+            (0, 10_000, 0, 10_000, "pass"),
+            (0, 1_500, 0, 0, "pass"),
+        ] {
+            let side = |bad: u64, slow: u64| {
+                let mut figures = figures(100_000 - bad, bad, 10);
+                figures.counts.slow = slow;
+                figures
+            };
+            let (new, old) = (side(bad, slow), side(old_bad, old_slow));
+            let verdict = judge(&gate, &new, Some(&old), Held::LongEnough);
+            assert_eq!(word(&verdict), expected, "{bad} {slow} against {old_bad} {old_slow}: {verdict:?}");
+        }
+    }
 }

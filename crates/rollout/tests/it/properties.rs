@@ -87,7 +87,6 @@ fn a_release_that_always_fails_never_has_a_second_step() {
     for seed in 0..40 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut plan = any_plan(&mut random);
-        plan.gate.min_requests = plan.gate.min_requests.max(20);
         plan.effect = Effect::Live;
         let first = plan.steps[0];
         let mut world = World::new(plan, seed).at(60.0).with_new(|_, _| Behaviour { errors: 1.0, median_millis: 1.0 });
