@@ -91,12 +91,20 @@ fn a_release_that_goes_bad_when_it_is_alone_is_held_against_what_the_old_version
 
 #[test]
 fn a_fault_after_hours_of_good_service_does_not_hide_behind_them() {
-    let patient = RolloutPlan { hold: 120 * MINUTE, steps: steps(&["25%"]), ..plan() };
-    let mut world =
-        World::new(patient, 6).at(60.0).with_new(|seconds, _| if seconds > 6_000.0 { failing(0.8) } else { WELL });
-    assert_eq!(world.run(200 * MINUTE), RolledBack);
-    let late = world.now.unix_millis() - crate::world::START.unix_millis();
-    assert!(late < 6_060_000, "{late}");
+    for (what, late, min_requests, within) in [
+        // Broken is half of the last minute at the most: 30 seconds of it, and some for chance.
+        ("all requests fail, and a verdict takes more than there will be", failing(1.0), 1_000_000, 40),
+        ("three of a hundred fail", failing(0.03), 200, 180),
+        ("twice as slow", slower(2.0), 200, 180),
+    ] {
+        let mut patient = RolloutPlan { hold: 120 * MINUTE, steps: steps(&["25%"]), ..plan() };
+        patient.gate.min_requests = min_requests;
+        let mut world =
+            World::new(patient, 6).at(60.0).with_new(move |seconds, _| if seconds > 6_000.0 { late } else { WELL });
+        assert_eq!(world.run(110 * MINUTE), RolledBack, "{what}");
+        let after = world.now.since(crate::world::START).as_secs() - 6_000;
+        assert!(after <= within, "{what}: {after}s");
+    }
 }
 
 #[test]
