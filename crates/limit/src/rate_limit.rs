@@ -135,6 +135,10 @@ impl RateLimit {
         &self.name
     }
 
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
     /// What a request is counted by.
     pub fn key(&self) -> &RequestKey {
         &self.key
