@@ -10,7 +10,7 @@ local SECOND = 1000000000
 local WHOLE = 65536
 
 -- Milliseconds for which a key is kept after it has become worthless: one that is asked for again is not made anew.
-local KEPT = 2000
+local kept = 2000
 
 local key = KEYS[1]
 local algorithm = ARGV[1]
@@ -22,7 +22,8 @@ end
 local now_s, now_n
 if ARGV[6] then
   now_s, now_n = number(6), number(7)
-  KEPT = 3600000
+  -- The times that are replayed may pass slower than this server's.
+  kept = 3600000
 else
   local time = redis.call('TIME')
   now_s, now_n = tonumber(time[1]), tonumber(time[2]) * 1000
@@ -40,7 +41,7 @@ local function above(a_s, a_n, b_s, b_n)
 end
 
 local function keep(text, millis)
-  redis.call('SET', key, text, 'PX', string.format('%.0f', millis + KEPT))
+  redis.call('SET', key, text, 'PX', string.format('%.0f', millis + kept))
 end
 
 -- KEYS: the bucket. ARGV: 'bucket', the increment, the capacity. Gives: allowed, and how far the TAT is ahead of now.

@@ -30,7 +30,7 @@ pub enum OnFail {
     Deny,
 }
 
-/// Valkey or Redis, from version 5.
+/// Valkey or Redis from version 5, a primary by itself or with replicas; not a cluster.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValkeySpec {
@@ -40,7 +40,8 @@ pub struct ValkeySpec {
     /// Default verify; off when no node is outside this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<StoreTlsSpec>,
-    /// Default: the store's default user.
+    /// Default: the store's default user. It needs `~portcullis:* +script|load +evalsha +time +get +set`, and `+select` for
+    /// another database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -17,7 +17,8 @@ use tokio::{
 };
 
 /// One client of a store: one connection, whose requests are batched. Clones share it; it ends with the last of them. Start
-/// one in each worker's runtime, so that no batch waits for another core.
+/// one in each worker's runtime, so that no batch waits for another core. Questions under way at the same time may be counted in
+/// any order.
 #[derive(Debug, Clone)]
 pub struct Store {
     config: Arc<StoreConfig>,

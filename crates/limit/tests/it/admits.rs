@@ -138,20 +138,17 @@ fn no_sequence_is_admitted_more_than_burst_and_rate_over_time() {
         let mut now = Nanos(random.u64(..period * 4));
         let mut admitted = Vec::new();
         for _ in 0..300 {
-            // Runs, single requests and pauses.
-            now = now.plus(match random.u8(0..10) {
-                0..6 => 0,
-                6..9 => random.u64(..=period / count),
-                _ => random.u64(..=period * 2),
-            });
-            let allowed = if round % 2 == 0 {
-                gcra.check(&mut tat, now).allowed
-            } else {
-                window.check(&mut counters, now).allowed
-            };
-            if allowed {
+            let verdict = if round % 2 == 0 { gcra.check(&mut tat, now) } else { window.check(&mut counters, now) };
+            if verdict.allowed {
                 admitted.push(now);
             }
+            // Runs, single requests, pauses, and clients that come back in the very moment that they were told.
+            now = now.plus(match random.u8(0..20) {
+                0..10 => 0,
+                10..13 => random.u64(..=period / count),
+                13 => random.u64(..=period * 2),
+                _ => verdict.retry_after.as_nanos() as u64,
+            });
         }
         for (first, from) in admitted.iter().enumerate() {
             for (last, to) in admitted.iter().enumerate().skip(first) {

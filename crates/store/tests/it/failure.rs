@@ -3,7 +3,10 @@
 use crate::server::{Server, eventually, key, limit, store, store_config};
 use portcullis_limit::RateLimit;
 use portcullis_store::{OnFail, Store, StoreError};
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::runtime::Handle;
 
 fn hasty(nodes: &str) -> Store {
@@ -39,10 +42,10 @@ async fn costs_nothing(store: &Store, limit: &RateLimit) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_killed_under_load_costs_nothing_and_is_used_again_when_it_is_back() {
     let Some(mut server) = Server::start(&[]) else { return };
-    let (store, limit) = (store(&server), limit(r#"{ rate = "1000000/s" }"#));
+    let (store, limit) = (store(&server), Arc::new(limit(r#"{ rate = "1000000/s" }"#)));
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..8 {
-        let (store, limit) = (store.clone(), crate::server::limit(r#"{ rate = "1000000/s" }"#));
+        let (store, limit) = (store.clone(), limit.clone());
         asking.spawn(async move {
             let (mut answered, mut failed) = (0_u64, 0_u64);
             while failed < 1_000 {
@@ -147,6 +150,23 @@ async fn a_store_is_entered_with_the_right_password_into_the_right_database() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_needs_no_more_rights_than_are_documented() {
+    let rights = ["on", ">sesame", "~portcullis:*", "+script|load", "+evalsha", "+time", "+get", "+set"];
+    let Some(server) = Server::start(&[&["--user", "gate"], rights.as_slice()].concat()) else { return };
+    let limit = limit(r#"{ rate = "1000000/s" }"#);
+    let file = server.directory.path().join("password");
+    std::fs::write(&file, "sesame").unwrap();
+    for (user, right) in [("gate", true), ("nobody", false)] {
+        let (socket, file) = (server.socket(), file.display());
+        let value = format!(
+            "{{ valkey = {{ nodes = [\"unix:{socket}\"], timeout = \"10s\", username = \"{user}\", password = {{ file = \"{file}\" }} }} }}"
+        );
+        let store = Store::start(store_config(&value).unwrap(), &Handle::current());
+        assert_eq!(store.check(&limit, &key("a")).await.is_ok(), right, "{user}");
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_never_was_costs_nothing() {
     let (store, limit) = (hasty("\"unix:/nowhere/s\""), limit(r#"{ rate = "1/s" }"#));
@@ -172,9 +192,9 @@ async fn the_queue_is_bounded() {
     let _mute = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let value = format!("{{ valkey = {{ nodes = [\"unix:{}\"], timeout = \"1s\" }} }}", socket.display());
     let store = Store::start(store_config(&value).unwrap(), &Handle::current());
-    let mut asking = tokio::task::JoinSet::new();
+    let (mut asking, limit) = (tokio::task::JoinSet::new(), Arc::new(limit(r#"{ rate = "1/s" }"#)));
     for _ in 0..1_100 {
-        let (store, limit) = (store.clone(), limit(r#"{ rate = "1/s", keys = 1 }"#));
+        let (store, limit) = (store.clone(), limit.clone());
         asking.spawn(async move { store.check(&limit, &key("a")).await });
     }
     let said = asking.join_all().await;

@@ -37,6 +37,7 @@ fn mistakes_are_told_with_the_way_out() {
     refused("{}", &["valkey"]);
     refused("{ valkey = {} }", &["nodes"]);
     refused("{ valkey = { nodes = [] } }", &["nodes"]);
+    refused(&format!("{{ valkey = {{ nodes = [{}] }} }}", "\"127.0.0.1:1\",".repeat(17)), &["nodes", "16"]);
     refused(r#"{ valkey = { nodes = ["cache.internal:6379"] } }"#, &["host names are not supported by this version"]);
     refused(r#"{ valkey = { nodes = ["127.0.0.1:1"], timeout = "0ms" } }"#, &["from 1ms to 10s"]);
     refused(r#"{ valkey = { nodes = ["127.0.0.1:1"], timeout = "1m" } }"#, &["from 1ms to 10s"]);
