@@ -22,7 +22,7 @@ struct Spec {
 fn limit(table: &str) -> RateLimit {
     let (document, report) = Document::parse("bench.toml", &format!("rate_limit = {table}"));
     let (spec, mut cx) = Arc::new(document).read::<Spec>(report, &[]);
-    let known = Known { limits: &BTreeMap::new(), stores: &BTreeSet::new() };
+    let known = Known { limits: &BTreeMap::new(), stores: &BTreeSet::new(), previous: &BTreeMap::new() };
     let at = portcullis_config::Path::root().key("rate_limit");
     let spec = spec.expect("the bench's document is right").rate_limit;
     spec.compile("bench", &known, Instant::now(), &at, &mut cx).expect("the bench's limit is right")

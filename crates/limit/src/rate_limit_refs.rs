@@ -26,11 +26,13 @@ pub enum RateLimitRef {
     Own(RateLimitSpec),
 }
 
-/// What a limit may refer to.
+/// What a limit may refer to, and what it may go on from.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'k> {
     pub limits: &'k BTreeMap<ObjectName, Arc<RateLimit>>,
     pub stores: &'k BTreeSet<ObjectName>,
+    /// All limits of the snapshot before a reload, by [`RateLimit::name`].
+    pub previous: &'k BTreeMap<String, Arc<RateLimit>>,
 }
 
 /// Each costs every request; more than this is no policy that a person can follow.

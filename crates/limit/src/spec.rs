@@ -83,7 +83,11 @@ impl RateLimitSpec {
         }
         let key = self.key.clone().unwrap_or_else(|| KeyPart::ClientIp.into());
         let mode = self.mode.unwrap_or_default();
-        Some(RateLimit::new(name, self.rate, plan, key, mode, self.store.clone(), keys, now))
+        let mut limit = RateLimit::new(name, self.rate, plan, key, mode, self.store.clone(), keys, now);
+        if let Some(previous) = known.previous.get(name) {
+            limit.carry_over(previous);
+        }
+        Some(limit)
     }
 
     fn plan(&self, at: &Path, cx: &mut Context) -> Option<Plan> {

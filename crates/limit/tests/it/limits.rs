@@ -25,16 +25,31 @@ struct Rule {
 
 /// The limits of a rule, or the report's lines. `store.shared` exists.
 pub(crate) fn compile(document: &str, now: Instant) -> Result<Vec<Arc<RateLimit>>, Vec<String>> {
+    reload(document, &[], now)
+}
+
+/// As above, after a snapshot with these limits.
+pub(crate) fn reload(
+    document: &str,
+    previous: &[Arc<RateLimit>],
+    now: Instant,
+) -> Result<Vec<Arc<RateLimit>>, Vec<String>> {
+    let previous = previous.iter().map(|limit| (limit.name().to_owned(), limit.clone())).collect();
     let (document, report) = Document::parse("edge.toml", document);
     let (spec, mut cx) = Arc::new(document).read::<Spec>(report, &[]);
-    let limits = spec.map_or_else(Vec::new, |spec| compile_spec(&spec, now, &mut cx));
+    let limits = spec.map_or_else(Vec::new, |spec| compile_spec(&spec, &previous, now, &mut cx));
     let (report, _) = cx.finish();
     if report.has_errors() { Err(report.lines()) } else { Ok(limits) }
 }
 
-fn compile_spec(spec: &Spec, now: Instant, cx: &mut Context) -> Vec<Arc<RateLimit>> {
+fn compile_spec(
+    spec: &Spec,
+    previous: &BTreeMap<String, Arc<RateLimit>>,
+    now: Instant,
+    cx: &mut Context,
+) -> Vec<Arc<RateLimit>> {
     let stores = BTreeSet::from(["shared".parse().unwrap()]);
-    let none = Known { limits: &BTreeMap::new(), stores: &stores };
+    let none = Known { limits: &BTreeMap::new(), stores: &stores, previous };
     let mut limits = BTreeMap::new();
     for (name, spec) in &spec.rate_limit {
         let at = Path::root().key("rate_limit").key(name);
@@ -43,7 +58,7 @@ fn compile_spec(spec: &Spec, now: Instant, cx: &mut Context) -> Vec<Arc<RateLimi
         }
     }
     let at = Path::root().key("rule").key("rate_limit");
-    spec.rule.rate_limit.compile("shop/api", &Known { limits: &limits, stores: &stores }, now, &at, cx)
+    spec.rule.rate_limit.compile("shop/api", &Known { limits: &limits, stores: &stores, previous }, now, &at, cx)
 }
 
 /// `rule.rate_limit = …`, right and one.

@@ -1,6 +1,6 @@
 //! What survives a reload.
 
-use crate::limits::{key, limit};
+use crate::limits::{compile, key, limit, reload};
 use std::time::Instant;
 
 /// Whether a client held back before the reload is held back after it.
@@ -39,4 +39,17 @@ fn counters_go_on() {
     let mut after = limit(r#"{ rate = "1/m", burst = 2 }"#, now);
     after.carry_over(&before);
     assert_eq!(after.counts().refused, 2);
+}
+
+#[test]
+fn a_reload_goes_on_by_name() {
+    let now = Instant::now();
+    let shared = "[rate_limit.api]\nrate = \"1/m\"\n[rule]\nrate_limit = ";
+    let before = compile(&format!("{shared}[\"api\", {{ rate = \"1/m\" }}]"), now).unwrap();
+    before.iter().for_each(|limit| assert!(limit.check(&key("a"), now).allowed));
+    // The named one is found again; the second one's name is now another's, whose rate is different.
+    let after =
+        reload(&format!("{shared}[\"api\", {{ rate = \"2/m\" }}, {{ rate = \"1/m\" }}]"), &before, now).unwrap();
+    let allowed: Vec<_> = after.iter().map(|limit| limit.check(&key("a"), now).allowed).collect();
+    assert_eq!(allowed, [false, true, true]);
 }

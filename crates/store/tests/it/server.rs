@@ -107,7 +107,7 @@ pub(crate) fn store_config_of(document: &str) -> Result<StoreConfig, Vec<String>
 
 pub(crate) fn limit(value: &str) -> RateLimit {
     let (spec, mut cx) = read(&format!("rate_limit = {value}"));
-    let known = Known { limits: &BTreeMap::new(), stores: &BTreeSet::new() };
+    let known = Known { limits: &BTreeMap::new(), stores: &BTreeSet::new(), previous: &BTreeMap::new() };
     let at = Path::root().key("rate_limit");
     spec.unwrap().rate_limit.unwrap().compile("api", &known, Instant::now(), &at, &mut cx).unwrap()
 }
