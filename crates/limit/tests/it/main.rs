@@ -1,0 +1,9 @@
+//! The crate from outside: documents compiled, time simulated.
+#![allow(clippy::unwrap_used)]
+
+mod admits;
+mod bounds;
+mod compile;
+mod fields;
+mod limits;
+mod reload;
