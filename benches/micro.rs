@@ -2,9 +2,17 @@
 
 use portcullis_config::{Context, Document};
 use portcullis_gateway::{RESERVED, Spec};
-use portcullis_policy::{Facts, HeaderSink, Known, ListenerId, Lookup, RouteDefaults, RouteTable, Scheme, UpstreamId};
+use portcullis_policy::{
+    Facts, HeaderSink, Known, KnownGuards, Level, ListenerId, Lookup, RouteDefaults, RouteTable, Scheme, UpstreamId,
+};
 use portcullis_wire::{Cursor, HeadLimits, parse_head};
-use std::{collections::BTreeMap, fmt::Write, hint::black_box, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 fn main() {
     divan::main();
@@ -36,7 +44,17 @@ fn table(spec: &Spec, cx: &mut Context) -> RouteTable {
     let listeners = BTreeMap::from([("http".to_owned(), ListenerId(0))]);
     let upstreams = BTreeMap::from([("app".to_owned(), UpstreamId(0))]);
     let defaults = RouteDefaults { timeout: Duration::from_secs(60) };
-    RouteTable::compile(&spec.route, &Known { listeners: &listeners, upstreams: &upstreams }, defaults, cx)
+    RouteTable::compile(
+        &spec.route,
+        &Known {
+            listeners: &listeners,
+            upstreams: &upstreams,
+            guards: KnownGuards::none(Instant::now()),
+            demanded: &Level::default(),
+        },
+        defaults,
+        cx,
+    )
 }
 
 fn request(host: &str, path: &str) -> Facts {

@@ -1,14 +1,20 @@
 //! From a document to everything the data path needs, with all mistakes found in one run. Opens no socket.
 
-use crate::spec::{RESERVED, Spec};
+use crate::{
+    compile_guards::{self, GuardObjects},
+    spec::{RESERVED, Spec},
+};
 use portcullis_config::{Context, Document, Path, Report};
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
 use portcullis_ops::{Threads, access_log::LogPlan};
-use portcullis_policy::{ClientIp, Known, ListenerId, RouteDefaults, RouteTable, UpstreamId};
+use portcullis_policy::{
+    CarriedGuards, ClientIp, Known, KnownGuards, Level, ListenerId, RouteDefaults, RouteTable, UpstreamId,
+};
 use portcullis_proxy::{
     Drain, SniRoutes, TcpRoute,
     listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol},
 };
+use portcullis_store::StoreConfig;
 use portcullis_tls::{Alpn, Certificates, ListenerTlsSpec, ServerTls, Trusts};
 use portcullis_upstream::{Clusters, Surroundings};
 use std::{
@@ -25,6 +31,7 @@ pub struct Compiled {
     pub spec: Spec,
     pub routes: Arc<RouteTable>,
     pub clusters: Arc<Clusters>,
+    pub stores: BTreeMap<ObjectName, StoreConfig>,
     pub listeners: Vec<CompiledListener>,
     pub certificates: Certificates,
     pub log: LogPlan,
@@ -86,7 +93,13 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     let listeners =
         Listeners { spec: &spec, certificates: &certificates, trusts: &trusts, clusters: &clusters, previous }
             .compile(cx);
-    let routes = compile_routes(&spec, &listeners, &clusters, defaults.timeout, cx);
+    let nothing = CarriedGuards::default();
+    let carried = compile_guards::carried(previous).unwrap_or(&nothing);
+    let now = Instant::now();
+    let objects = GuardObjects::compile(&spec, &certificates, &trusts, carried, now, cx);
+    let known = objects.known(carried, now);
+    let demanded = compile_guards::demanded(&spec, known, cx);
+    let routes = compile_routes(&spec, &listeners, &clusters, known, &demanded, cx);
     check_certificates(&routes, &listeners, cx);
     check_used(&spec, &routes, cx);
     let fixed = compile_fixed(&spec, cx);
@@ -108,6 +121,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         document,
         routes: Arc::new(routes),
         clusters: Arc::new(clusters),
+        stores: objects.stores,
         listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
         certificates,
         log,
@@ -397,9 +411,11 @@ fn compile_routes(
     spec: &Spec,
     listeners: &[ListenerPlan],
     clusters: &Clusters,
-    timeout: Option<TimeSpan>,
+    guards: KnownGuards<'_>,
+    demanded: &Level,
     cx: &mut Context,
 ) -> RouteTable {
+    let timeout = spec.defaults.as_ref().and_then(|defaults| defaults.timeout);
     let is_http = |spec: &ListenerSpec| matches!(spec.effective_protocol(), Protocol::Http | Protocol::Https);
     // A listener that could not be compiled still lends its name, so that routes on it are not wrong as well.
     let names: BTreeMap<String, ListenerId> = spec
@@ -417,7 +433,12 @@ fn compile_routes(
         .map(|(name, id)| (name.clone(), UpstreamId(u32::try_from(*id).unwrap_or(u32::MAX))))
         .collect();
     let defaults = RouteDefaults { timeout: timeout.map_or(Duration::from_secs(60), TimeSpan::get) };
-    RouteTable::compile(&spec.route, &Known { listeners: &names, upstreams: &upstreams }, defaults, cx)
+    RouteTable::compile(
+        &spec.route,
+        &Known { listeners: &names, upstreams: &upstreams, guards, demanded },
+        defaults,
+        cx,
+    )
 }
 
 /// A browser that is sent to a host must be shown a certificate for it.

@@ -251,6 +251,11 @@ impl Gateway {
     pub fn metrics(&self) -> String {
         let snapshot = self.0.edge.snapshot();
         snapshot.peers.sync_metrics(&snapshot.clusters, Instant::now());
+        for limit in snapshot.routes.carried().limits.values() {
+            let counts = limit.counts();
+            let told = [("refused", counts.refused), ("shadowed", counts.shadowed), ("evicted", counts.evicted)];
+            self.0.edge.metrics.rate_limit(limit.name(), told, counts.keys);
+        }
         self.0.edge.metrics.render()
     }
 
@@ -344,6 +349,7 @@ fn split(compiled: Compiled, generation: u64, metrics: &Metrics) -> (Arc<Compile
         clusters: compiled.clusters.clone(),
         peers,
         route_metrics,
+        stores: compiled.stores.clone(),
         log: compiled.log.clone(),
         drain: compiled.drain,
         max_connections: compiled.max_connections,

@@ -5,6 +5,7 @@
 
 mod admin;
 mod compile;
+mod compile_guards;
 mod effective;
 mod explain;
 mod gateway;

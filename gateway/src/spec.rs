@@ -1,15 +1,17 @@
 //! The whole document as the operator writes it.
 
 use portcullis_config::Reserved;
+use portcullis_limit::{RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
-use portcullis_policy::RouteSpec;
+use portcullis_policy::{GuardSpecs, Relaxable, RouteSpec};
 use portcullis_proxy::{TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
+use portcullis_store::StoreSpec;
 use portcullis_tls::{CertificateSpec, TlsVersion, TrustSpec};
 use portcullis_upstream::UpstreamSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 /// One document; named tables, in any order.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -41,6 +43,12 @@ pub struct Spec {
     pub upstream: BTreeMap<ObjectName, UpstreamSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub route: BTreeMap<ObjectName, RouteSpec>,
+    /// Limits that several rules share.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rate_limit: BTreeMap<ObjectName, RateLimitSpec>,
+    /// State that several processes share.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub store: BTreeMap<ObjectName, StoreSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tcp_route: BTreeMap<ObjectName, TcpRouteSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -76,6 +84,26 @@ pub struct DefaultsSpec {
     /// Of listeners.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<DefaultTlsSpec>,
+    /// Of every route, all of them together where it is a table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitRefs>,
+    /// Requests at a time, of all routes together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<NonZeroU32>,
+    /// Checks that routes and rules may be let off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_relax: Vec<Relaxable>,
+}
+
+impl DefaultsSpec {
+    pub(crate) fn guards(&self) -> GuardSpecs<'_> {
+        GuardSpecs {
+            rate_limit: self.rate_limit.as_ref(),
+            concurrency: self.concurrency,
+            relax: &[],
+            may_relax: &self.may_relax,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -96,10 +124,8 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("identity"),
     Reserved("consumer"),
     Reserved("credential"),
-    Reserved("store"),
     Reserved("discovery"),
     Reserved("udp_route"),
-    Reserved("rate_limit"),
     Reserved("waf"),
     Reserved("api"),
     Reserved("privacy"),
@@ -120,7 +146,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("telemetry.metrics.histogram"),
     Reserved("telemetry.metrics.max_series"),
     Reserved("defaults.waf"),
-    Reserved("defaults.may_relax"),
     Reserved("certificate.*.acme"),
     Reserved("listener.*.direction"),
     Reserved("listener.*.to"),
@@ -137,13 +162,10 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("route.*.auth"),
     Reserved("route.*.authz"),
     Reserved("route.*.ip"),
-    Reserved("route.*.rate_limit"),
-    Reserved("route.*.concurrency"),
     Reserved("route.*.cors"),
     Reserved("route.*.compress"),
     Reserved("route.*.cache"),
     Reserved("route.*.fault"),
-    Reserved("route.*.relax"),
     Reserved("route.*.match.country"),
     Reserved("route.*.match.claims"),
     Reserved("route.*.match.when"),
@@ -152,13 +174,10 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("route.*.rule.*.auth"),
     Reserved("route.*.rule.*.authz"),
     Reserved("route.*.rule.*.ip"),
-    Reserved("route.*.rule.*.rate_limit"),
-    Reserved("route.*.rule.*.concurrency"),
     Reserved("route.*.rule.*.cors"),
     Reserved("route.*.rule.*.compress"),
     Reserved("route.*.rule.*.cache"),
     Reserved("route.*.rule.*.fault"),
-    Reserved("route.*.rule.*.relax"),
     Reserved("route.*.rule.*.match.country"),
     Reserved("route.*.rule.*.match.claims"),
     Reserved("route.*.rule.*.match.when"),

@@ -40,7 +40,7 @@ match = { methods = ["get"] }                                # 17 is not an HTTP
 respond = { status = 99 }                                    # 18 expected a number from 200 to 599
 [route.c.rule.x]
 path = { exakt = "/x" }                                      # 19 unknown key `exakt`
-rate_limit = { rate = "1/s" }                                # 20 `rate_limit` is not supported by this version
+hedge = { after = "p95" }                                    # 20 `hedge` is not supported by this version
 [telemetry]
 access_log = { to = "stdot" }                                # 21 `stdot` is not one of
 "#;

@@ -1,144 +1,249 @@
-//! Slow, large and many: each is cut where the configuration says, and nobody else notices.
+//! Rate limits and concurrency limits, as clients meet them.
 
-use crate::support::{client::Client, eventually, gateway::Gateway, origin::Origin};
-use std::time::{Duration, Instant};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use crate::support::{
+    client::{Client, Response},
+    eventually,
+    gateway::{Gateway, run_in},
+    origin::Origin,
+};
+use std::{process::Stdio, time::Duration};
 
-async fn edge(origin: &Origin, limits: &str) -> Gateway {
-    Gateway::start(&format!(
-        "[listener.http]\naddress = \"127.0.0.1:0\"\nlimits = {{ {limits} }}\n[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\n",
+const LISTENER: &str = "[listener.http]\naddress = \"127.0.0.1:0\"\nclient_ip = { trust = [\"127.0.0.0/8\"], header = \"x-forwarded-for\" }\n";
+
+/// A gateway before one good origin; `rest` is the route's own.
+async fn edge(objects: &str, rest: &str) -> (Gateway, Origin) {
+    let origin = Origin::fixed("ok").await;
+    let config = format!(
+        "{LISTENER}{objects}\n[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\n{rest}\n",
         origin.addr
-    ))
-    .await
+    );
+    (Gateway::start(&config).await, origin)
 }
 
-#[tokio::test]
-async fn heads_and_bodies_beyond_their_limits_are_refused() {
-    let origin = Origin::fixed("ok").await;
-    let gateway = edge(&origin, "header = \"2KiB\", headers = 5, body = \"1KiB\"").await;
-    let status = async |request: String| {
-        let mut client = Client::connect(gateway.addr("http")).await;
-        let _ = client.try_send(request).await;
-        client.try_response(false).await.map(|response| response.status)
-    };
-    assert_eq!(status(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(3000))).await, Some(431));
-    assert_eq!(status(format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(6))).await, Some(431));
-    assert_eq!(
-        status(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n{}", "x".repeat(1025))).await,
-        Some(413)
-    );
-    let chunked = format!(
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{}",
-        "200\r\n".to_owned() + &"x".repeat(512) + "\r\n"
-    );
-    assert_eq!(
-        status(chunked.clone() + &("200\r\n".to_owned() + &"x".repeat(512) + "\r\n").repeat(3) + "0\r\n\r\n").await,
-        Some(413)
-    );
-    assert_eq!(
-        status(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1024\r\n\r\n{}", "x".repeat(1024))).await,
-        Some(200)
-    );
-}
-
-#[tokio::test]
-async fn a_slow_head_a_slow_body_and_a_silent_client_are_cut_in_time() {
-    let origin = Origin::fixed("ok").await;
-    let gateway = edge(&origin, "header_timeout = \"500ms\", idle_timeout = \"500ms\", body_timeout = \"500ms\"").await;
-    let addr = gateway.addr("http");
-
-    let begun = Instant::now();
-    let mut slow = Client::connect(addr).await;
-    for octet in b"GET / HTTP/1.1\r\nHost: a\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy" {
-        if slow.try_send([*octet]).await.is_err() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let answer = slow.try_response(false).await;
-    assert!(answer.is_none_or(|answer| answer.status == 408));
-    assert!(begun.elapsed() < Duration::from_secs(4));
-
-    let mut silent = Client::connect(addr).await;
-    assert!(silent.closed(Duration::from_secs(3)).await, "said nothing");
-    let mut idle = Client::connect(addr).await;
-    idle.get("a", "/").await;
-    assert!(idle.closed(Duration::from_secs(3)).await, "said nothing more");
-
-    let mut body = Client::connect(addr).await;
-    body.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nx").await;
-    let answer = body.try_response(false).await;
-    assert!(answer.is_none_or(|answer| answer.status == 408), "a body that stops");
-    eventually("the slow ones are counted", async || {
-        (gateway.metric("portcullis_refusals_total", &["timeout"]).await >= 2.0).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_body_of_one_octet_now_and_then_is_cut_by_its_rate() {
-    let origin = Origin::fixed("ok").await;
-    let gateway = edge(&origin, "min_rate = \"1KiB\"").await;
+async fn ask(gateway: &Gateway, head: &str) -> Response {
     let mut client = Client::connect(gateway.addr("http")).await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n").await;
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(12) {
-        if client.try_send("x").await.is_err() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+    client.send(&format!("GET {head}\r\n\r\n")).await;
+    client.response().await
+}
+
+async fn statuses(gateway: &Gateway, heads: &[&str]) -> Vec<u16> {
+    let mut all = Vec::new();
+    for head in heads {
+        all.push(ask(gateway, head).await.status);
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "cut after the grace of five seconds");
+    all
+}
+
+const PLAIN: &str = "/ HTTP/1.1\r\nHost: a";
+
+#[tokio::test]
+async fn a_limit_refuses_with_all_that_a_client_needs_to_come_back() {
+    let (gateway, origin) = edge("", "rate_limit = { rate = \"2/h\", burst = 2 }").await;
+    let first = ask(&gateway, PLAIN).await;
+    assert_eq!(first.status, 200);
+    assert_eq!(first.header("ratelimit-policy"), Some("\"app\";q=2;w=3600"));
+    assert_eq!(first.header("ratelimit"), Some("\"app\";r=1;t=1800"));
+    assert_eq!(first.header("retry-after"), None);
+    assert_eq!(ask(&gateway, PLAIN).await.status, 200);
+    let refused = ask(&gateway, PLAIN).await;
+    assert_eq!((refused.status, refused.text().as_str()), (429, "Too Many Requests\n"));
+    let wait: u32 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1790..=1800).contains(&wait), "{wait}");
+    assert!(refused.header("ratelimit").unwrap().starts_with("\"app\";r=0;t="));
+    assert_eq!(origin.requests().len(), 2);
+    assert_eq!(gateway.metric("portcullis_refusals_total", &["rate_limited"]).await, 1.0);
+    assert_eq!(gateway.metric("portcullis_rate_limit_total", &["limit=\"app\"", "what=\"refused\""]).await, 1.0);
+    assert_eq!(gateway.metric("portcullis_rate_limit_keys", &["limit=\"app\""]).await, 1.0);
 }
 
 #[tokio::test]
-async fn one_address_and_one_listener_have_so_many_connections_and_no_more() {
-    let origin = Origin::fixed("ok").await;
-    let gateway = edge(&origin, "connections_per_ip = 3").await;
-    let addr = gateway.addr("http");
-    let mut held = Vec::new();
-    for _ in 0..3 {
-        let mut client = Client::connect(addr).await;
-        assert_eq!(client.get("a", "/").await.status, 200);
-        held.push(client);
+async fn each_key_counts_what_it_names() {
+    let first = "/x?user=1 HTTP/1.1\r\nHost: a\r\nX-User: 1\r\nCookie: id=1";
+    for (key, other) in [
+        ("client_ip", "/x?user=1 HTTP/1.1\r\nHost: a\r\nX-User: 1\r\nCookie: id=1\r\nX-Forwarded-For: 192.0.2.9"),
+        ("host", "/x?user=1 HTTP/1.1\r\nHost: b\r\nX-User: 1\r\nCookie: id=1"),
+        ("path", "/y?user=1 HTTP/1.1\r\nHost: a\r\nX-User: 1\r\nCookie: id=1"),
+        ("header:x-user", "/x?user=1 HTTP/1.1\r\nHost: a\r\nX-User: 2\r\nCookie: id=1"),
+        ("cookie:id", "/x?user=1 HTTP/1.1\r\nHost: a\r\nX-User: 1\r\nCookie: id=2"),
+        ("query:user", "/x?user=2 HTTP/1.1\r\nHost: a\r\nX-User: 1\r\nCookie: id=1"),
+    ] {
+        let (gateway, _origin) = edge("", &format!("rate_limit = {{ rate = \"1/h\", key = \"{key}\" }}")).await;
+        assert_eq!(statuses(&gateway, &[first, other, first, other]).await, [200, 200, 429, 429], "{key}");
     }
-    assert!(Client::connect(addr).await.closed(Duration::from_secs(5)).await);
-    assert!(gateway.metric("portcullis_connections_refused_total", &["address_full"]).await >= 1.0);
-    held.pop();
-    eventually("the place is free again", async || {
-        let mut client = Client::connect(addr).await;
-        client.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.ok()?;
-        client.try_response(false).await.map(|response| assert_eq!(response.status, 200))
+    let (gateway, _origin) = edge("", "rate_limit = { rate = \"1/h\", key = [\"header:x-user\", \"path\"] }").await;
+    let other = "/y HTTP/1.1\r\nHost: a\r\nX-User: 1";
+    assert_eq!(statuses(&gateway, &[first, other, first]).await, [200, 200, 429], "a tuple");
+    assert_eq!(statuses(&gateway, &[PLAIN, PLAIN]).await, [200, 429], "leaving the header out is no way around");
+}
+
+#[tokio::test]
+async fn several_limits_shared_ones_costs_and_shadows() {
+    let objects = "[rate_limit.all]\nrate = \"4/h\"\nkey = \"host\"\n[rate_limit.heavy]\nrate = \"10/h\"\ncost = 5\nalgorithm = \"sliding_window\"\nkey = \"host\"\n[rate_limit.seen]\nrate = \"1/h\"\nmode = \"shadow\"\n";
+    let rest = "rate_limit = [\"seen\", \"all\"]\n[route.app.rule.heavy]\npath = \"/heavy\"\nrate_limit = \"heavy\"\n";
+    let (gateway, _origin) = edge(objects, rest).await;
+    let heavy = "/heavy HTTP/1.1\r\nHost: a";
+    assert_eq!(statuses(&gateway, &[heavy, heavy, heavy]).await, [200, 200, 429], "ten hold two fives");
+    assert_eq!(statuses(&gateway, &[PLAIN, PLAIN]).await, [200, 429], "the route's own limit counted those above too");
+    assert_eq!(gateway.metric("portcullis_rate_limit_total", &["limit=\"seen\"", "what=\"shadowed\""]).await, 4.0);
+    let response = ask(&gateway, PLAIN).await;
+    assert!(!response.header("ratelimit").unwrap().contains("seen"), "a shadow is not told");
+}
+
+#[tokio::test]
+async fn counts_survive_a_reload_that_keeps_the_limit() {
+    let (mut gateway, origin) = edge("", "rate_limit = { rate = \"2/h\" }\nconcurrency = 9").await;
+    assert_eq!(statuses(&gateway, &[PLAIN, PLAIN, PLAIN]).await, [200, 200, 429]);
+    let config = |limit: &str| {
+        format!(
+            "{LISTENER}[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\ntimeout = \"9s\"\nrate_limit = {limit}\n",
+            origin.addr
+        )
+    };
+    assert_eq!(gateway.reload(&config("{ rate = \"2/h\" }")).await.0, 200);
+    assert_eq!(statuses(&gateway, &[PLAIN]).await, [429], "the same limit goes on");
+    assert_eq!(gateway.reload(&config("{ rate = \"3/h\" }")).await.0, 200);
+    assert_eq!(statuses(&gateway, &[PLAIN]).await, [200], "another one begins anew");
+}
+
+#[tokio::test]
+async fn so_many_at_a_time() {
+    let slow = Origin::raw(|mut stream| async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut buffer = [0; 1024];
+        while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
     })
     .await;
+    let config = format!(
+        "{LISTENER}[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\nconcurrency = 2\n",
+        slow.addr
+    );
+    let gateway = Gateway::start(&config).await;
+    for _ in 0..2 {
+        let asked = (0..5).map(|_| ask(&gateway, PLAIN));
+        let mut all: Vec<Response> = futures_all(asked).await;
+        all.sort_by_key(|response| response.status);
+        assert_eq!(all.iter().map(|response| response.status).collect::<Vec<_>>(), [200, 200, 503, 503, 503]);
+        assert_eq!(all[4].header("retry-after"), Some("1"));
+    }
+    assert_eq!(gateway.metric("portcullis_refusals_total", &["concurrency_limited"]).await, 6.0);
+}
+
+async fn futures_all<F: Future<Output = Response>>(all: impl Iterator<Item = F>) -> Vec<Response> {
+    let mut all: Vec<_> = all.map(Box::pin).collect();
+    let mut done = Vec::new();
+    std::future::poll_fn(|cx| {
+        all.retain_mut(|one| match one.as_mut().poll(cx) {
+            std::task::Poll::Ready(response) => {
+                done.push(response);
+                false
+            }
+            std::task::Poll::Pending => true,
+        });
+        if all.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    done
 }
 
 #[tokio::test]
-async fn thousands_of_idle_connections_cost_little_and_disturb_nobody() {
-    let origin = Origin::fixed("ok").await;
-    let gateway = edge(&origin, "connections_per_ip = 20000, header_timeout = \"60s\"").await;
-    let addr = gateway.addr("http");
-    let before = resident(gateway.pid());
-    let mut idle = Vec::new();
-    // Two descriptors each in this process and the other: stay within the usual limit of 20,000 and leave room.
-    let count = if std::env::var_os("PORTCULLIS_LONG").is_some() { 10_000 } else { 2_000 };
-    for _ in 0..count {
-        let mut stream = TcpStream::connect(addr).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        idle.push(stream);
+async fn what_defaults_demand_is_relaxed_only_where_they_permit() {
+    let objects =
+        "[defaults]\nrate_limit = { rate = \"1/h\", key = \"path\" }\nconcurrency = 50\nmay_relax = [\"rate_limit\"]\n";
+    let rest = "[route.app.rule.free]\npath = \"/free\"\nrelax = [\"rate_limit\"]\n";
+    let (gateway, _origin) = edge(objects, rest).await;
+    assert_eq!(statuses(&gateway, &[PLAIN, PLAIN]).await, [200, 429]);
+    let free = "/free HTTP/1.1\r\nHost: a";
+    assert_eq!(statuses(&gateway, &[free, free, free]).await, [200; 3]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let base = "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"127.0.0.1:1\"]\n";
+    for (text, message) in [
+        (
+            "[defaults]\nconcurrency = 1\n[route.app]\nupstream = \"app\"\nrelax = [\"concurrency\"]\n",
+            "nothing above permits to relax `concurrency`",
+        ),
+        (
+            "[defaults]\nmay_relax = [\"concurrency\"]\n[route.app]\nupstream = \"app\"\nrelax = [\"concurrency\"]\n",
+            "there is no `concurrency` above to relax",
+        ),
+        (
+            "[route.app]\nupstream = \"app\"\nrate_limit = \"al\"\n[rate_limit.all]\nrate = \"1/s\"\n",
+            "did you mean `all`?",
+        ),
+        ("[route.app]\nupstream = \"app\"\nrate_limit = { rate = \"1/s\", store = \"shared\" }\n", "store"),
+    ] {
+        std::fs::write(folder.path().join("edge.toml"), format!("{base}{text}")).unwrap();
+        let (code, out) = run_in(folder.path(), &["check", "edge.toml"]).await;
+        assert!(code == 1 && out.contains(message), "{message}\n{out}");
     }
-    let mut client = Client::connect(addr).await;
-    for _ in 0..100 {
-        assert_eq!(client.get("a", "/").await.status, 200);
-    }
-    let each = (resident(gateway.pid()).saturating_sub(before)) / count;
-    eprintln!("an idle kept connection costs {each} bytes of memory");
-    // A debug build's futures are larger than a release's; benches/ measures the real figure.
-    assert!(each < 24 * 1024, "{each} bytes");
 }
 
-/// Resident memory in octets.
-fn resident(pid: u32) -> u64 {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+/// A Valkey or Redis of the test's own on a unix socket. `None`, said aloud, where none is installed.
+struct Valkey {
+    child: std::process::Child,
+    folder: tempfile::TempDir,
+}
+
+impl Valkey {
+    fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |program: &str| {
+            std::process::Command::new(program)
+                .args(["--port", "0", "--save", "", "--unixsocket", "s"])
+                .current_dir(folder.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .ok()
+        };
+        let Some(child) = ["valkey-server", "redis-server"].into_iter().find_map(run) else {
+            eprintln!("NOT TESTED: neither valkey-server nor redis-server is installed here");
+            return None;
+        };
+        Some(Self { child, folder })
+    }
+
+    fn table(&self, on_fail: &str) -> String {
+        let socket = self.folder.path().join("s");
+        format!("[store.shared]\nvalkey = {{ nodes = [\"unix:{}\"] }}\non_fail = \"{on_fail}\"\n", socket.display())
+    }
+}
+
+impl Drop for Valkey {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn two_gateways_count_together_until_the_store_dies() {
+    for (on_fail, after) in [("local", [200, 200, 200, 429]), ("allow", [200; 4]), ("deny", [503; 4])] {
+        let Some(valkey) = Valkey::start() else { return };
+        let rest = "rate_limit = { rate = \"3/h\", key = \"path\", store = \"shared\" }";
+        let (one, _a) = edge(&valkey.table(on_fail), rest).await;
+        let (two, _b) = edge(&valkey.table(on_fail), rest).await;
+        // A store that is not there yet is what `on_fail` is for; wait until both have it.
+        for (name, gateway) in [("one", &one), ("two", &two)] {
+            let head = format!("/warm-{name} HTTP/1.1\r\nHost: a");
+            eventually("the store counts", async || {
+                let before = gateway.metric("portcullis_store_failures_total", &[]).await;
+                let status = ask(gateway, &head).await.status;
+                let after = gateway.metric("portcullis_store_failures_total", &[]).await;
+                (after == before && status != 503).then_some(())
+            })
+            .await;
+        }
+        let head = "/together HTTP/1.1\r\nHost: a";
+        let mut together = statuses(&one, &[head, head]).await;
+        together.extend(statuses(&two, &[head, head]).await);
+        together.extend(statuses(&one, &[head]).await);
+        assert_eq!(together, [200, 200, 200, 429, 429], "{on_fail}");
+        drop(valkey);
+        let head = "/alone HTTP/1.1\r\nHost: a";
+        assert_eq!(statuses(&one, &[head; 4]).await, after, "{on_fail}");
+        assert!(one.metric("portcullis_store_failures_total", &["store=\"shared\""]).await >= 4.0);
+    }
 }

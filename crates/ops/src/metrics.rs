@@ -38,6 +38,9 @@ pub struct Metrics {
     certificate_expiry: IntGaugeVec,
     access_log_dropped: IntCounter,
     mirrors: IntCounterVec,
+    store_failures: IntCounterVec,
+    limit_refused: IntCounterVec,
+    limit_keys: IntGaugeVec,
     resident: Gauge,
     listeners: Mutex<HashMap<String, Arc<ListenerMetrics>>>,
 }
@@ -122,6 +125,17 @@ impl Metrics {
                 "When a certificate expires, in seconds since 1970.",
                 &["certificate"],
             ),
+            store_failures: counters(
+                "portcullis_store_failures_total",
+                "Requests that a store gave no answer about.",
+                &["store", "cause"],
+            ),
+            limit_refused: counters(
+                "portcullis_rate_limit_total",
+                "Requests over a rate limit (refused, or shadowed), and keys that it forgot too early (evicted).",
+                &["limit", "what"],
+            ),
+            limit_keys: gauges("portcullis_rate_limit_keys", "Keys that a rate limit counts now.", &["limit"]),
             mirrors: counters("portcullis_mirrored_requests_total", "Copies by outcome.", &["outcome"]),
             request_seconds: histograms(
                 "portcullis_request_duration_seconds",
@@ -212,6 +226,20 @@ impl Metrics {
         let _ = self.endpoint_failures.remove_label_values(labels);
         let _ = self.endpoint_requests.remove_label_values(labels);
         let _ = self.endpoint_active.remove_label_values(labels);
+    }
+
+    /// `cause` is from a closed set: `StoreError::as_str`.
+    pub fn store_failed(&self, store: &str, cause: &str) {
+        self.store_failures.with_label_values(&[store, cause]).inc();
+    }
+
+    /// What a rate limit has counted since it came to be; told before each scrape.
+    pub fn rate_limit(&self, limit: &str, counts: [(&str, u64); 3], keys: usize) {
+        for (what, count) in counts {
+            let counter = self.limit_refused.with_label_values(&[limit, what]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+        self.limit_keys.with_label_values(&[limit]).set(i64::try_from(keys).unwrap_or(i64::MAX));
     }
 
     /// `reason` is from a closed set: `Reason::as_str`, `Refusal::as_str`, `H2Abuse::as_str`.

@@ -1,6 +1,6 @@
 //! Everything that was decided about a rule at compile time.
 
-use crate::{HeaderEdits, Redirect, Respond, Retry, UpstreamId};
+use crate::{Guards, HeaderEdits, Redirect, Respond, Retry, UpstreamId};
 use portcullis_config::Place;
 use portcullis_names::{ObjectName, Percent};
 use std::time::Duration;
@@ -14,6 +14,7 @@ pub struct Plan {
     /// `None`: the route has no named rules and is its own.
     pub rule: Option<ObjectName>,
     pub place: Option<Place>,
+    pub guards: Guards,
     pub action: Action,
     pub rewrite: Option<Rewrite>,
     pub request_headers: HeaderEdits,

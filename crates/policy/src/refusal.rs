@@ -71,6 +71,7 @@ reasons! {
     NoRoute = "no_route", 404, Client, "no rule of the host takes this request";
     UnknownHost = "unknown_host", 404, Client, "no route serves this host";
     Misdirected = "misdirected", 421, Client, "no route serves this host on a connection made for another (RFC 9110 §15.5.20)";
+    RateLimited = "rate_limited", 429, Client, "the client asks more often than a rate limit allows";
     BodyTooLarge = "body_too_large", 413, Client, "the request body is larger than the limit";
     HeaderTimeout = "header_timeout", 408, Client, "the request head did not come whole in time";
     BodyTimeout = "body_timeout", 408, Client, "the request body came too slowly";
@@ -78,6 +79,8 @@ reasons! {
     ClientProtocol = "client_protocol", 400, Client, "the client broke the protocol in the middle of a message";
     H2Abuse = "h2_abuse", 400, Client, "the h2 connection was cut for abuse";
     Connect = "connect_not_allowed", 405, Client, "CONNECT is not served here";
+    ConcurrencyLimited = "concurrency_limited", 503, Gateway, "the rule has as many requests in progress as it may have";
+    LimitStoreDown = "limit_store_down", 503, Gateway, "the store of a rate limit gives no answer, and its `on_fail` is deny";
     NoEndpoint = "no_endpoint", 503, Upstream, "the upstream has no endpoint that may be used";
     CircuitOpen = "circuit_open", 503, Upstream, "the upstream has all the requests that its circuit breaker allows";
     ConnectRefused = "connect_refused", 502, Upstream, "the endpoint refused the connection";
@@ -91,6 +94,11 @@ reasons! {
 }
 
 impl Reason {
+    /// Whether the cause passes by itself and soon, so that the client may come back.
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::NoEndpoint | Self::CircuitOpen | Self::ConcurrencyLimited | Self::LimitStoreDown)
+    }
+
     /// What the client is shown: the status's own words and nothing of the inside.
     pub const fn text(self) -> &'static str {
         match self.status() {
@@ -102,6 +110,7 @@ impl Reason {
             414 => "URI Too Long\n",
             417 => "Expectation Failed\n",
             421 => "Misdirected Request\n",
+            429 => "Too Many Requests\n",
             431 => "Request Header Fields Too Large\n",
             502 => "Bad Gateway\n",
             503 => "Service Unavailable\n",

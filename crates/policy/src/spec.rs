@@ -1,10 +1,11 @@
 //! `[route.X]` and `[route.X.rule.R]` as the operator writes them.
 
-use crate::{HeaderEditsSpec, MatchSpec, PathSpec, RedirectSpec, RespondSpec, RetrySpec};
+use crate::{GuardSpecs, HeaderEditsSpec, MatchSpec, PathSpec, RedirectSpec, Relaxable, RespondSpec, RetrySpec};
+use portcullis_limit::RateLimitRefs;
 use portcullis_names::{HostPattern, ObjectName, Percent, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 /// Which requests, and what happens to them. A route with rules lends them what they do not say themselves.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -46,6 +47,17 @@ pub struct RouteSpec {
     pub timeout: Option<TimeSpan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitRefs>,
+    /// Requests at a time; more are refused at once (503).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<NonZeroU32>,
+    /// Checks that the levels above demand and this one is let off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relax: Vec<Relaxable>,
+    /// What rules may relax.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_relax: Vec<Relaxable>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rule: BTreeMap<ObjectName, RuleSpec>,
 }
@@ -81,6 +93,36 @@ pub struct RuleSpec {
     pub timeout: Option<TimeSpan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitRefs>,
+    /// Requests at a time; more are refused at once (503).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<NonZeroU32>,
+    /// Checks that the levels above demand and this one is let off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relax: Vec<Relaxable>,
+}
+
+impl RouteSpec {
+    pub(crate) fn guards(&self) -> GuardSpecs<'_> {
+        GuardSpecs {
+            rate_limit: self.rate_limit.as_ref(),
+            concurrency: self.concurrency,
+            relax: &self.relax,
+            may_relax: &self.may_relax,
+        }
+    }
+}
+
+impl RuleSpec {
+    pub(crate) fn guards(&self) -> GuardSpecs<'_> {
+        GuardSpecs {
+            rate_limit: self.rate_limit.as_ref(),
+            concurrency: self.concurrency,
+            relax: &self.relax,
+            may_relax: &[],
+        }
+    }
 }
 
 /// What the upstream is asked for instead.

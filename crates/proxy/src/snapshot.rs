@@ -2,13 +2,15 @@
 
 use crate::{core::Counter, engine::Peers};
 use arc_swap::ArcSwap;
+use portcullis_names::ObjectName;
 use portcullis_ops::{
     access_log::{AccessLog, LogPlan},
     metrics::{Metrics, RouteMetrics},
 };
 use portcullis_policy::RouteTable;
+use portcullis_store::StoreConfig;
 use portcullis_upstream::Clusters;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Immutable once published.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Snapshot {
     pub peers: Peers,
     /// Metric handles of every rule, by plan index.
     pub route_metrics: Vec<RouteMetrics>,
+    /// Where rate limits count together with other processes.
+    pub stores: BTreeMap<ObjectName, StoreConfig>,
     pub log: LogPlan,
     pub drain: Drain,
     pub max_connections: u32,

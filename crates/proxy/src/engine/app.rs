@@ -2,8 +2,11 @@
 
 use super::{
     fate,
-    headers::{RequestSink, ResponseSink},
+    headers::ResponseSink,
     mirror::MirrorTap,
+    reply::{error_page, redirect, respond, set_sticky_cookie, strip_hop_by_hop, write_limit_fields},
+    shape::{proxy_header, shape},
+    stores::Stores,
     stream_watch,
     view::View,
 };
@@ -24,12 +27,8 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 use portcullis_health::TryOutcome;
-use portcullis_policy::{
-    Action, Body, Failed, Forwarding, HeaderSink, Lookup, Reason, Redirect, RequestView, Respond, clear, is_hop_by_hop,
-    write_forwarded,
-};
-use portcullis_upstream::{ProxyProtocolVersion, Tried, Wish};
-use portcullis_wire::proxy_protocol;
+use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect};
+use portcullis_upstream::{Tried, Wish};
 use std::{
     any::Any,
     sync::Arc,
@@ -37,7 +36,8 @@ use std::{
 };
 
 pub(super) struct App {
-    edge: Arc<Edge>,
+    pub(super) edge: Arc<Edge>,
+    pub(super) stores: Stores,
 }
 
 /// Made in the first phase that sees the connection; present in all later ones.
@@ -50,7 +50,7 @@ const STALE_TRIES: u32 = 3;
 
 impl App {
     pub(super) fn new(edge: Arc<Edge>) -> Self {
-        Self { edge }
+        Self { edge, stores: Stores::default() }
     }
 
     fn refuse(exchange: &mut Exchange, reason: Reason, stage: &'static str) -> BError {
@@ -143,9 +143,7 @@ impl ProxyHttp for App {
         if let Some(metrics) = snapshot.route_metrics.get(plan.index) {
             metrics.began();
         }
-        let announced =
-            header.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        match clear(plan, announced, exchange.body_limit) {
+        match self.guard(header, exchange, plan).await {
             Ok(cleared) => exchange.cleared = Some(cleared),
             Err(reason) => return Err(Self::refuse(exchange, reason, "guard")),
         }
@@ -167,6 +165,7 @@ impl ProxyHttp for App {
             Action::Respond(action) => {
                 let mut response = ResponseHeader::build(action.status, Some(4))?;
                 plan.response_headers.apply(&View { header, exchange }, &mut ResponseSink(&mut response));
+                write_limit_fields(&mut response, &exchange.limited)?;
                 exchange.body_out = action.body.len() as u64;
                 respond(session, response, action).await
             }
@@ -363,6 +362,7 @@ impl ProxyHttp for App {
                 session.set_keepalive(None);
             }
             set_sticky_cookie(response, exchange)?;
+            write_limit_fields(response, &exchange.limited)?;
             if let Some(plan) = exchange.plan() {
                 plan.response_headers
                     .apply(&View { header: session.req_header(), exchange }, &mut ResponseSink(response));
@@ -402,7 +402,8 @@ impl ProxyHttp for App {
         if !can_reuse_downstream {
             session.set_keepalive(None);
         }
-        match error_page(session, reason).await {
+        let limited = ctx.as_ref().map_or(&[][..], |exchange| &exchange.limited);
+        match error_page(session, reason, limited).await {
             Ok(()) => FailToProxy { error_code: reason.status(), can_reuse_downstream },
             Err(_) => FailToProxy { error_code: 0, can_reuse_downstream: false },
         }
@@ -471,18 +472,6 @@ fn held(session: &Session) -> Body {
     if session.as_ref().retry_buffer_truncated() { Body::Gone } else { Body::Replayable }
 }
 
-fn set_sticky_cookie(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
-    let (Some(token), Some(id)) = (exchange.set_cookie, exchange.cluster) else { return Ok(()) };
-    let Some(sticky) = exchange.snapshot.clusters.get(id).and_then(|cluster| cluster.sticky.as_ref()) else {
-        return Ok(());
-    };
-    let age = sticky.ttl.map_or_else(String::new, |ttl| format!("; Max-Age={}", ttl.get().as_secs()));
-    let secure = if exchange.facts.tls.is_some() { "; Secure" } else { "" };
-    let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Lax{age}{secure}", sticky.cookie);
-    response.append_header(header::SET_COOKIE, cookie)?;
-    Ok(())
-}
-
 fn mirror_tap(exchange: &Exchange, cluster: usize) -> Option<MirrorTap> {
     let pick = exchange
         .snapshot
@@ -494,147 +483,6 @@ fn mirror_tap(exchange: &Exchange, cluster: usize) -> Option<MirrorTap> {
     Some(MirrorTap::new(endpoint.dialer.clone()))
 }
 
-fn proxy_header(version: ProxyProtocolVersion, facts: &ConnFacts) -> Vec<u8> {
-    let addresses = facts.source.zip(facts.local);
-    match version {
-        ProxyProtocolVersion::V1 => proxy_protocol::write_v1(addresses),
-        ProxyProtocolVersion::V2 => proxy_protocol::write_v2(addresses),
-    }
-}
-
 fn is_grpc(header: &RequestHeader) -> bool {
     header.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// What the upstream is sent: the normalised path, rewrites, forwarding fields, trace context, configured edits.
-fn shape(original: &RequestHeader, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
-    let Some(plan) = exchange.plan() else { return Ok(()) };
-    let rewritten = plan.rewrite.as_ref().and_then(|rewrite| rewrite.path(&exchange.path));
-    let path = rewritten.as_deref().unwrap_or(&exchange.path);
-    let absolute = !original.raw_path().starts_with(b"/");
-    if (path != original.uri.path() || absolute) && !(original.uri.path() == "*" || original.raw_path() == b"*") {
-        let target = match original.uri.query() {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
-        };
-        match http::Uri::try_from(target) {
-            Ok(uri) => request.set_uri(uri),
-            Err(_) => return Error::e_explain(ErrorType::HTTPStatus(400), "the path cannot be forwarded"),
-        }
-    }
-    let host = plan.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_deref());
-    if let Some(host) = host {
-        request.insert_header(header::HOST, host)?;
-    }
-    forward(original, request, exchange);
-    if let Some(trace) = &exchange.trace {
-        RequestSink(request).set("traceparent", trace.to_string().as_bytes());
-    }
-    // Edits see the request as the client sent it.
-    plan.request_headers.apply(&View { header: original, exchange }, &mut RequestSink(request));
-    Ok(())
-}
-
-fn forward(original: &RequestHeader, request: &mut RequestHeader, exchange: &Exchange) {
-    let value = |name: &str| original.headers.get(name).map(header::HeaderValue::as_bytes);
-    let joined = |name: &str| {
-        let values: Vec<&[u8]> = original.headers.get_all(name).iter().map(header::HeaderValue::as_bytes).collect();
-        (!values.is_empty()).then(|| values.join(&b", "[..]))
-    };
-    let (had_for, had_forwarded) =
-        if exchange.peer_is_trusted { (joined("x-forwarded-for"), joined("forwarded")) } else { (None, None) };
-    let peer = exchange.facts.source.map_or(exchange.client_ip, |source| source.ip());
-    let view = View { header: original, exchange };
-    let forwarding = Forwarding {
-        peer,
-        peer_is_trusted: exchange.peer_is_trusted,
-        scheme: view.scheme(),
-        host: &exchange.host,
-        port: exchange.facts.local.map(|local| local.port()),
-        request_id: &exchange.request_id,
-        had_for: had_for.as_deref(),
-        had_forwarded: had_forwarded.as_deref(),
-        had_proto: value("x-forwarded-proto").is_some(),
-        had_host: value("x-forwarded-host").is_some(),
-    };
-    write_forwarded(&forwarding, &mut RequestSink(request));
-}
-
-/// RFC 9110 §7.6.1: what belongs to the upstream's connection ends here. Transfer-Encoding is left: the engine frames by it.
-fn strip_hop_by_hop(response: &mut ResponseHeader) {
-    let nominated: Vec<String> = response
-        .headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(',').map(|name| name.trim().to_ascii_lowercase()))
-        .filter(|name| {
-            !matches!(
-                name.as_str(),
-                "" | "close" | "keep-alive" | "content-length" | "transfer-encoding" | "set-cookie"
-            )
-        })
-        .collect();
-    for name in nominated {
-        response.remove_header(name.as_str());
-    }
-    let own: Vec<HeaderName> = response
-        .headers
-        .keys()
-        .filter(|name| is_hop_by_hop(name.as_str()) && *name != header::TRANSFER_ENCODING)
-        .cloned()
-        .collect();
-    for name in own {
-        response.remove_header(&name);
-    }
-}
-
-async fn redirect(session: &mut Session, status: u16, location: &str) -> Result<bool> {
-    let mut response = ResponseHeader::build(status, Some(3))?;
-    response.insert_header(header::LOCATION, location)?;
-    response.insert_header(header::CONTENT_LENGTH, 0)?;
-    close_if_unread(session);
-    session.write_response_header(Box::new(response), true).await?;
-    Ok(true)
-}
-
-async fn respond(session: &mut Session, mut response: ResponseHeader, action: &Respond) -> Result<bool> {
-    for (name, value) in &action.headers {
-        ResponseSink(&mut response).set(name, value.as_bytes());
-    }
-    if !action.body.is_empty() && !response.headers.contains_key(header::CONTENT_TYPE) {
-        response.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
-    }
-    response.insert_header(header::CONTENT_LENGTH, action.body.len())?;
-    close_if_unread(session);
-    let bodyless = action.body.is_empty() || session.req_header().method == http::Method::HEAD;
-    session.write_response_header(Box::new(response), bodyless).await?;
-    if !bodyless {
-        session.write_response_body(Some(Bytes::from(action.body.clone())), true).await?;
-    }
-    Ok(true)
-}
-
-/// Answered before its body was read: the connection ends, so that the body cannot be taken for the next request.
-fn close_if_unread(session: &mut Session) {
-    if !session.is_body_done() {
-        session.set_keepalive(None);
-    }
-}
-
-async fn error_page(session: &mut Session, reason: Reason) -> Result<()> {
-    let text = reason.text();
-    let mut response = ResponseHeader::build(reason.status(), Some(4))?;
-    response.insert_header(header::CONTENT_TYPE, "text/plain")?;
-    response.insert_header(header::CONTENT_LENGTH, text.len())?;
-    response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    if matches!(reason, Reason::NoEndpoint | Reason::CircuitOpen) {
-        response.insert_header(header::RETRY_AFTER, 1)?;
-    }
-    let bodyless = session.req_header().method == http::Method::HEAD;
-    session.write_response_header(Box::new(response), bodyless).await?;
-    if !bodyless {
-        session.write_response_body(Some(Bytes::from_static(text.as_bytes())), true).await?;
-    }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::body_in::BodyIn;
 use crate::{conn::ConnFacts, engine::MirrorTap, snapshot::Snapshot};
+use portcullis_limit::{Key, RateLimit, Verdict};
 use portcullis_policy::{Cleared, Plan, Reason, Scheme, TraceContext};
 use portcullis_upstream::{ClusterId, Permit, Pick, StickyToken, Tried, Wish};
 use std::{
@@ -28,6 +29,12 @@ pub(crate) struct Exchange {
     pub(crate) body_limit: u64,
     pub(crate) plan: Option<usize>,
     pub(crate) cleared: Option<Cleared>,
+    /// What the rate limits said, in the order in which they were asked; the last one refused, if any did.
+    pub(crate) limited: Vec<Limited>,
+    /// Kept from limit to limit.
+    pub(crate) limit_key: Key,
+    /// Given back at the end.
+    pub(crate) slots: Vec<portcullis_limit::Permit>,
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) pick: Option<Pick>,
     pub(crate) wish: Option<Wish>,
@@ -48,6 +55,13 @@ pub(crate) struct Exchange {
     pub(crate) mirror: Option<MirrorTap>,
     /// Why it failed, and in which stage that was found.
     pub(crate) fate: Option<(Reason, &'static str)>,
+}
+
+/// One rate limit's word on a request.
+#[derive(Debug)]
+pub(crate) struct Limited {
+    pub(crate) limit: Arc<RateLimit>,
+    pub(crate) verdict: Verdict,
 }
 
 impl Exchange {

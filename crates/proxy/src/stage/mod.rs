@@ -8,7 +8,7 @@ mod pick;
 mod record;
 
 pub(crate) use admit::{Arrival, admit};
-pub(crate) use exchange::Exchange;
+pub(crate) use exchange::{Exchange, Limited};
 pub(crate) use judge::{judge, try_again};
 pub(crate) use pick::{choose_upstream, pick, wish};
 pub(crate) use record::{Ending, record};

@@ -19,6 +19,7 @@ pub(crate) struct Ending<'e> {
 pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, now: Instant) {
     // Released first: whoever reads the metrics after this line sees the exchange as over.
     let endpoint = exchange.pick.take().map(|pick| pick.index);
+    exchange.slots.clear();
     let took = now.saturating_duration_since(exchange.started);
     let snapshot = exchange.snapshot.clone();
     if let Some(metrics) = exchange.plan.and_then(|plan| snapshot.route_metrics.get(plan)) {

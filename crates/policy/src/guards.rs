@@ -1,0 +1,199 @@
+//! What a request must pass before an upstream is picked, in one fixed order whatever the order in the files.
+//!
+//! Security accumulates: `[defaults]`, the route and the rule each add their checks, and a request passes all of them. Only
+//! `relax` takes away what the levels above demand, and only what one of them lists in `may_relax`.
+
+use crate::{Reason, Relaxable, RequestView, key::write_part};
+use portcullis_config::{Context, Path};
+use portcullis_limit::{ConcurrencyLimit, Key, RateLimit, RateLimitRefs};
+use portcullis_names::{KeyPart, ObjectName};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Instant,
+};
+
+/// One check.
+#[derive(Debug, Clone)]
+pub enum Guard {
+    RateLimit(Arc<RateLimit>),
+    Concurrency(Arc<Slots>),
+}
+
+/// So many requests of a route or rule at a time.
+#[derive(Debug)]
+pub struct Slots {
+    pub owner: String,
+    pub limit: ConcurrencyLimit,
+}
+
+/// The checks of one rule, in the order in which they run.
+#[derive(Debug, Default)]
+pub struct Guards(Vec<Guard>);
+
+/// Proof that a request passed every guard of its plan. Only a [`Gate`] makes it and picking an endpoint takes it, so a
+/// forgotten check does not compile.
+#[derive(Debug)]
+pub struct Cleared(());
+
+/// The way through the guards of one request.
+#[derive(Debug)]
+pub struct Gate<'g> {
+    rest: std::slice::Iter<'g, Guard>,
+}
+
+impl Guards {
+    /// Begins with what needs no rule: the body that the request announces fits.
+    pub fn gate(&self, announced_body: Option<u64>, body_limit: u64) -> Result<Gate<'_>, Reason> {
+        if announced_body.is_some_and(|announced| announced > body_limit) {
+            return Err(Reason::BodyTooLarge);
+        }
+        Ok(Gate { rest: self.0.iter() })
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Guard> {
+        self.0.iter()
+    }
+}
+
+impl<'g> Gate<'g> {
+    /// The next check to run; the caller goes no further when it is not passed.
+    pub fn next_guard(&mut self) -> Option<&'g Guard> {
+        self.rest.next()
+    }
+
+    /// The proof, when all were run. Fails closed.
+    pub fn cleared(self) -> Result<Cleared, Reason> {
+        if self.rest.len() == 0 { Ok(Cleared(())) } else { Err(Reason::Internal) }
+    }
+}
+
+/// The guards that one level (`[defaults]`, a route, a rule) is written with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GuardSpecs<'s> {
+    pub rate_limit: Option<&'s RateLimitRefs>,
+    pub concurrency: Option<NonZeroU32>,
+    pub relax: &'s [Relaxable],
+    pub may_relax: &'s [Relaxable],
+}
+
+/// The same compiled: shared by all rules below.
+#[derive(Debug, Clone, Default)]
+pub struct Level {
+    rate_limits: Vec<Arc<RateLimit>>,
+    slots: Vec<Arc<Slots>>,
+    may_relax: Vec<Relaxable>,
+}
+
+/// What guards may refer to.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownGuards<'k> {
+    pub limits: &'k BTreeMap<ObjectName, Arc<RateLimit>>,
+    pub stores: &'k BTreeSet<ObjectName>,
+    pub previous: &'k CarriedGuards,
+    pub now: Instant,
+}
+
+/// State that goes on over a reload, by name.
+#[derive(Debug, Default)]
+pub struct CarriedGuards {
+    pub limits: BTreeMap<String, Arc<RateLimit>>,
+    slots: BTreeMap<String, Arc<Slots>>,
+}
+
+impl KnownGuards<'static> {
+    /// Nothing is named, and nothing came before.
+    pub fn none(now: Instant) -> Self {
+        static PREVIOUS: CarriedGuards = CarriedGuards { limits: BTreeMap::new(), slots: BTreeMap::new() };
+        static LIMITS: BTreeMap<ObjectName, Arc<RateLimit>> = BTreeMap::new();
+        static STORES: BTreeSet<ObjectName> = BTreeSet::new();
+        Self { limits: &LIMITS, stores: &STORES, previous: &PREVIOUS, now }
+    }
+}
+
+impl GuardSpecs<'_> {
+    /// `owner` (`"shop"`, `"shop/api"`) names what has no name of its own. Adds to what the level above demands.
+    pub fn compile(&self, owner: &str, above: &Level, known: KnownGuards<'_>, at: &Path, cx: &mut Context) -> Level {
+        let mut level = above.clone();
+        for (index, relaxed) in self.relax.iter().enumerate() {
+            level.relax(*relaxed, &at.key("relax").index(index), cx);
+        }
+        if let Some(refs) = self.rate_limit {
+            let refer = portcullis_limit::Known {
+                limits: known.limits,
+                stores: known.stores,
+                previous: &known.previous.limits,
+            };
+            level.rate_limits.extend(refs.compile(owner, &refer, known.now, &at.key("rate_limit"), cx));
+        }
+        if let Some(max) = self.concurrency {
+            let mut limit = ConcurrencyLimit::new(max);
+            if let Some(previous) = known.previous.slots.get(owner) {
+                limit.carry_over(&previous.limit);
+            }
+            level.slots.push(Arc::new(Slots { owner: owner.to_owned(), limit }));
+        }
+        level.may_relax.extend_from_slice(self.may_relax);
+        level
+    }
+}
+
+impl Level {
+    fn relax(&mut self, relaxed: Relaxable, at: &Path, cx: &mut Context) {
+        if !self.may_relax.contains(&relaxed) {
+            cx.error(at, format!("nothing above permits to relax `{relaxed}`"))
+                .help(format!("add it to `may_relax` of [defaults] or of the route: may_relax = [\"{relaxed}\"]"));
+            return;
+        }
+        let dropped = match relaxed {
+            Relaxable::RateLimit => std::mem::take(&mut self.rate_limits).len(),
+            Relaxable::Concurrency => std::mem::take(&mut self.slots).len(),
+        };
+        if dropped == 0 {
+            cx.error(at, format!("there is no `{relaxed}` above to relax"));
+        }
+    }
+
+    pub(crate) fn guards(&self) -> Guards {
+        let late = |limit: &&Arc<RateLimit>| needs_identity(limit);
+        let early = self.rate_limits.iter().filter(|limit| !needs_identity(limit));
+        let late = self.rate_limits.iter().filter(late);
+        Guards(
+            early
+                .chain(late)
+                .cloned()
+                .map(Guard::RateLimit)
+                .chain(self.slots.iter().cloned().map(Guard::Concurrency))
+                .collect(),
+        )
+    }
+}
+
+impl CarriedGuards {
+    pub(crate) fn keep(&mut self, guards: &Guards) {
+        for guard in guards.iter() {
+            match guard {
+                Guard::RateLimit(limit) => {
+                    self.limits.insert(limit.name().to_owned(), limit.clone());
+                }
+                Guard::Concurrency(slots) => {
+                    self.slots.insert(slots.owner.clone(), slots.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Whether it counts by what only authentication finds out.
+fn needs_identity(limit: &RateLimit) -> bool {
+    limit.key().parts().iter().any(|part| matches!(part, KeyPart::Consumer | KeyPart::Claim(_)))
+}
+
+/// Fills `key` with what `limit` counts this request by.
+pub fn write_limit_key(limit: &RateLimit, request: &impl RequestView, key: &mut Key) {
+    key.clear();
+    for part in limit.key().parts() {
+        write_part(part, request, |value| key.push(value));
+    }
+}

@@ -1,0 +1,22 @@
+//! What `relax` and `may_relax` name.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A kind of check that a level above demands and one below may be let off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Relaxable {
+    RateLimit,
+    Concurrency,
+}
+
+impl fmt::Display for Relaxable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RateLimit => "rate_limit",
+            Self::Concurrency => "concurrency",
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! What the client is sent: our own answers, and what we add to or take from those of upstreams.
+
+use super::headers::ResponseSink;
+use crate::stage::{Exchange, Limited};
+use bytes::Bytes;
+use http::{HeaderName, header};
+use pingora::{Result, http::ResponseHeader, proxy::Session};
+use portcullis_limit::{write_policy, write_retry_after, write_state};
+use portcullis_policy::{HeaderSink, Reason, Respond, is_hop_by_hop};
+
+pub(super) async fn redirect(session: &mut Session, status: u16, location: &str) -> Result<bool> {
+    let mut response = ResponseHeader::build(status, Some(3))?;
+    response.insert_header(header::LOCATION, location)?;
+    response.insert_header(header::CONTENT_LENGTH, 0)?;
+    close_if_unread(session);
+    session.write_response_header(Box::new(response), true).await?;
+    Ok(true)
+}
+
+pub(super) async fn respond(session: &mut Session, mut response: ResponseHeader, action: &Respond) -> Result<bool> {
+    for (name, value) in &action.headers {
+        ResponseSink(&mut response).set(name, value.as_bytes());
+    }
+    if !action.body.is_empty() && !response.headers.contains_key(header::CONTENT_TYPE) {
+        response.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    }
+    response.insert_header(header::CONTENT_LENGTH, action.body.len())?;
+    close_if_unread(session);
+    let bodyless = action.body.is_empty() || session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(response), bodyless).await?;
+    if !bodyless {
+        session.write_response_body(Some(Bytes::from(action.body.clone())), true).await?;
+    }
+    Ok(true)
+}
+
+/// Answered before its body was read: the connection ends, so that the body cannot be taken for the next request.
+pub(super) fn close_if_unread(session: &mut Session) {
+    if !session.is_body_done() {
+        session.set_keepalive(None);
+    }
+}
+
+pub(super) async fn error_page(session: &mut Session, reason: Reason, limited: &[Limited]) -> Result<()> {
+    let text = reason.text();
+    let mut response = ResponseHeader::build(reason.status(), Some(4))?;
+    response.insert_header(header::CONTENT_TYPE, "text/plain")?;
+    response.insert_header(header::CONTENT_LENGTH, text.len())?;
+    response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    write_limit_fields(&mut response, limited)?;
+    match (reason, limited.last()) {
+        (Reason::RateLimited, Some(refusing)) => {
+            let mut value = String::new();
+            write_retry_after(&mut value, &refusing.verdict);
+            response.insert_header(header::RETRY_AFTER, value)?;
+        }
+        (reason, _) if reason.is_passing() => response.insert_header(header::RETRY_AFTER, 1)?,
+        _ => {}
+    }
+    let bodyless = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(response), bodyless).await?;
+    if !bodyless {
+        session.write_response_body(Some(Bytes::from_static(text.as_bytes())), true).await?;
+    }
+    Ok(())
+}
+/// RFC 9110 §7.6.1: what belongs to the upstream's connection ends here. Transfer-Encoding is left: the engine frames by it.
+pub(super) fn strip_hop_by_hop(response: &mut ResponseHeader) {
+    let nominated: Vec<String> = response
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(|name| name.trim().to_ascii_lowercase()))
+        .filter(|name| {
+            !matches!(
+                name.as_str(),
+                "" | "close" | "keep-alive" | "content-length" | "transfer-encoding" | "set-cookie"
+            )
+        })
+        .collect();
+    for name in nominated {
+        response.remove_header(name.as_str());
+    }
+    let own: Vec<HeaderName> = response
+        .headers
+        .keys()
+        .filter(|name| is_hop_by_hop(name.as_str()) && *name != header::TRANSFER_ENCODING)
+        .cloned()
+        .collect();
+    for name in own {
+        response.remove_header(&name);
+    }
+}
+
+pub(super) fn set_sticky_cookie(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    let (Some(token), Some(id)) = (exchange.set_cookie, exchange.cluster) else { return Ok(()) };
+    let Some(sticky) = exchange.snapshot.clusters.get(id).and_then(|cluster| cluster.sticky.as_ref()) else {
+        return Ok(());
+    };
+    let age = sticky.ttl.map_or_else(String::new, |ttl| format!("; Max-Age={}", ttl.get().as_secs()));
+    let secure = if exchange.facts.tls.is_some() { "; Secure" } else { "" };
+    let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Lax{age}{secure}", sticky.cookie);
+    response.append_header(header::SET_COOKIE, cookie)?;
+    Ok(())
+}
+
+/// What the rate limits that counted the request leave the client (draft-ietf-httpapi-ratelimit-headers).
+pub(super) fn write_limit_fields(response: &mut ResponseHeader, limited: &[Limited]) -> Result<()> {
+    if limited.is_empty() {
+        return Ok(());
+    }
+    let (mut policy, mut state) = (String::with_capacity(32), String::with_capacity(32));
+    for Limited { limit, verdict } in limited {
+        write_policy(&mut policy, limit);
+        write_state(&mut state, limit, verdict);
+    }
+    response.insert_header("ratelimit-policy", policy)?;
+    response.insert_header("ratelimit", state)
+}

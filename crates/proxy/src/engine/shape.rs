@@ -1,0 +1,72 @@
+//! What the upstream is sent: the client's head, normalised, rewritten and told where it comes from.
+
+use super::{headers::RequestSink, view::View};
+use crate::{conn::ConnFacts, stage::Exchange};
+use http::header;
+use pingora::{Error, ErrorType, Result, http::RequestHeader};
+use portcullis_policy::{Forwarding, HeaderSink, RequestView, write_forwarded};
+use portcullis_upstream::ProxyProtocolVersion;
+use portcullis_wire::proxy_protocol;
+
+/// What the upstream is sent: the normalised path, rewrites, forwarding fields, trace context, configured edits.
+pub(super) fn shape(original: &RequestHeader, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    let Some(plan) = exchange.plan() else { return Ok(()) };
+    let rewritten = plan.rewrite.as_ref().and_then(|rewrite| rewrite.path(&exchange.path));
+    let path = rewritten.as_deref().unwrap_or(&exchange.path);
+    let absolute = !original.raw_path().starts_with(b"/");
+    if (path != original.uri.path() || absolute) && !(original.uri.path() == "*" || original.raw_path() == b"*") {
+        let target = match original.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        match http::Uri::try_from(target) {
+            Ok(uri) => request.set_uri(uri),
+            Err(_) => return Error::e_explain(ErrorType::HTTPStatus(400), "the path cannot be forwarded"),
+        }
+    }
+    let host = plan.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_deref());
+    if let Some(host) = host {
+        request.insert_header(header::HOST, host)?;
+    }
+    forward(original, request, exchange);
+    if let Some(trace) = &exchange.trace {
+        RequestSink(request).set("traceparent", trace.to_string().as_bytes());
+    }
+    // Edits see the request as the client sent it.
+    plan.request_headers.apply(&View { header: original, exchange }, &mut RequestSink(request));
+    Ok(())
+}
+
+fn forward(original: &RequestHeader, request: &mut RequestHeader, exchange: &Exchange) {
+    let value = |name: &str| original.headers.get(name).map(header::HeaderValue::as_bytes);
+    let joined = |name: &str| {
+        let values: Vec<&[u8]> = original.headers.get_all(name).iter().map(header::HeaderValue::as_bytes).collect();
+        (!values.is_empty()).then(|| values.join(&b", "[..]))
+    };
+    let (had_for, had_forwarded) =
+        if exchange.peer_is_trusted { (joined("x-forwarded-for"), joined("forwarded")) } else { (None, None) };
+    let peer = exchange.facts.source.map_or(exchange.client_ip, |source| source.ip());
+    let view = View { header: original, exchange };
+    let forwarding = Forwarding {
+        peer,
+        peer_is_trusted: exchange.peer_is_trusted,
+        scheme: view.scheme(),
+        host: &exchange.host,
+        port: exchange.facts.local.map(|local| local.port()),
+        request_id: &exchange.request_id,
+        had_for: had_for.as_deref(),
+        had_forwarded: had_forwarded.as_deref(),
+        had_proto: value("x-forwarded-proto").is_some(),
+        had_host: value("x-forwarded-host").is_some(),
+    };
+    write_forwarded(&forwarding, &mut RequestSink(request));
+}
+
+/// What a connection begins with when the upstream wants to be told whose it is.
+pub(super) fn proxy_header(version: ProxyProtocolVersion, facts: &ConnFacts) -> Vec<u8> {
+    let addresses = facts.source.zip(facts.local);
+    match version {
+        ProxyProtocolVersion::V1 => proxy_protocol::write_v1(addresses),
+        ProxyProtocolVersion::V2 => proxy_protocol::write_v2(addresses),
+    }
+}
