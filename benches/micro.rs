@@ -3,7 +3,8 @@
 use portcullis_config::{Context, Document};
 use portcullis_gateway::{RESERVED, Spec};
 use portcullis_policy::{
-    Facts, HeaderSink, Known, KnownGuards, Level, ListenerId, Lookup, RouteDefaults, RouteTable, Scheme, UpstreamId,
+    Facts, HeaderSink, Known, KnownGuards, Level, ListenerId, Lookup, RouteDefaults, RouteTable, Scheme,
+    SecurityHeaders, UpstreamId,
 };
 use portcullis_wire::{Cursor, HeadLimits, parse_head};
 use std::{
@@ -43,7 +44,7 @@ fn spec(text: &str) -> (Spec, Context) {
 fn table(spec: &Spec, cx: &mut Context) -> RouteTable {
     let listeners = BTreeMap::from([("http".to_owned(), ListenerId(0))]);
     let upstreams = BTreeMap::from([("app".to_owned(), UpstreamId(0))]);
-    let defaults = RouteDefaults { timeout: Duration::from_secs(60) };
+    let defaults = RouteDefaults { timeout: Duration::from_secs(60), security_headers: SecurityHeaders::Off };
     RouteTable::compile(
         &spec.route,
         &Known {

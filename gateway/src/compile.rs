@@ -8,7 +8,8 @@ use portcullis_config::{Context, Document, Path, Report};
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
 use portcullis_ops::{Threads, access_log::LogPlan};
 use portcullis_policy::{
-    CarriedGuards, ClientIp, Known, KnownGuards, Level, ListenerId, RouteDefaults, RouteTable, UpstreamId,
+    CarriedGuards, ClientIp, Known, KnownGuards, Level, ListenerId, RouteDefaults, RouteTable, SecurityHeaders,
+    UpstreamId,
 };
 use portcullis_proxy::{
     Drain, SniRoutes, TcpRoute,
@@ -432,7 +433,14 @@ fn compile_routes(
         .iter()
         .map(|(name, id)| (name.clone(), UpstreamId(u32::try_from(*id).unwrap_or(u32::MAX))))
         .collect();
-    let defaults = RouteDefaults { timeout: timeout.map_or(Duration::from_secs(60), TimeSpan::get) };
+    let defaults = RouteDefaults {
+        timeout: timeout.map_or(Duration::from_secs(60), TimeSpan::get),
+        security_headers: spec
+            .defaults
+            .as_ref()
+            .and_then(|defaults| defaults.security_headers)
+            .unwrap_or(SecurityHeaders::Off),
+    };
     RouteTable::compile(
         &spec.route,
         &Known { listeners: &names, upstreams: &upstreams, guards, demanded },

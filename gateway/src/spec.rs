@@ -4,7 +4,7 @@ use portcullis_config::Reserved;
 use portcullis_limit::{RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
-use portcullis_policy::{GuardSpecs, Relaxable, RouteSpec};
+use portcullis_policy::{GuardSpecs, Relaxable, RouteSpec, SecurityHeaders};
 use portcullis_proxy::{TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
 use portcullis_store::StoreSpec;
 use portcullis_tls::{CertificateSpec, TlsVersion, TrustSpec};
@@ -84,6 +84,9 @@ pub struct DefaultsSpec {
     /// Of listeners.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<DefaultTlsSpec>,
+    /// Of routes (off).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_headers: Option<SecurityHeaders>,
     /// Of every route, all of them together where it is a table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitRefs>,
@@ -162,10 +165,7 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("route.*.auth"),
     Reserved("route.*.authz"),
     Reserved("route.*.ip"),
-    Reserved("route.*.cors"),
-    Reserved("route.*.compress"),
     Reserved("route.*.cache"),
-    Reserved("route.*.fault"),
     Reserved("route.*.match.country"),
     Reserved("route.*.match.claims"),
     Reserved("route.*.match.when"),
@@ -174,10 +174,7 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("route.*.rule.*.auth"),
     Reserved("route.*.rule.*.authz"),
     Reserved("route.*.rule.*.ip"),
-    Reserved("route.*.rule.*.cors"),
-    Reserved("route.*.rule.*.compress"),
     Reserved("route.*.rule.*.cache"),
-    Reserved("route.*.rule.*.fault"),
     Reserved("route.*.rule.*.match.country"),
     Reserved("route.*.rule.*.match.claims"),
     Reserved("route.*.rule.*.match.when"),

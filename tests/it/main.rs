@@ -6,6 +6,7 @@ mod support;
 mod check;
 mod examples;
 mod explain;
+mod filters;
 mod forwarding;
 mod h1_strict;
 mod h2;

@@ -18,6 +18,8 @@ use std::{
 #[derive(Debug, Clone)]
 pub enum Guard {
     RateLimit(Arc<RateLimit>),
+    /// A preflight request (CORS) is answered here: browsers never send credentials with it.
+    Preflight,
     Concurrency(Arc<Slots>),
 }
 
@@ -155,15 +157,17 @@ impl Level {
         }
     }
 
-    pub(crate) fn guards(&self) -> Guards {
+    /// `preflight`: whether the rule speaks of CORS.
+    pub(crate) fn guards(&self, preflight: Option<Guard>) -> Guards {
         let late = |limit: &&Arc<RateLimit>| needs_identity(limit);
         let early = self.rate_limits.iter().filter(|limit| !needs_identity(limit));
         let late = self.rate_limits.iter().filter(late);
         Guards(
             early
-                .chain(late)
                 .cloned()
                 .map(Guard::RateLimit)
+                .chain(preflight)
+                .chain(late.cloned().map(Guard::RateLimit))
                 .chain(self.slots.iter().cloned().map(Guard::Concurrency))
                 .collect(),
         )
@@ -180,6 +184,7 @@ impl CarriedGuards {
                 Guard::Concurrency(slots) => {
                     self.slots.insert(slots.owner.clone(), slots.clone());
                 }
+                Guard::Preflight => {}
             }
         }
     }

@@ -3,8 +3,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod client_ip;
+mod compress;
+mod cors;
 mod edits;
 mod explain;
+mod fault;
 mod forwarded;
 mod guards;
 mod hop_by_hop;
@@ -19,14 +22,18 @@ mod relaxable;
 mod request;
 mod retry;
 mod rule_builder;
+mod security_headers;
 mod spec;
 mod table;
 mod template;
 mod trace_context;
 
 pub use client_ip::{ClientIp, ClientIpHeader, ClientIpSpec};
+pub use compress::{Coding, Compressible};
+pub use cors::{Cors, CorsSpec};
 pub use edits::{HeaderEdits, HeaderEditsSpec, HeaderSink};
 pub use explain::{Candidate, Explanation};
+pub use fault::{AbortSpec, DelaySpec, Fault, FaultSpec};
 pub use forwarded::{Forwarding, write_forwarded};
 pub use guards::{CarriedGuards, Cleared, Gate, Guard, GuardSpecs, Guards, KnownGuards, Level, Slots, write_limit_key};
 pub use hop_by_hop::is_hop_by_hop;
@@ -40,6 +47,7 @@ pub use refusal::{Reason, Side};
 pub use relaxable::Relaxable;
 pub use request::{Facts, IdentityFacts, RequestView, Scheme};
 pub use retry::{Body, Failed, Retry, RetryMethods, RetryOn, RetrySpec};
+pub use security_headers::SecurityHeaders;
 pub use spec::{MirrorSpec, RewriteSpec, RouteSpec, RuleSpec};
 pub use table::{Known, Lookup, RouteDefaults, RouteTable};
 pub use trace_context::TraceContext;

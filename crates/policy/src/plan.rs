@@ -1,6 +1,6 @@
 //! Everything that was decided about a rule at compile time.
 
-use crate::{Guards, HeaderEdits, Redirect, Respond, Retry, UpstreamId};
+use crate::{Coding, Cors, Fault, Guards, HeaderEdits, Redirect, Respond, Retry, SecurityHeaders, UpstreamId};
 use portcullis_config::Place;
 use portcullis_names::{ObjectName, Percent};
 use std::time::Duration;
@@ -22,6 +22,11 @@ pub struct Plan {
     pub mirror: Option<Mirror>,
     pub timeout: Duration,
     pub retry: Retry,
+    pub fault: Fault,
+    pub cors: Option<Cors>,
+    /// The preferred one first; empty: never.
+    pub compress: Vec<Coding>,
+    pub security_headers: SecurityHeaders,
 }
 
 #[derive(Debug)]

@@ -26,16 +26,19 @@ macro_rules! reasons {
             $(#[doc = $doc] $variant,)*
             /// The byte stream was refused by `wire`, which has a table of its own.
             Malformed { label: &'static str, status: u16 },
+            /// Trouble on purpose: `fault.abort`.
+            Injected { status: u16 },
         }
 
         impl Reason {
-            /// Every variant but `Malformed`.
+            /// Every variant but `Malformed` and `Injected`.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $label,)*
                     Self::Malformed { label, .. } => label,
+                    Self::Injected { .. } => "fault_injected",
                 }
             }
 
@@ -43,7 +46,7 @@ macro_rules! reasons {
             pub const fn status(self) -> u16 {
                 match self {
                     $(Self::$variant => $status,)*
-                    Self::Malformed { status, .. } => status,
+                    Self::Malformed { status, .. } | Self::Injected { status } => status,
                 }
             }
 
@@ -51,6 +54,7 @@ macro_rules! reasons {
                 match self {
                     $(Self::$variant => Side::$side,)*
                     Self::Malformed { .. } => Side::Client,
+                    Self::Injected { .. } => Side::Gateway,
                 }
             }
 
@@ -59,6 +63,7 @@ macro_rules! reasons {
                 match self {
                     $(Self::$variant => $doc,)*
                     Self::Malformed { .. } => "the message breaks HTTP's grammar or framing",
+                    Self::Injected { .. } => "the route's `fault` refuses a share of the requests",
                 }
             }
         }
@@ -72,6 +77,7 @@ reasons! {
     UnknownHost = "unknown_host", 404, Client, "no route serves this host";
     Misdirected = "misdirected", 421, Client, "no route serves this host on a connection made for another (RFC 9110 §15.5.20)";
     RateLimited = "rate_limited", 429, Client, "the client asks more often than a rate limit allows";
+    CorsOrigin = "cors_origin", 403, Client, "a page of this origin may not ask here (CORS)";
     BodyTooLarge = "body_too_large", 413, Client, "the request body is larger than the limit";
     HeaderTimeout = "header_timeout", 408, Client, "the request head did not come whole in time";
     BodyTimeout = "body_timeout", 408, Client, "the request body came too slowly";
@@ -103,6 +109,7 @@ impl Reason {
     pub const fn text(self) -> &'static str {
         match self.status() {
             400 => "Bad Request\n",
+            403 => "Forbidden\n",
             404 => "Not Found\n",
             405 => "Method Not Allowed\n",
             408 => "Request Timeout\n",

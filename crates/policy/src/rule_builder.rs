@@ -1,7 +1,7 @@
 //! From `[route.X]` and its rules to what the table searches.
 
 use crate::{
-    Level, ListenerId, Plan, RouteSpec, UpstreamId,
+    Coding, Guard, Level, ListenerId, Plan, RouteSpec, UpstreamId,
     matcher::{MatchSpec, PathMatch, PathSpec},
     plan::{Action, Mirror, PathRewrite, Rewrite, Split},
     spec::{RewriteSpec, RuleSpec},
@@ -35,6 +35,10 @@ pub(crate) fn compile_route(
         mirror: route.mirror.clone(),
         timeout: route.timeout,
         retry: route.retry.clone(),
+        fault: route.fault.clone(),
+        cors: route.cors.clone(),
+        compress: route.compress.clone(),
+        security_headers: route.security_headers,
         ..RuleSpec::default()
     };
     let level = route.guards().compile(name.as_str(), known.demanded, known.guards, at, cx);
@@ -151,11 +155,23 @@ impl RuleBuilder<'_, '_> {
             .as_ref()
             .map(|retry| retry.compile(timeout, &retry_at.key("retry"), self.cx))
             .unwrap_or_default();
+        let (faulty, fault_at) = pick(rule.fault.is_some());
+        let fault = faulty.fault.as_ref().map(|fault| fault.compile(&fault_at.key("fault"), self.cx));
+        let (shared, cors_at) = pick(rule.cors.is_some());
+        let cors = shared.cors.as_ref().map(|cors| cors.compile(&cors_at.key("cors"), self.cx));
+        let (compressed, compress_at) = pick(rule.compress.is_some());
+        let compress = compressed.compress.clone().unwrap_or_default();
+        check_codings(&compress, &compress_at.key("compress"), self.cx);
+        let security_headers = rule
+            .security_headers
+            .or(route.and_then(|route| route.security_headers))
+            .unwrap_or(self.defaults.security_headers);
+        let preflight = cors.is_some().then_some(Guard::Preflight);
         let guards = match name {
-            None => self.level.guards(),
+            None => self.level.guards(preflight),
             Some(name) => {
                 let owner = format!("{}/{name}", self.route);
-                rule.guards().compile(&owner, &self.level, self.known.guards, at, self.cx).guards()
+                rule.guards().compile(&owner, &self.level, self.known.guards, at, self.cx).guards(preflight)
             }
         };
         let plan = Plan {
@@ -171,6 +187,10 @@ impl RuleBuilder<'_, '_> {
             mirror,
             timeout,
             retry,
+            fault: fault.unwrap_or_default(),
+            cors,
+            compress,
+            security_headers,
         };
         Some(Rule {
             plan,
@@ -278,6 +298,14 @@ impl RuleBuilder<'_, '_> {
             self.cx.error(&at.key("host"), "a rewrite gives one host, not a pattern");
         }
         Some(Rewrite { path, host: rewrite.host.as_ref().map(ToString::to_string) })
+    }
+}
+
+fn check_codings(codings: &[Coding], at: &Path, cx: &mut Context) {
+    for (index, coding) in codings.iter().enumerate() {
+        if codings.iter().take(index).any(|before| before == coding) {
+            cx.error(&at.index(index), format!("`{}` is listed twice", coding.as_str()));
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! `[route.X]` and `[route.X.rule.R]` as the operator writes them.
 
-use crate::{GuardSpecs, HeaderEditsSpec, MatchSpec, PathSpec, RedirectSpec, Relaxable, RespondSpec, RetrySpec};
+use crate::{
+    Coding, CorsSpec, FaultSpec, GuardSpecs, HeaderEditsSpec, MatchSpec, PathSpec, RedirectSpec, Relaxable,
+    RespondSpec, RetrySpec, SecurityHeaders,
+};
 use portcullis_limit::RateLimitRefs;
 use portcullis_names::{HostPattern, ObjectName, Percent, TimeSpan};
 use schemars::JsonSchema;
@@ -48,6 +51,16 @@ pub struct RouteSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<FaultSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<CorsSpec>,
+    /// Codings for those who accept them, the preferred one first (default none).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Vec<Coding>>,
+    /// Default off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_headers: Option<SecurityHeaders>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitRefs>,
     /// Requests at a time; more are refused at once (503).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +106,16 @@ pub struct RuleSpec {
     pub timeout: Option<TimeSpan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<FaultSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<CorsSpec>,
+    /// Codings for those who accept them, the preferred one first (default none).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Vec<Coding>>,
+    /// Default off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_headers: Option<SecurityHeaders>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitRefs>,
     /// Requests at a time; more are refused at once (503).

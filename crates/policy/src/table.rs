@@ -6,7 +6,7 @@
 //! What is still equal is an error when the table is compiled.
 
 use crate::{
-    CarriedGuards, KnownGuards, Level, ListenerId, Plan, RequestView, RouteSpec, UpstreamId,
+    CarriedGuards, KnownGuards, Level, ListenerId, Plan, RequestView, RouteSpec, SecurityHeaders, UpstreamId,
     matcher::{Conditions, MatchSpec, PathMatch},
     rule_builder::compile_route,
 };
@@ -65,6 +65,7 @@ pub struct Known<'k> {
 #[derive(Debug, Clone, Copy)]
 pub struct RouteDefaults {
     pub timeout: Duration,
+    pub security_headers: SecurityHeaders,
 }
 
 /// What came of a search.

@@ -2,9 +2,11 @@
 
 use super::{
     fate,
-    headers::ResponseSink,
+    guard::Passed,
     mirror::MirrorTap,
-    reply::{error_page, redirect, respond, set_sticky_cookie, strip_hop_by_hop, write_limit_fields},
+    reply::{
+        begin_encoding, dress, encode, error_page, preflight, redirect, respond, set_sticky_cookie, strip_hop_by_hop,
+    },
     shape::{proxy_header, shape},
     stores::Stores,
     stream_watch,
@@ -144,8 +146,15 @@ impl ProxyHttp for App {
             metrics.began();
         }
         match self.guard(header, exchange, plan).await {
-            Ok(cleared) => exchange.cleared = Some(cleared),
+            Ok(Passed::Cleared(cleared)) => exchange.cleared = Some(cleared),
+            Ok(Passed::Preflight) => return preflight(session, plan).await,
             Err(reason) => return Err(Self::refuse(exchange, reason, "guard")),
+        }
+        if let Some(delay) = plan.fault.delay(fastrand::u64(..)) {
+            tokio::time::sleep(delay).await;
+        }
+        if let Some(status) = plan.fault.abort(fastrand::u64(..)) {
+            return Err(Self::refuse(exchange, Reason::Injected { status }, "fault"));
         }
         match &plan.action {
             Action::Forward(_) => {
@@ -164,8 +173,7 @@ impl ProxyHttp for App {
             }
             Action::Respond(action) => {
                 let mut response = ResponseHeader::build(action.status, Some(4))?;
-                plan.response_headers.apply(&View { header, exchange }, &mut ResponseSink(&mut response));
-                write_limit_fields(&mut response, &exchange.limited)?;
+                dress(&mut response, header, exchange, plan)?;
                 exchange.body_out = action.body.len() as u64;
                 respond(session, response, action).await
             }
@@ -362,10 +370,10 @@ impl ProxyHttp for App {
                 session.set_keepalive(None);
             }
             set_sticky_cookie(response, exchange)?;
-            write_limit_fields(response, &exchange.limited)?;
+            let request = session.req_header();
+            exchange.encoder = exchange.plan().and_then(|plan| begin_encoding(response, request, plan));
             if let Some(plan) = exchange.plan() {
-                plan.response_headers
-                    .apply(&View { header: session.req_header(), exchange }, &mut ResponseSink(response));
+                dress(response, request, exchange, plan)?;
             }
         }
         Ok(())
@@ -375,10 +383,14 @@ impl ProxyHttp for App {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
-        exchange(ctx)?.body_out += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        let exchange = exchange(ctx)?;
+        if exchange.encoder.is_some() {
+            encode(&mut exchange.encoder, body, end)?;
+        }
+        exchange.body_out += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
         Ok(None)
     }
 
@@ -402,8 +414,7 @@ impl ProxyHttp for App {
         if !can_reuse_downstream {
             session.set_keepalive(None);
         }
-        let limited = ctx.as_ref().map_or(&[][..], |exchange| &exchange.limited);
-        match error_page(session, reason, limited).await {
+        match error_page(session, reason, ctx.as_deref()).await {
             Ok(()) => FailToProxy { error_code: reason.status(), can_reuse_downstream },
             Err(_) => FailToProxy { error_code: 0, can_reuse_downstream: false },
         }

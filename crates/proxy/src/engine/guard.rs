@@ -5,9 +5,16 @@ use crate::stage::{Exchange, Limited};
 use http::header;
 use pingora::http::RequestHeader;
 use portcullis_limit::{Decision, Key, RateLimit, Verdict};
-use portcullis_policy::{Cleared, Guard, Plan, Reason, write_limit_key};
+use portcullis_policy::{Cleared, Cors, Guard, Plan, Reason, RequestView, write_limit_key};
 use portcullis_store::OnFail;
 use std::{sync::Arc, time::Instant};
+
+/// How a request came through the guards.
+pub(super) enum Passed {
+    Cleared(Cleared),
+    /// It only asks what it may do, and may.
+    Preflight,
+}
 
 impl App {
     /// Runs all guards; the first that refuses ends it.
@@ -16,19 +23,27 @@ impl App {
         header: &RequestHeader,
         exchange: &mut Exchange,
         plan: &Plan,
-    ) -> Result<Cleared, Reason> {
+    ) -> Result<Passed, Reason> {
         let announced =
             header.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let mut gate = plan.guards.gate(announced, exchange.body_limit)?;
         while let Some(guard) = gate.next_guard() {
             match guard {
                 Guard::RateLimit(limit) => self.rate_limit(limit, header, exchange).await?,
+                Guard::Preflight => {
+                    let view = View { header, exchange };
+                    if Cors::is_preflight(&view) {
+                        let origin = view.header("origin").unwrap_or_default();
+                        let allowed = plan.cors.as_ref().is_some_and(|cors| cors.allows(origin));
+                        return if allowed { Ok(Passed::Preflight) } else { Err(Reason::CorsOrigin) };
+                    }
+                }
                 Guard::Concurrency(slots) => {
                     exchange.slots.push(slots.limit.try_acquire().ok_or(Reason::ConcurrencyLimited)?);
                 }
             }
         }
-        gate.cleared()
+        gate.cleared().map(Passed::Cleared)
     }
 
     async fn rate_limit(

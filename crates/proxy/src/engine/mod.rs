@@ -3,6 +3,7 @@
 mod app;
 mod bridge;
 mod dial;
+mod encode;
 mod extract;
 mod fate;
 mod guard;
@@ -19,6 +20,7 @@ mod view;
 use crate::{conn::EdgeIo, listen::ListenerPlan, snapshot::Edge};
 use app::App;
 use dial::DialConnector;
+pub(crate) use encode::Encoder;
 pub(crate) use mirror::MirrorTap;
 pub use peers::Peers;
 use pingora::{

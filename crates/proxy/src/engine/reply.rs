@@ -1,12 +1,16 @@
 //! What the client is sent: our own answers, and what we add to or take from those of upstreams.
 
-use super::headers::ResponseSink;
+use super::{Encoder, headers::ResponseSink, view::View};
 use crate::stage::{Exchange, Limited};
 use bytes::Bytes;
 use http::{HeaderName, header};
-use pingora::{Result, http::ResponseHeader, proxy::Session};
+use pingora::{
+    Error, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader},
+    proxy::Session,
+};
 use portcullis_limit::{write_policy, write_retry_after, write_state};
-use portcullis_policy::{HeaderSink, Reason, Respond, is_hop_by_hop};
+use portcullis_policy::{Compressible, HeaderSink, Plan, Reason, RequestView, Respond, is_hop_by_hop};
 
 pub(super) async fn redirect(session: &mut Session, status: u16, location: &str) -> Result<bool> {
     let mut response = ResponseHeader::build(status, Some(3))?;
@@ -41,14 +45,16 @@ pub(super) fn close_if_unread(session: &mut Session) {
     }
 }
 
-pub(super) async fn error_page(session: &mut Session, reason: Reason, limited: &[Limited]) -> Result<()> {
+pub(super) async fn error_page(session: &mut Session, reason: Reason, exchange: Option<&Exchange>) -> Result<()> {
     let text = reason.text();
     let mut response = ResponseHeader::build(reason.status(), Some(4))?;
     response.insert_header(header::CONTENT_TYPE, "text/plain")?;
     response.insert_header(header::CONTENT_LENGTH, text.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    write_limit_fields(&mut response, limited)?;
-    match (reason, limited.last()) {
+    if let Some((exchange, plan)) = exchange.and_then(|exchange| Some((exchange, exchange.plan()?))) {
+        dress(&mut response, session.req_header(), exchange, plan)?;
+    }
+    match (reason, exchange.and_then(|exchange| exchange.limited.last())) {
         (Reason::RateLimited, Some(refusing)) => {
             let mut value = String::new();
             write_retry_after(&mut value, &refusing.verdict);
@@ -117,4 +123,92 @@ pub(super) fn write_limit_fields(response: &mut ResponseHeader, limited: &[Limit
     }
     response.insert_header("ratelimit-policy", policy)?;
     response.insert_header("ratelimit", state)
+}
+
+/// What a rule adds to any response of its own requests: limits, CORS, careful browsers, and last the configured edits.
+pub(super) fn dress(
+    response: &mut ResponseHeader,
+    header: &RequestHeader,
+    exchange: &Exchange,
+    plan: &Plan,
+) -> Result<()> {
+    let view = View { header, exchange };
+    write_limit_fields(response, &exchange.limited)?;
+    if let Some(cors) = &plan.cors {
+        cors.apply(&view, &mut ResponseSink(response));
+    }
+    for (name, value) in plan.security_headers.fields(view.scheme()) {
+        if !response.headers.contains_key(name) {
+            response.insert_header(name, value)?;
+        }
+    }
+    plan.response_headers.apply(&view, &mut ResponseSink(response));
+    Ok(())
+}
+
+/// The answer to a preflight request that is allowed what it asks for.
+pub(super) async fn preflight(session: &mut Session, plan: &Plan) -> Result<bool> {
+    let mut response = ResponseHeader::build(204, Some(6))?;
+    let origin = session.req_header().headers.get(header::ORIGIN).map(header::HeaderValue::as_bytes);
+    if let Some(cors) = &plan.cors {
+        cors.answer(origin.unwrap_or_default(), &mut ResponseSink(&mut response));
+    }
+    response.append_header(header::VARY, "Origin")?;
+    close_if_unread(session);
+    session.write_response_header(Box::new(response), true).await?;
+    Ok(true)
+}
+
+/// Decides whether this response is compressed, and changes its head accordingly.
+pub(super) fn begin_encoding(response: &mut ResponseHeader, request: &RequestHeader, plan: &Plan) -> Option<Encoder> {
+    if plan.compress.is_empty() || request.version == http::Version::HTTP_10 {
+        return None;
+    }
+    let value = |name: HeaderName| response.headers.get(name).map(header::HeaderValue::as_bytes);
+    let compressible = Compressible {
+        method: request.method.as_str(),
+        status: response.status.as_u16(),
+        content_type: value(header::CONTENT_TYPE),
+        content_encoding: value(header::CONTENT_ENCODING),
+        cache_control: value(header::CACHE_CONTROL),
+        content_range: value(header::CONTENT_RANGE),
+        content_length: value(header::CONTENT_LENGTH)
+            .and_then(|length| std::str::from_utf8(length).ok()?.trim().parse().ok()),
+        accept_encoding: request.headers.get(header::ACCEPT_ENCODING).map(header::HeaderValue::as_bytes),
+    };
+    if !compressible.varies() {
+        return None;
+    }
+    let coding = compressible.choose(&plan.compress);
+    response.append_header(header::VARY, "Accept-Encoding").ok()?;
+    let coding = coding?;
+    // Availability: without an encoder the response goes as it is.
+    let encoder = Encoder::new(coding).ok()?;
+    response.insert_header(header::CONTENT_ENCODING, coding.as_str()).ok()?;
+    response.remove_header(&header::CONTENT_LENGTH);
+    // A range of the encoded form means nothing, and two forms do not share a strong validator (RFC 9110 §8.8.1).
+    response.remove_header(&header::ACCEPT_RANGES);
+    let etag = response.headers.get(header::ETAG).map(|etag| etag.as_bytes().to_vec());
+    if let Some(etag) = etag.filter(|etag| !etag.starts_with(b"W/")) {
+        ResponseSink(response).set("etag", &[b"W/", &etag[..]].concat());
+    }
+    if request.version == http::Version::HTTP_11 {
+        response.insert_header(header::TRANSFER_ENCODING, "chunked").ok()?;
+    }
+    Some(encoder)
+}
+
+/// Puts the encoded form of a chunk in its place, and at the end what ends the body.
+pub(super) fn encode(encoder: &mut Option<Encoder>, body: &mut Option<Bytes>, end: bool) -> Result<()> {
+    let failed = |error: std::io::Error| Error::because(ErrorType::InternalError, "compression", error);
+    let mut encoded = match (encoder.as_mut(), body.as_ref()) {
+        (Some(encoder), Some(chunk)) => encoder.chunk(chunk).map_err(failed)?,
+        _ => Bytes::new(),
+    };
+    if end && let Some(encoder) = encoder.take() {
+        let last = encoder.finish().map_err(failed)?;
+        encoded = if encoded.is_empty() { last } else { [encoded, last].concat().into() };
+    }
+    *body = (!encoded.is_empty()).then_some(encoded);
+    Ok(())
 }

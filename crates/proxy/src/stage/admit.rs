@@ -80,6 +80,7 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         body_in: Default::default(),
         body_out: 0,
         mirror: None,
+        encoder: None,
         fate,
     }
 }

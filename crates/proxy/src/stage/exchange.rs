@@ -1,7 +1,11 @@
 //! One request and its response, from admission to record.
 
 use super::body_in::BodyIn;
-use crate::{conn::ConnFacts, engine::MirrorTap, snapshot::Snapshot};
+use crate::{
+    conn::ConnFacts,
+    engine::{Encoder, MirrorTap},
+    snapshot::Snapshot,
+};
 use portcullis_limit::{Key, RateLimit, Verdict};
 use portcullis_policy::{Cleared, Plan, Reason, Scheme, TraceContext};
 use portcullis_upstream::{ClusterId, Permit, Pick, StickyToken, Tried, Wish};
@@ -53,6 +57,8 @@ pub(crate) struct Exchange {
     pub(crate) body_in: BodyIn,
     pub(crate) body_out: u64,
     pub(crate) mirror: Option<MirrorTap>,
+    /// Of the response body, when it is compressed here.
+    pub(crate) encoder: Option<Encoder>,
     /// Why it failed, and in which stage that was found.
     pub(crate) fate: Option<(Reason, &'static str)>,
 }
