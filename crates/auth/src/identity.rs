@@ -5,6 +5,7 @@ use crate::{
     Algorithm, Claims, HttpUrl, IdentitySpec, JwksSpec, JwtRefusal, KeyOrigin, KeySet, KeySetError, UrlError,
     json_object::parse_object,
     key_set::{KID_MAX_BYTES, Lookup},
+    verified_cache::VerifiedCache,
 };
 use arc_swap::ArcSwapOption;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -25,6 +26,7 @@ pub struct Identity {
     source: KeySource,
     /// `None` until the first fetch, and after keys have gone stale.
     keys: ArcSwapOption<KeySet>,
+    verified: VerifiedCache<Arc<Claims>>,
 }
 
 /// Where an identity's keys come from.
@@ -50,6 +52,8 @@ pub enum KeyPlace {
 
 /// No honest token is larger: request heads end at 16 KiB by default.
 const TOKEN_MAX_BYTES: usize = 8 << 10;
+/// Of tokens whose verification is remembered, for each issuer; some 20,000 of common size.
+const CACHE_BYTES: u64 = 16 << 20;
 const LEEWAY_DEFAULT: Duration = Duration::from_secs(30);
 /// More is no clock difference but a longer life for every token.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
@@ -72,7 +76,17 @@ impl Identity {
 
     /// The claims of `token`, if it is to be believed at `now`, in seconds since 1970.
     pub fn verify(&self, token: &[u8], now: i64) -> Result<Arc<Claims>, JwtRefusal> {
-        self.verify_anew(token, now).map(Arc::new)
+        // Its length is checked before it is hashed.
+        let parts = Parts::split(token)?;
+        let fingerprint = self.verified.fingerprint(&[token]);
+        if let Some(claims) = self.verified.get(fingerprint, now) {
+            return Ok(claims);
+        }
+        let generation = self.verified.generation();
+        let claims = Arc::new(self.verify_anew(&parts, now)?);
+        let until = claims.expires().saturating_add(self.leeway_secs);
+        self.verified.put(fingerprint, claims.clone(), until, generation, token.len());
+        Ok(claims)
     }
 
     /// Puts other keys in place. The same keys again change nothing.
@@ -81,21 +95,22 @@ impl Identity {
             return;
         }
         self.keys.store(Some(Arc::new(keys)));
+        self.verified.flush();
     }
 
     /// Takes the keys away: nothing is believed until others come.
     pub fn drop_keys(&self) {
         self.keys.store(None);
+        self.verified.flush();
     }
 
     pub fn has_keys(&self) -> bool {
         self.keys.load().is_some()
     }
 
-    fn verify_anew(&self, token: &[u8], now: i64) -> Result<Claims, JwtRefusal> {
-        let parts = Parts::split(token)?;
+    fn verify_anew(&self, parts: &Parts<'_>, now: i64) -> Result<Claims, JwtRefusal> {
         let header = Header::read(parts.header)?;
-        self.check_signature(&header, &parts)?;
+        self.check_signature(&header, parts)?;
         let payload = decode_object(parts.payload)?;
         self.check_claims(payload, now)
     }
@@ -258,6 +273,7 @@ impl IdentitySpec {
             require: self.require.clone().unwrap_or_default(),
             source: source?,
             keys: ArcSwapOption::from(keys),
+            verified: VerifiedCache::new(CACHE_BYTES),
         };
         Some(identity)
     }

@@ -17,6 +17,7 @@ mod jwt_refusal;
 mod key_set;
 #[cfg(test)]
 mod signer;
+mod verified_cache;
 
 pub use algorithm::Algorithm;
 pub use claims::Claims;

@@ -589,3 +589,30 @@ fn keys_are_read_from_a_file_and_secrets_only_from_there() {
     std::fs::write(&file, "{}").unwrap();
     assert!(compile(&toml).0.is_none());
 }
+
+#[test]
+fn a_remembered_token_still_expires_and_does_not_outlive_its_key() {
+    let (key, other) = (Signer::p256(), Signer::p256());
+    let identity = identity_with(&[key.jwk("a")], "");
+    let token = key.token(&json!({ "alg": "ES256", "kid": "a" }), &payload());
+    let at = |now: i64| identity.verify(token.as_bytes(), now).map(|claims| claims.subject().map(str::to_owned));
+    for (now, expected) in [
+        (NOW, Ok(Some("u1".to_owned()))),
+        (NOW, Ok(Some("u1".to_owned()))),
+        (NOW + 329, Ok(Some("u1".to_owned()))),
+        (NOW + 330, Err(JwtRefusal::Expired)),
+        (NOW + 331, Err(JwtRefusal::Expired)),
+    ] {
+        assert_eq!(at(now), expected, "{now}");
+    }
+    let first = identity.verify(token.as_bytes(), NOW).unwrap();
+    assert!(Arc::ptr_eq(&first, &identity.verify(token.as_bytes(), NOW).unwrap()));
+    // The same keys fetched again forget nothing; others do.
+    let set = |signer: &Signer| KeySet::parse(key_set(&[signer.jwk("a")]).as_bytes(), KeyOrigin::File).unwrap();
+    identity.set_keys(set(&key));
+    assert!(Arc::ptr_eq(&first, &identity.verify(token.as_bytes(), NOW).unwrap()));
+    identity.set_keys(set(&other));
+    assert_eq!(at(NOW), Err(JwtRefusal::BadSignature));
+    identity.drop_keys();
+    assert_eq!(at(NOW), Err(JwtRefusal::KeysUnavailable));
+}
