@@ -8,21 +8,36 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod algorithm;
+mod auth_refusal;
+mod auth_request;
 mod claims;
+mod consumer_spec;
+mod consumers;
 mod http_url;
 mod identity;
 mod identity_spec;
 mod json_object;
 mod jwt_refusal;
 mod key_set;
+mod password_hash;
+mod rule;
+mod rule_compile;
+mod rule_spec;
 #[cfg(test)]
 mod signer;
 mod verified_cache;
 
 pub use algorithm::Algorithm;
+pub use auth_refusal::AuthRefusal;
+pub use auth_request::{AuthRequest, Presented, TlsNames};
 pub use claims::Claims;
+pub use consumer_spec::{ConsumerBasicSpec, ConsumerKeySpec, ConsumerSpec};
+pub use consumers::{Consumer, Consumers};
 pub use http_url::{HttpUrl, Transport, UrlError};
 pub use identity::{Identity, KeyPlace, KeySource};
 pub use identity_spec::{IdentitySpec, JwksSpec};
 pub use jwt_refusal::JwtRefusal;
 pub use key_set::{KeyOrigin, KeySet, KeySetError};
+pub use rule::{AuthRule, Authenticated, Decision, PasswordCheck};
+pub use rule_compile::AuthNames;
+pub use rule_spec::{ApiKeySpec, BasicSpec, ClaimValues, ClientCertSpec, RuleAuthSpec, TokenPlaceSpec};

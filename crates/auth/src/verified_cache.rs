@@ -26,6 +26,14 @@ pub(crate) struct Fingerprint([u8; 32]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Generation(u64);
 
+impl Fingerprint {
+    /// Its first octets, as a draw that nobody outside can foresee.
+    pub(crate) fn number(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
 #[derive(Clone)]
 struct Entry<V> {
     value: V,
@@ -123,8 +131,7 @@ impl BuildHasher for FirstBytes {
 
 impl std::hash::Hash for Fingerprint {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        state.write_u64(self.number());
     }
 }
 
