@@ -3,9 +3,10 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use divan::{Bencher, black_box};
-use portcullis_auth::{Identity, IdentitySpec, KeyOrigin, KeySet};
+use portcullis_auth::{Identity, IdentitySpec, IpRulesSpec, KeyOrigin, KeySet};
 use portcullis_config::{Context, Path};
 use serde_json::json;
+use std::net::Ipv4Addr;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -47,4 +48,17 @@ fn jwt_es256_bad_signature(bencher: Bencher<'_, '_>) {
     // A refused token is never remembered, and its signature costs as much to check as a right one's.
     let wrong = token.replacen("eyJ", "eyK", 2).replacen("eyK", "eyJ", 1);
     bencher.bench_local(|| identity.verify(black_box(wrong.as_bytes()), NOW).is_err());
+}
+
+#[divan::bench]
+fn ip_among_100_000_prefixes(bencher: Bencher<'_, '_>) {
+    let prefixes: Vec<String> = (0..100_000_u32).map(|at| format!("{}/31", Ipv4Addr::from(at * 40_000))).collect();
+    let spec: IpRulesSpec = serde_json::from_value(json!({ "deny": prefixes })).expect("a spec");
+    let rules = spec.compile(&Path::root(), &mut Context::default()).expect("it compiles");
+    let mut address = 1_u32;
+    bencher.bench_local(|| {
+        // A walk that no branch predictor knows.
+        address = address.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        rules.check(black_box(Ipv4Addr::from(address).into())).is_ok()
+    });
 }
