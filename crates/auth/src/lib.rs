@@ -1,7 +1,7 @@
 //! Decides who is asking and whether they may: tokens, API keys, passwords, certificates, addresses, and the questions put
 //! to an external authority.
 //!
-//! Everything but `key_fetcher` is a plain function of what was configured, what the request shows and `now`. Deliberately
+//! Everything but `key_client` and `key_refresher` is a plain function of what was configured, what the request shows and `now`. Deliberately
 //! absent: routing, engines and their request types (an engine implements [`AuthRequest`]), the sending of external
 //! authorisation requests, and any clock.
 #![forbid(unsafe_code)]
@@ -19,8 +19,11 @@ mod identity_spec;
 mod ip_rules;
 mod json_object;
 mod jwt_refusal;
+mod key_client;
+mod key_refresher;
 mod key_set;
 mod password_hash;
+mod refresh_plan;
 mod rule;
 mod rule_compile;
 mod rule_spec;
@@ -39,6 +42,8 @@ pub use identity::{Identity, KeyPlace, KeySource};
 pub use identity_spec::{IdentitySpec, JwksSpec};
 pub use ip_rules::{IpRefusal, IpRules, IpRulesSpec};
 pub use jwt_refusal::JwtRefusal;
+pub use key_client::{FetchError, KeyClient};
+pub use key_refresher::{KeyHandle, KeyRefresher, KeyStatus, RefreshClock, SystemClock};
 pub use key_set::{KeyOrigin, KeySet, KeySetError};
 pub use rule::{AuthRule, Authenticated, Decision, PasswordCheck};
 pub use rule_compile::AuthNames;
