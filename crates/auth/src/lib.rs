@@ -10,6 +10,7 @@
 mod algorithm;
 mod auth_refusal;
 mod auth_request;
+mod authz;
 mod claims;
 mod consumer_spec;
 mod consumers;
@@ -34,6 +35,10 @@ mod verified_cache;
 pub use algorithm::Algorithm;
 pub use auth_refusal::AuthRefusal;
 pub use auth_request::{AuthRequest, Presented, TlsNames};
+pub use authz::{
+    Authz, AuthzDenial, AuthzEdit, AuthzEdits, AuthzFacts, AuthzFailure, AuthzProtocol, AuthzSpec, AuthzVerdict,
+    EditHow, OnFail,
+};
 pub use claims::Claims;
 pub use consumer_spec::{ConsumerBasicSpec, ConsumerKeySpec, ConsumerSpec};
 pub use consumers::{Consumer, Consumers};

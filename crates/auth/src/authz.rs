@@ -1,0 +1,215 @@
+//! External authorisation by Envoy's `ext_authz` protocol: what is asked and what an answer means. Pure: the engine sends the
+//! question and waits; one module writes and reads the HTTP form, one the gRPC form.
+
+mod grpc;
+mod http;
+mod message;
+mod spec;
+
+use crate::HttpUrl;
+use ::http::{HeaderMap, HeaderName as HttpHeaderName, Request};
+use bytes::Bytes;
+use std::{net::SocketAddr, time::Duration};
+
+pub use spec::{AuthzSpec, OnFail};
+
+/// An authority that is asked about requests.
+#[derive(Debug, Clone)]
+pub struct Authz {
+    pub(crate) protocol: AuthzProtocol,
+    pub(crate) url: HttpUrl,
+    pub(crate) timeout: Duration,
+    pub(crate) on_fail: OnFail,
+    pub(crate) request_headers: Vec<HttpHeaderName>,
+    pub(crate) response_headers: Vec<HttpHeaderName>,
+    pub(crate) body_max: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthzProtocol {
+    /// HTTP/1.1.
+    Http,
+    /// h2, with or without TLS as the URL says.
+    Grpc,
+}
+
+/// A request as an authority is told of it.
+#[derive(Debug, Clone, Copy)]
+pub struct AuthzFacts<'r> {
+    pub id: &'r str,
+    pub method: &'r str,
+    pub scheme: &'r str,
+    pub host: &'r str,
+    /// Path and query.
+    pub target: &'r str,
+    /// "HTTP/1.1" or "HTTP/2".
+    pub protocol: &'r str,
+    pub headers: &'r HeaderMap,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    /// The name in the client's verified certificate.
+    pub principal: Option<&'r str>,
+    pub sni: Option<&'r str>,
+    /// The whole body, if [`Authz::body_max`] asks for one; else empty.
+    pub body: &'r [u8],
+    /// As announced.
+    pub body_size: Option<u64>,
+    /// Since 1970.
+    pub time: Duration,
+}
+
+/// What an answer means.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AuthzVerdict {
+    Allow(AuthzEdits),
+    Deny(AuthzDenial),
+    /// No answer that could be relied on; see [`Authz::on_failure`].
+    Failed(AuthzFailure),
+}
+
+/// Changes to a request that may pass.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AuthzEdits {
+    /// Applied before `request`.
+    pub remove: Vec<HttpHeaderName>,
+    pub request: Vec<AuthzEdit>,
+    /// To the client's answer.
+    pub response: Vec<AuthzEdit>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuthzEdit {
+    pub name: HttpHeaderName,
+    pub value: ::http::HeaderValue,
+    pub how: EditHow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EditHow {
+    Set,
+    Append,
+    AddIfAbsent,
+    SetIfPresent,
+}
+
+/// What a client who may not pass is answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuthzDenial {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// Why there is no answer; its name is the metric label and the log field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum AuthzFailure {
+    #[error("the authority could not be reached")]
+    Unreachable,
+    #[error("the authority did not answer in time")]
+    Timeout,
+    #[error("the authority failed")]
+    Error,
+    #[error("the authority's answer cannot be read")]
+    Malformed,
+    #[error("the authority wants a change that is not possible")]
+    BadEdit,
+}
+
+/// Longer answers are no answers.
+const ANSWER_MAX_BYTES: usize = 64 << 10;
+const EDITS_MAX: usize = 100;
+
+impl AuthzFailure {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "authz_unreachable",
+            Self::Timeout => "authz_timeout",
+            Self::Error => "authz_error",
+            Self::Malformed => "authz_malformed",
+            Self::BadEdit => "authz_bad_edit",
+        }
+    }
+
+    /// Of a request that is refused because of it: nothing the client could do better.
+    pub const fn status(self) -> u16 {
+        503
+    }
+}
+
+impl Authz {
+    pub fn protocol(&self) -> AuthzProtocol {
+        self.protocol
+    }
+
+    pub fn url(&self) -> &HttpUrl {
+        &self.url
+    }
+
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// How much body the authority is shown; a longer one must be refused, since what is not shown is not judged. `None`:
+    /// no body is waited for.
+    pub fn body_max(&self) -> Option<usize> {
+        self.body_max
+    }
+
+    /// More of an answer need not be read.
+    pub const fn answer_max() -> usize {
+        ANSWER_MAX_BYTES
+    }
+
+    /// The question to send to [`Authz::url`]'s host.
+    pub fn question(&self, facts: &AuthzFacts<'_>) -> Result<Request<Bytes>, AuthzFailure> {
+        match self.protocol {
+            AuthzProtocol::Http => http::question(self, facts),
+            AuthzProtocol::Grpc => grpc::question(self, facts),
+        }
+    }
+
+    /// What an answer means. `trailers` matter for gRPC only.
+    pub fn verdict(
+        &self,
+        status: u16,
+        headers: &HeaderMap,
+        body: &Bytes,
+        trailers: Option<&HeaderMap>,
+    ) -> AuthzVerdict {
+        if body.len() > ANSWER_MAX_BYTES {
+            return AuthzVerdict::Failed(AuthzFailure::Malformed);
+        }
+        match self.protocol {
+            AuthzProtocol::Http => http::verdict(self, status, headers, body),
+            AuthzProtocol::Grpc => grpc::verdict(self, status, headers, body, trailers),
+        }
+    }
+
+    /// Whether a request passes although its authority failed.
+    pub fn on_failure(&self, failure: AuthzFailure) -> Result<AuthzEdits, AuthzFailure> {
+        match self.on_fail {
+            OnFail::Deny => Err(failure),
+            // What only the authority may set must still not come from the client.
+            OnFail::Allow => Ok(AuthzEdits { remove: self.response_headers.clone(), ..AuthzEdits::default() }),
+        }
+    }
+}
+
+/// Fields that frame or route a message: no authority may set or take them away.
+fn is_framing(name: &HttpHeaderName) -> bool {
+    const FRAMING: [&str; 9] = [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "upgrade",
+    ];
+    FRAMING.contains(&name.as_str())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! The HTTP form: the request is asked about by itself, and the answer's status decides.
+
+use super::{Authz, AuthzDenial, AuthzEdit, AuthzEdits, AuthzFacts, AuthzFailure, AuthzVerdict, EditHow, is_framing};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request, header};
+
+/// Fields of a denial that say what the client can do about it; passed on without being listed.
+const OF_A_DENIAL: [HeaderName; 4] =
+    [header::WWW_AUTHENTICATE, header::LOCATION, header::CONTENT_TYPE, header::RETRY_AFTER];
+/// Envoy's way to have fields taken away by an HTTP authority.
+const TO_REMOVE: &str = "x-envoy-auth-headers-to-remove";
+
+pub(super) fn question(authz: &Authz, facts: &AuthzFacts<'_>) -> Result<Request<Bytes>, AuthzFailure> {
+    let prefix = authz.url.target().trim_end_matches('/');
+    // `OPTIONS *` has no path that could follow a prefix.
+    let target = if facts.target.starts_with('/') { facts.target } else { "/" };
+    let mut question = Request::builder()
+        .method(facts.method)
+        .uri(format!("{prefix}{target}"))
+        .body(Bytes::copy_from_slice(facts.body))
+        .map_err(|_| AuthzFailure::BadEdit)?;
+    let headers = question.headers_mut();
+    for name in &authz.request_headers {
+        for value in facts.headers.get_all(name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    // Ours, whatever the list says: the authority judges the host and address that the gateway saw.
+    let host = facts.host.parse().map_err(|_| AuthzFailure::BadEdit)?;
+    headers.insert(header::HOST, host);
+    headers.insert(header::CONTENT_LENGTH, facts.body.len().into());
+    for (name, value) in [
+        ("x-forwarded-for", facts.source.ip().to_canonical().to_string()),
+        ("x-forwarded-proto", facts.scheme.to_owned()),
+        ("x-request-id", facts.id.to_owned()),
+    ] {
+        headers.insert(HeaderName::from_static(name), value.parse().map_err(|_| AuthzFailure::BadEdit)?);
+    }
+    Ok(question)
+}
+
+pub(super) fn verdict(authz: &Authz, status: u16, headers: &HeaderMap, body: &Bytes) -> AuthzVerdict {
+    match status {
+        200 => allowed(authz, headers),
+        // Its own fault, and no word about the request.
+        0..=199 | 500.. => AuthzVerdict::Failed(AuthzFailure::Error),
+        201..=499 => AuthzVerdict::Deny(AuthzDenial {
+            status: denial_status(status),
+            headers: told(authz, headers),
+            body: body.clone(),
+        }),
+    }
+}
+
+/// 2xx other than 200 let nothing pass, and must not look like success to the client.
+fn denial_status(status: u16) -> u16 {
+    if status < 300 { 403 } else { status }
+}
+
+fn allowed(authz: &Authz, headers: &HeaderMap) -> AuthzVerdict {
+    // A client's own `x-user` must not pass for the authority's word when that says none.
+    let mut remove = authz.response_headers.clone();
+    for list in headers.get_all(TO_REMOVE) {
+        let Ok(list) = list.to_str() else { return AuthzVerdict::Failed(AuthzFailure::BadEdit) };
+        for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            match HeaderName::from_bytes(name.as_bytes()) {
+                Ok(name) if !is_framing(&name) => remove.push(name),
+                _ => return AuthzVerdict::Failed(AuthzFailure::BadEdit),
+            }
+        }
+    }
+    let mut request = Vec::new();
+    for name in &authz.response_headers {
+        for value in headers.get_all(name) {
+            request.push(AuthzEdit { name: name.clone(), value: value.clone(), how: EditHow::Append });
+        }
+    }
+    AuthzVerdict::Allow(AuthzEdits { remove, request, response: Vec::new() })
+}
+
+fn told(authz: &Authz, headers: &HeaderMap) -> HeaderMap {
+    let mut told = HeaderMap::new();
+    for name in OF_A_DENIAL.iter().chain(&authz.response_headers) {
+        if told.contains_key(name) {
+            continue;
+        }
+        for value in headers.get_all(name) {
+            told.append(name.clone(), value.clone());
+        }
+    }
+    told
+}
