@@ -21,10 +21,18 @@ pub struct Authz {
     pub(crate) timeout: Duration,
     pub(crate) on_fail: OnFail,
     pub(crate) request_headers: Vec<HttpHeaderName>,
-    pub(crate) response_headers: Vec<HttpHeaderName>,
+    pub(crate) response_headers: AuthorityFields,
     pub(crate) body_max: Option<usize>,
 }
 
+/// Which fields of an answer are passed on.
+#[derive(Debug, Clone)]
+pub(crate) enum AuthorityFields {
+    All,
+    These(Vec<HttpHeaderName>),
+}
+
+/// How an authority is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthzProtocol {
     /// HTTP/1.1.
@@ -44,6 +52,7 @@ pub struct AuthzFacts<'r> {
     pub target: &'r str,
     /// "HTTP/1.1" or "HTTP/2".
     pub protocol: &'r str,
+    /// At least those named by [`Authz::request_headers`].
     pub headers: &'r HeaderMap,
     pub source: SocketAddr,
     pub destination: SocketAddr,
@@ -77,6 +86,7 @@ pub struct AuthzEdits {
     pub response: Vec<AuthzEdit>,
 }
 
+/// One field to change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuthzEdit {
     pub name: HttpHeaderName,
@@ -84,8 +94,10 @@ pub struct AuthzEdit {
     pub how: EditHow,
 }
 
+/// What becomes of a field's values of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EditHow {
+    /// Replaces them.
     Set,
     Append,
     AddIfAbsent,
@@ -113,6 +125,8 @@ pub enum AuthzFailure {
     Malformed,
     #[error("the authority wants a change that is not possible")]
     BadEdit,
+    #[error("the request cannot be put to the authority")]
+    Unaskable,
 }
 
 /// Longer answers are no answers.
@@ -127,12 +141,26 @@ impl AuthzFailure {
             Self::Error => "authz_error",
             Self::Malformed => "authz_malformed",
             Self::BadEdit => "authz_bad_edit",
+            Self::Unaskable => "authz_unaskable",
         }
     }
 
-    /// Of a request that is refused because of it: nothing the client could do better.
+    /// Of a request that is refused because of it.
     pub const fn status(self) -> u16 {
-        503
+        match self {
+            Self::Unaskable => 400,
+            // Nothing the client could do better.
+            Self::Unreachable | Self::Timeout | Self::Error | Self::Malformed | Self::BadEdit => 503,
+        }
+    }
+
+    /// Whether nothing is known of what the authority would have said. What depends on the request is not among it: who
+    /// sends requests must not be able to choose that nobody is asked.
+    const fn is_outage(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Timeout | Self::Error | Self::Malformed => true,
+            Self::BadEdit | Self::Unaskable => false,
+        }
     }
 }
 
@@ -145,8 +173,14 @@ impl Authz {
         &self.url
     }
 
+    /// For connecting, asking and the whole answer together.
     pub fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// Fields of the request that the authority is shown.
+    pub fn request_headers(&self) -> &[HttpHeaderName] {
+        &self.request_headers
     }
 
     /// How much body the authority is shown; a longer one must be refused, since what is not shown is not judged. `None`:
@@ -155,7 +189,7 @@ impl Authz {
         self.body_max
     }
 
-    /// More of an answer need not be read.
+    /// How much of an answer's body to read, and one more octet to show that it is longer.
     pub const fn answer_max() -> usize {
         ANSWER_MAX_BYTES
     }
@@ -168,7 +202,8 @@ impl Authz {
         }
     }
 
-    /// What an answer means. `trailers` matter for gRPC only.
+    /// What an answer means. `trailers` matter for gRPC only. By HTTP the head decides: where no whole body came in time, an
+    /// empty one is to be given, lest `on_fail = "allow"` turn a denial into a permission.
     pub fn verdict(
         &self,
         status: u16,
@@ -176,9 +211,6 @@ impl Authz {
         body: &Bytes,
         trailers: Option<&HeaderMap>,
     ) -> AuthzVerdict {
-        if body.len() > ANSWER_MAX_BYTES {
-            return AuthzVerdict::Failed(AuthzFailure::Malformed);
-        }
         match self.protocol {
             AuthzProtocol::Http => http::verdict(self, status, headers, body),
             AuthzProtocol::Grpc => grpc::verdict(self, status, headers, body, trailers),
@@ -188,10 +220,18 @@ impl Authz {
     /// Whether a request passes although its authority failed.
     pub fn on_failure(&self, failure: AuthzFailure) -> Result<AuthzEdits, AuthzFailure> {
         match self.on_fail {
-            OnFail::Deny => Err(failure),
-            // What only the authority may set must still not come from the client.
-            OnFail::Allow => Ok(AuthzEdits { remove: self.response_headers.clone(), ..AuthzEdits::default() }),
+            OnFail::Allow if failure.is_outage() => Ok(self.no_edits()),
+            OnFail::Allow | OnFail::Deny => Err(failure),
         }
+    }
+
+    /// What only the authority may set must not come from the client, also where the authority says nothing.
+    fn no_edits(&self) -> AuthzEdits {
+        let remove = match &self.response_headers {
+            AuthorityFields::All => Vec::new(),
+            AuthorityFields::These(names) => names.clone(),
+        };
+        AuthzEdits { remove, ..AuthzEdits::default() }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The gRPC form: `envoy.service.auth.v3.Authorization/Check`, framed as gRPC over HTTP/2 frames its messages.
 
 use super::{
-    Authz, AuthzDenial, AuthzEdit, AuthzEdits, AuthzFacts, AuthzFailure, AuthzVerdict, EDITS_MAX, EditHow, is_framing,
+    ANSWER_MAX_BYTES, AuthorityFields, Authz, AuthzDenial, AuthzEdit, AuthzEdits, AuthzFacts, AuthzFailure,
+    AuthzVerdict, EDITS_MAX, EditHow, is_framing,
     message::{
         Address, AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValueOption, HttpRequest,
         HttpResponse, OkHttpResponse, Peer, Request as RequestFacts, SocketAddress as ProtoAddress, Timestamp,
@@ -19,18 +20,19 @@ const FRAME_HEAD_BYTES: usize = 5;
 
 pub(super) fn question(authz: &Authz, facts: &AuthzFacts<'_>) -> Result<Request<Bytes>, AuthzFailure> {
     let message = check_request(authz, facts);
-    let length = u32::try_from(message.encoded_len()).map_err(|_| AuthzFailure::BadEdit)?;
+    let length = u32::try_from(message.encoded_len()).map_err(|_| AuthzFailure::Unaskable)?;
     let mut frame = BytesMut::with_capacity(FRAME_HEAD_BYTES.saturating_add(message.encoded_len()));
     frame.put_u8(0);
     frame.put_u32(length);
-    message.encode(&mut frame).map_err(|_| AuthzFailure::BadEdit)?;
+    message.encode(&mut frame).map_err(|_| AuthzFailure::Unaskable)?;
     let uri = format!("{}{METHOD_PATH}", authz.url.to_string().trim_end_matches('/'));
     Request::post(uri)
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
+        // Milliseconds: the configuration has no shorter ones, and at most 60,000.
         .header("grpc-timeout", format!("{}m", authz.timeout.as_millis()))
         .body(frame.freeze())
-        .map_err(|_| AuthzFailure::BadEdit)
+        .map_err(|_| AuthzFailure::Unaskable)
 }
 
 fn check_request(authz: &Authz, facts: &AuthzFacts<'_>) -> CheckRequest {
@@ -104,6 +106,9 @@ fn read(
     if status != 200 {
         return Err(AuthzFailure::Error);
     }
+    if body.len() > ANSWER_MAX_BYTES {
+        return Err(AuthzFailure::Malformed);
+    }
     // An answer without messages has its status in the head ("Trailers-Only").
     let outcome = trailers.and_then(|trailers| trailers.get("grpc-status")).or_else(|| headers.get("grpc-status"));
     match outcome.map(HeaderValue::as_bytes) {
@@ -125,17 +130,17 @@ fn read(
 }
 
 fn judge(authz: &Authz, answer: CheckResponse) -> Result<AuthzVerdict, AuthzFailure> {
-    // No status at all says OK by protobuf's defaults, and would make an empty message a permission: fail closed.
-    let code = answer.status.ok_or(AuthzFailure::Malformed)?.code;
+    let code = answer.status.map(|status| status.code);
     match (code, answer.http_response) {
-        (0, None) => allowed(authz, OkHttpResponse::default()).map(AuthzVerdict::Allow),
-        (0, Some(HttpResponse::Ok(ok))) => allowed(authz, ok).map(AuthzVerdict::Allow),
-        // It contradicts itself.
-        (0, Some(HttpResponse::Denied(_))) => Err(AuthzFailure::Malformed),
-        (_, Some(HttpResponse::Denied(denied))) => denied_by(authz, denied).map(AuthzVerdict::Deny),
-        (_, None | Some(HttpResponse::Ok(_))) => {
+        // Whatever else it says, and however badly: a denial that was called a failure would pass where failures do.
+        (_, Some(HttpResponse::Denied(denied))) => Ok(AuthzVerdict::Deny(denied_by(authz, denied))),
+        (Some(0), Some(HttpResponse::Ok(ok))) => allowed(authz, ok).map(AuthzVerdict::Allow),
+        (Some(0), None) => allowed(authz, OkHttpResponse::default()).map(AuthzVerdict::Allow),
+        (Some(_), None | Some(HttpResponse::Ok(_))) => {
             Ok(AuthzVerdict::Deny(AuthzDenial { status: 403, headers: HeaderMap::new(), body: Bytes::new() }))
         }
+        // No status at all says OK by protobuf's defaults, and would make an empty message a permission: fail closed.
+        (None, None | Some(HttpResponse::Ok(_))) => Err(AuthzFailure::Malformed),
     }
 }
 
@@ -144,7 +149,7 @@ fn allowed(authz: &Authz, ok: OkHttpResponse) -> Result<AuthzEdits, AuthzFailure
     if !ok.query_parameters_to_set.is_empty() || !ok.query_parameters_to_remove.is_empty() {
         return Err(AuthzFailure::BadEdit);
     }
-    let mut remove = authz.response_headers.clone();
+    let mut remove = authz.no_edits().remove;
     for name in &ok.headers_to_remove {
         // The protocol wants these ignored.
         if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
@@ -161,40 +166,42 @@ fn allowed(authz: &Authz, ok: OkHttpResponse) -> Result<AuthzEdits, AuthzFailure
     Ok(AuthzEdits { remove, request, response })
 }
 
-fn denied_by(authz: &Authz, denied: DeniedHttpResponse) -> Result<AuthzDenial, AuthzFailure> {
-    let status = match denied.status.map_or(0, |status| status.code) {
-        0 => 403,
-        code => u16::try_from(code).ok().filter(|code| (200..600).contains(code)).ok_or(AuthzFailure::Malformed)?,
-    };
+/// What is wrong in it is left out; it stays a denial.
+fn denied_by(authz: &Authz, denied: DeniedHttpResponse) -> AuthzDenial {
+    let code = denied.status.map_or(403, |status| status.code);
+    let status = u16::try_from(code).ok().filter(|code| (200..600).contains(code)).unwrap_or(403);
     let mut headers = HeaderMap::new();
-    for edit in edits(authz, denied.headers)? {
+    for option in denied.headers.into_iter().take(EDITS_MAX) {
+        let Ok(Some(edit)) = edit(authz, option) else { continue };
         match edit.how {
             EditHow::Append => drop(headers.append(edit.name, edit.value)),
             EditHow::Set | EditHow::AddIfAbsent | EditHow::SetIfPresent => drop(headers.insert(edit.name, edit.value)),
         }
     }
-    Ok(AuthzDenial { status, headers, body: denied.body.into() })
+    AuthzDenial { status, headers, body: denied.body.into() }
 }
 
 fn edits(authz: &Authz, options: Vec<HeaderValueOption>) -> Result<Vec<AuthzEdit>, AuthzFailure> {
     if options.len() > EDITS_MAX {
         return Err(AuthzFailure::BadEdit);
     }
-    let mut edits = Vec::with_capacity(options.len());
-    for option in options {
-        let Some(header) = option.header else { continue };
-        let name = HeaderName::from_bytes(header.key.as_bytes()).map_err(|_| AuthzFailure::BadEdit)?;
-        if is_framing(&name) {
-            return Err(AuthzFailure::BadEdit);
-        }
-        if !authz.response_headers.is_empty() && !authz.response_headers.contains(&name) {
-            continue;
-        }
-        let text = if header.value.is_empty() { header.raw_value } else { header.value.into_bytes() };
-        let value = HeaderValue::from_bytes(&text).map_err(|_| AuthzFailure::BadEdit)?;
-        edits.push(AuthzEdit { name, value, how: how(option.append, option.append_action)? });
+    options.into_iter().filter_map(|option| edit(authz, option).transpose()).collect()
+}
+
+/// `None` for a field that is not to be passed on.
+fn edit(authz: &Authz, option: HeaderValueOption) -> Result<Option<AuthzEdit>, AuthzFailure> {
+    let Some(header) = option.header else { return Ok(None) };
+    let name = HeaderName::from_bytes(header.key.as_bytes()).map_err(|_| AuthzFailure::BadEdit)?;
+    if is_framing(&name) {
+        return Err(AuthzFailure::BadEdit);
     }
-    Ok(edits)
+    match &authz.response_headers {
+        AuthorityFields::These(names) if !names.contains(&name) => return Ok(None),
+        AuthorityFields::These(_) | AuthorityFields::All => {}
+    }
+    let text = if header.value.is_empty() { header.raw_value } else { header.value.into_bytes() };
+    let value = HeaderValue::from_bytes(&text).map_err(|_| AuthzFailure::BadEdit)?;
+    Ok(Some(AuthzEdit { name, value, how: how(option.append, option.append_action)? }))
 }
 
 /// `append` is false unless said in these messages, unlike elsewhere in Envoy; the newer `append_action` counts when `append`

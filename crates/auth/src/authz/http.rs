@@ -1,6 +1,9 @@
 //! The HTTP form: the request is asked about by itself, and the answer's status decides.
 
-use super::{Authz, AuthzDenial, AuthzEdit, AuthzEdits, AuthzFacts, AuthzFailure, AuthzVerdict, EditHow, is_framing};
+use super::{
+    ANSWER_MAX_BYTES, AuthorityFields, Authz, AuthzDenial, AuthzEdit, AuthzFacts, AuthzFailure, AuthzVerdict, EditHow,
+    is_framing,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, header};
 
@@ -18,7 +21,11 @@ pub(super) fn question(authz: &Authz, facts: &AuthzFacts<'_>) -> Result<Request<
         .method(facts.method)
         .uri(format!("{prefix}{target}"))
         .body(Bytes::copy_from_slice(facts.body))
-        .map_err(|_| AuthzFailure::BadEdit)?;
+        .map_err(|_| AuthzFailure::Unaskable)?;
+    // A fragment would be dropped in silence, and another path judged than the one asked for.
+    if !question.uri().path_and_query().is_some_and(|asked| asked.as_str().ends_with(target)) {
+        return Err(AuthzFailure::Unaskable);
+    }
     let headers = question.headers_mut();
     for name in &authz.request_headers {
         for value in facts.headers.get_all(name) {
@@ -26,7 +33,7 @@ pub(super) fn question(authz: &Authz, facts: &AuthzFacts<'_>) -> Result<Request<
         }
     }
     // Ours, whatever the list says: the authority judges the host and address that the gateway saw.
-    let host = facts.host.parse().map_err(|_| AuthzFailure::BadEdit)?;
+    let host = facts.host.parse().map_err(|_| AuthzFailure::Unaskable)?;
     headers.insert(header::HOST, host);
     headers.insert(header::CONTENT_LENGTH, facts.body.len().into());
     for (name, value) in [
@@ -34,7 +41,7 @@ pub(super) fn question(authz: &Authz, facts: &AuthzFacts<'_>) -> Result<Request<
         ("x-forwarded-proto", facts.scheme.to_owned()),
         ("x-request-id", facts.id.to_owned()),
     ] {
-        headers.insert(HeaderName::from_static(name), value.parse().map_err(|_| AuthzFailure::BadEdit)?);
+        headers.insert(HeaderName::from_static(name), value.parse().map_err(|_| AuthzFailure::Unaskable)?);
     }
     Ok(question)
 }
@@ -47,7 +54,7 @@ pub(super) fn verdict(authz: &Authz, status: u16, headers: &HeaderMap, body: &By
         201..=499 => AuthzVerdict::Deny(AuthzDenial {
             status: denial_status(status),
             headers: told(authz, headers),
-            body: body.clone(),
+            body: if body.len() > ANSWER_MAX_BYTES { Bytes::new() } else { body.clone() },
         }),
     }
 }
@@ -58,29 +65,35 @@ fn denial_status(status: u16) -> u16 {
 }
 
 fn allowed(authz: &Authz, headers: &HeaderMap) -> AuthzVerdict {
-    // A client's own `x-user` must not pass for the authority's word when that says none.
-    let mut remove = authz.response_headers.clone();
+    let mut edits = authz.no_edits();
     for list in headers.get_all(TO_REMOVE) {
         let Ok(list) = list.to_str() else { return AuthzVerdict::Failed(AuthzFailure::BadEdit) };
         for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             match HeaderName::from_bytes(name.as_bytes()) {
-                Ok(name) if !is_framing(&name) => remove.push(name),
+                Ok(name) if !is_framing(&name) => edits.remove.push(name),
                 _ => return AuthzVerdict::Failed(AuthzFailure::BadEdit),
             }
         }
     }
-    let mut request = Vec::new();
-    for name in &authz.response_headers {
+    for name in listed(authz) {
         for value in headers.get_all(name) {
-            request.push(AuthzEdit { name: name.clone(), value: value.clone(), how: EditHow::Append });
+            edits.request.push(AuthzEdit { name: name.clone(), value: value.clone(), how: EditHow::Append });
         }
     }
-    AuthzVerdict::Allow(AuthzEdits { remove, request, response: Vec::new() })
+    AuthzVerdict::Allow(edits)
+}
+
+/// An HTTP answer has fields of its own, so that all of them are never meant.
+fn listed(authz: &Authz) -> &[HeaderName] {
+    match &authz.response_headers {
+        AuthorityFields::All => &[],
+        AuthorityFields::These(names) => names,
+    }
 }
 
 fn told(authz: &Authz, headers: &HeaderMap) -> HeaderMap {
     let mut told = HeaderMap::new();
-    for name in OF_A_DENIAL.iter().chain(&authz.response_headers) {
+    for name in OF_A_DENIAL.iter().chain(listed(authz)) {
         if told.contains_key(name) {
             continue;
         }

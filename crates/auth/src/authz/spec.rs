@@ -1,6 +1,6 @@
 //! `authz = { … }` on routes and rules.
 
-use super::{Authz, AuthzProtocol, is_framing};
+use super::{AuthorityFields, Authz, AuthzProtocol, is_framing};
 use crate::{HttpUrl, Transport};
 use http::HeaderName as HttpHeaderName;
 use portcullis_config::{Context, Path};
@@ -22,7 +22,8 @@ pub struct AuthzSpec {
     /// Default 200ms, at most 1m.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<TimeSpan>,
-    /// What becomes of a request without an answer (default "deny").
+    /// What becomes of a request when the authority cannot be reached, is late, fails or cannot be understood (default
+    /// "deny"). A denial is one in either case, and so is a request that cannot be put to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_fail: Option<OnFail>,
     /// Fields of the request that the authority is shown (default: authorization).
@@ -37,6 +38,7 @@ pub struct AuthzSpec {
     pub body: Option<ByteSize>,
 }
 
+/// What becomes of a request whose authority failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFail {
@@ -62,13 +64,18 @@ impl AuthzSpec {
         let request_headers = header_names(self.request_headers.as_deref(), &at.key("request_headers"), cx);
         let response_headers = header_names(self.response_headers.as_deref(), &at.key("response_headers"), cx);
         let (protocol, url) = self.place(at, cx)?;
+        let response_headers = match (response_headers?, protocol) {
+            (Some(names), _) => AuthorityFields::These(names),
+            (None, AuthzProtocol::Http) => AuthorityFields::These(Vec::new()),
+            (None, AuthzProtocol::Grpc) => AuthorityFields::All,
+        };
         Some(Authz {
             protocol,
             url,
             timeout,
             on_fail: self.on_fail.unwrap_or(OnFail::Deny),
             request_headers: request_headers?.unwrap_or_else(|| vec![http::header::AUTHORIZATION]),
-            response_headers: response_headers?.unwrap_or_default(),
+            response_headers,
             body_max: body_max.and_then(|bytes| usize::try_from(bytes).ok()),
         })
     }

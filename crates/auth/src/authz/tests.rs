@@ -90,7 +90,18 @@ fn an_http_authority_is_asked_with_the_request_s_own_method_and_path() {
     let star = AuthzFacts { target: "*", method: "OPTIONS", ..facts(&headers, b"") };
     assert_eq!(authz_.question(&star).unwrap().uri(), "/check/");
     let broken = AuthzFacts { host: "a\nb", ..facts(&headers, b"") };
-    assert_eq!(authz_.question(&broken).unwrap_err(), AuthzFailure::BadEdit);
+    assert_eq!(authz_.question(&broken).unwrap_err(), AuthzFailure::Unaskable);
+    for (target, asked) in [
+        ("/a", Some("/check/a")),
+        ("//evil.example/a", Some("/check//evil.example/a")),
+        ("/?a", Some("/check/?a")),
+        ("/a#b", None),
+        ("/a b", None),
+        ("/a\r\nx: y", None),
+    ] {
+        let question = authz_.question(&AuthzFacts { target, ..facts(&headers, b"") });
+        assert_eq!(question.ok().map(|question| question.uri().to_string()).as_deref(), asked, "{target}");
+    }
 }
 
 #[test]
@@ -124,8 +135,11 @@ fn an_http_answer_s_status_decides() {
         };
         assert_eq!(found, expected, "{status}");
     }
+    // What is too long to be passed on changes nothing about the verdict.
     let large = Bytes::from(vec![0; ANSWER_MAX_BYTES + 1]);
-    assert_eq!(authz.verdict(200, &headers, &large, None), AuthzVerdict::Failed(AuthzFailure::Malformed));
+    assert!(matches!(authz.verdict(200, &headers, &large, None), AuthzVerdict::Allow(_)));
+    let AuthzVerdict::Deny(denial) = authz.verdict(403, &headers, &large, None) else { panic!("denied") };
+    assert!(denial.body.is_empty());
 }
 
 #[test]
@@ -164,6 +178,11 @@ fn a_failing_authority_is_answered_as_configured() {
         assert_eq!(deny.on_failure(failure), Err(failure));
         assert_eq!(failure.status(), 503);
         assert_eq!(allow.on_failure(failure).unwrap().remove, ["x-user"]);
+    }
+    // A client could bring these about.
+    for (failure, status) in [(AuthzFailure::BadEdit, 503), (AuthzFailure::Unaskable, 400)] {
+        assert_eq!((deny.on_failure(failure), allow.on_failure(failure)), (Err(failure), Err(failure)));
+        assert_eq!(failure.status(), status);
     }
 }
 
@@ -276,13 +295,17 @@ fn a_grpc_answer_allows_only_when_it_says_so() {
         (answer(7, denied(Some(401))), "401"),
         (answer(7, denied(Some(302))), "302"),
         (answer(7, denied(Some(200))), "200"),
-        (answer(7, denied(Some(199))), "authz_malformed"),
-        (answer(7, denied(Some(600))), "authz_malformed"),
-        (answer(7, denied(Some(-5))), "authz_malformed"),
-        (answer(7, denied(Some(70_000))), "authz_malformed"),
-        (answer(0, denied(Some(401))), "authz_malformed"),
+        (answer(7, denied(Some(199))), "403"),
+        (answer(7, denied(Some(600))), "403"),
+        (answer(7, denied(Some(-5))), "403"),
+        (answer(7, denied(Some(70_000))), "403"),
+        (answer(0, denied(Some(401))), "401"),
         (CheckResponse::default(), "authz_malformed"),
-        (CheckResponse { status: None, http_response: denied(Some(401)) }, "authz_malformed"),
+        (
+            CheckResponse { status: None, http_response: Some(HttpResponse::Ok(OkHttpResponse::default())) },
+            "authz_malformed",
+        ),
+        (CheckResponse { status: None, http_response: denied(Some(401)) }, "401"),
     ] {
         let found = match ask(&authz, &answer) {
             AuthzVerdict::Allow(_) => "allow".to_owned(),
@@ -322,6 +345,7 @@ fn a_grpc_answer_that_is_not_whole_is_no_answer() {
         (200, &none, two.into(), Some(zero.clone()), Some(AuthzFailure::Malformed)),
         (200, &none, garbage, Some(zero.clone()), Some(AuthzFailure::Malformed)),
         (200, &none, frame(&[]), Some(zero.clone()), Some(AuthzFailure::Malformed)),
+        (200, &none, frame(&[0; ANSWER_MAX_BYTES]), Some(zero.clone()), Some(AuthzFailure::Malformed)),
     ] {
         let verdict = authz.verdict(status, headers, &body, trailers.as_ref());
         match expected {
@@ -344,6 +368,7 @@ fn a_grpc_answer_that_is_not_whole_is_no_answer() {
 fn edits_of_a_grpc_answer_are_held_to_what_is_possible() {
     let all = authz(json!({}), "grpc");
     let listed = authz(json!({ "response_headers": ["x-user"] }), "grpc");
+    let none = authz(json!({ "response_headers": [] }), "grpc");
     let with = |options: Vec<HeaderValueOption>| ok(OkHttpResponse { headers: options, ..OkHttpResponse::default() });
     let acting = |append: Option<bool>, append_action: i32| {
         with(vec![HeaderValueOption { append, append_action, ..option("x-user", "u") }])
@@ -356,6 +381,7 @@ fn edits_of_a_grpc_answer_are_held_to_what_is_possible() {
         ),
         (&all, with(vec![option("X-User", "u")]), Some(vec![("x-user", EditHow::Set)])),
         (&listed, with(vec![option("x-user", "u"), option("x-b", "b")]), Some(vec![("x-user", EditHow::Set)])),
+        (&none, with(vec![option("x-user", "u"), option("x-b", "b")]), Some(vec![])),
         (&all, acting(Some(true), 0), Some(vec![("x-user", EditHow::Append)])),
         (&all, acting(Some(false), 0), Some(vec![("x-user", EditHow::Set)])),
         (&all, acting(None, 1), Some(vec![("x-user", EditHow::AddIfAbsent)])),
@@ -402,7 +428,15 @@ fn edits_of_a_grpc_answer_are_held_to_what_is_possible() {
     }
     let denied = DeniedHttpResponse {
         status: Some(HttpStatus { code: 401 }),
-        headers: vec![option(header::WWW_AUTHENTICATE.as_str(), "Bearer"), option("x-why", "w")],
+        // Fields that cannot be passed on do not make a denial less of one.
+        headers: vec![
+            option(header::WWW_AUTHENTICATE.as_str(), "Bearer"),
+            option("content-length", "2"),
+            option("x y", "z"),
+            option("x-a", "b\r\nx-c: d"),
+            HeaderValueOption { append_action: 9, ..option("x-b", "b") },
+            option("x-why", "w"),
+        ],
         body: "no".into(),
     };
     let AuthzVerdict::Deny(denial) = ask(&all, &answer(16, Some(HttpResponse::Denied(denied)))) else {
