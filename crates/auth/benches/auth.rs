@@ -32,7 +32,7 @@ fn identity_and_token() -> (Identity, String) {
     let spec: IdentitySpec = serde_json::from_value(spec).expect("a spec");
     let name = "corp".parse().expect("a name");
     let identity = spec.compile(&name, &Path::root(), &mut Context::default()).expect("it compiles");
-    identity.set_keys(KeySet::parse(keys.to_string().as_bytes(), KeyOrigin::Network).expect("a key set"));
+    identity.set_keys(KeySet::parse(keys.to_string().as_bytes(), KeyOrigin::Network).expect("a key set"), NOW);
     (identity, format!("{message}.{}", b64(signature.as_ref())))
 }
 

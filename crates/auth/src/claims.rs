@@ -26,12 +26,16 @@ impl Claims {
     }
 
     /// A claim as text: numbers and booleans as JSON writes them, the members of a list joined by commas. `a.b` is the claim
-    /// of that very name if there is one, else `b` inside `a`. Objects, `null` and lists of objects have no text.
+    /// of that very name if there is one, else `b` inside `a`. Objects, `null`, lists of objects and lists with a comma in a
+    /// member have no text: `["a,b"]` must not look like `["a","b"]` to whoever reads it.
+    ///
+    /// The text is as the issuer wrote it, line breaks included: who puts it into a field or a log checks it.
     pub fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
         match self.value(name)? {
             Value::Array(items) => {
                 let texts = items.iter().map(scalar).collect::<Option<Vec<_>>>()?;
-                Some(Cow::Owned(texts.join(",")))
+                let ambiguous = texts.iter().any(|text| text.contains(','));
+                (!ambiguous).then(|| Cow::Owned(texts.join(",")))
             }
             value => scalar(value),
         }
@@ -101,7 +105,7 @@ mod tests {
     #[test]
     fn a_claim_is_read_as_text() {
         let claims = claims(
-            r#"{"sub":"u1","n":7,"f":1.5,"t":true,"x":false,"nil":null,"l":["a","b",3],"mixed":["a",{}],"e":[],
+            r#"{"sub":"u1","n":7,"f":1.5,"t":true,"x":false,"nil":null,"l":["a","b",3],"mixed":["a",{}],"comma":["a","b,c"],"e":[],
                 "o":{"p":{"q":"deep"},"l":[1,2]},"https://x.example/role":"admin","a.b":"flat","a":{"b":"nested","c":"nested"}}"#,
         );
         for (name, text) in [
@@ -113,6 +117,7 @@ mod tests {
             ("nil", None),
             ("l", Some("a,b,3")),
             ("mixed", None),
+            ("comma", None),
             ("e", Some("")),
             ("o", None),
             ("o.p", None),

@@ -24,9 +24,16 @@ pub struct Identity {
     leeway_secs: i64,
     require: Vec<String>,
     source: KeySource,
-    /// `None` until the first fetch, and after keys have gone stale.
-    keys: ArcSwapOption<KeySet>,
+    /// `None` until the first fetch.
+    keys: ArcSwapOption<HeldKeys>,
     verified: VerifiedCache<Arc<Claims>>,
+}
+
+#[derive(Debug)]
+struct HeldKeys {
+    set: KeySet,
+    /// Seconds since 1970.
+    fetched: i64,
 }
 
 /// Where an identity's keys come from.
@@ -83,25 +90,21 @@ impl Identity {
             return Ok(claims);
         }
         let generation = self.verified.generation();
-        let claims = Arc::new(self.verify_anew(&parts, now)?);
-        let until = claims.expires().saturating_add(self.leeway_secs);
+        let header = Header::read(parts.header)?;
+        let keys_end = self.check_signature(&header, &parts, now)?;
+        let claims = Arc::new(self.check_claims(decode_object(parts.payload)?, now)?);
+        let until = claims.expires().saturating_add(self.leeway_secs).min(keys_end);
         self.verified.put(fingerprint, claims.clone(), until, generation, token.len());
         Ok(claims)
     }
 
-    /// Puts other keys in place. The same keys again change nothing.
-    pub fn set_keys(&self, keys: KeySet) {
-        if self.keys.load().as_ref().is_some_and(|current| current.is_same(&keys)) {
-            return;
+    /// Puts other keys in place, fetched at `now`, in seconds since 1970. The same keys again only live longer.
+    pub fn set_keys(&self, set: KeySet, now: i64) {
+        let same = self.keys.load().as_ref().is_some_and(|current| current.set.is_same(&set));
+        self.keys.store(Some(Arc::new(HeldKeys { set, fetched: now })));
+        if !same {
+            self.verified.flush();
         }
-        self.keys.store(Some(Arc::new(keys)));
-        self.verified.flush();
-    }
-
-    /// Takes the keys away: nothing is believed until others come.
-    pub fn drop_keys(&self) {
-        self.keys.store(None);
-        self.verified.flush();
     }
 
     /// Takes over what `previous` has fetched, so that a reload does not refuse anybody. Of another source nothing is taken.
@@ -120,30 +123,37 @@ impl Identity {
         }
     }
 
-    pub fn has_keys(&self) -> bool {
-        self.keys.load().is_some()
+    /// Whether there are keys that are not stale.
+    pub fn has_keys(&self, now: i64) -> bool {
+        self.keys.load().as_ref().is_some_and(|held| now < self.end_of(held))
     }
 
-    fn verify_anew(&self, parts: &Parts<'_>, now: i64) -> Result<Claims, JwtRefusal> {
-        let header = Header::read(parts.header)?;
-        self.check_signature(&header, parts)?;
-        let payload = decode_object(parts.payload)?;
-        self.check_claims(payload, now)
+    /// When keys are too old to be believed: a withdrawn one would else be good for as long as somebody keeps the issuer from
+    /// us. Decided here and not by whoever fetches, so that it also holds when nobody does.
+    fn end_of(&self, held: &HeldKeys) -> i64 {
+        let KeySource::Fetched { ttl, stale, .. } = &self.source else { return i64::MAX };
+        let lasts = i64::try_from(ttl.saturating_add(*stale).as_secs()).unwrap_or(i64::MAX);
+        held.fetched.saturating_add(lasts)
     }
 
-    fn check_signature(&self, header: &Header, parts: &Parts<'_>) -> Result<(), JwtRefusal> {
+    /// Until when the key that fits may be used.
+    fn check_signature(&self, header: &Header, parts: &Parts<'_>, now: i64) -> Result<i64, JwtRefusal> {
         let algorithm = header.algorithm;
         if self.algorithms.as_ref().is_some_and(|pinned| !pinned.contains(&algorithm)) {
             return Err(JwtRefusal::AlgNotAllowed);
         }
-        let keys = self.keys.load();
-        let keys = keys.as_ref().ok_or(JwtRefusal::KeysUnavailable)?;
-        match keys.lookup(header.kid.as_deref(), algorithm) {
+        let held = self.keys.load();
+        let held = held.as_ref().ok_or(JwtRefusal::KeysUnavailable)?;
+        let end = self.end_of(held);
+        if now >= end {
+            return Err(JwtRefusal::KeysUnavailable);
+        }
+        match held.set.lookup(header.kid.as_deref(), algorithm) {
             Lookup::UnknownKey => Err(JwtRefusal::UnknownKey),
             Lookup::AlgorithmNotAllowed => Err(JwtRefusal::AlgNotAllowed),
             Lookup::Try(keys) => {
                 let fits = keys.iter().any(|key| key.verifies(parts.signature, parts.message, algorithm));
-                if fits { Ok(()) } else { Err(JwtRefusal::BadSignature) }
+                if fits { Ok(end) } else { Err(JwtRefusal::BadSignature) }
             }
         }
     }
@@ -276,7 +286,8 @@ impl IdentitySpec {
         let source = self.source(at, cx);
         let keys = match &self.jwks {
             Some(JwksSpec { file: Some(file), .. }) => {
-                Some(Arc::new(self.read_keys(file, &at.key("jwks").key("file"), cx)?))
+                let set = self.read_keys(file, &at.key("jwks").key("file"), cx)?;
+                Some(Arc::new(HeldKeys { set, fetched: 0 }))
             }
             _ => None,
         };

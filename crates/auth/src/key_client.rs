@@ -57,7 +57,10 @@ const ANSWER_MAX_BYTES: usize = 1 << 20;
 
 impl KeyClient {
     pub fn new(tls: Arc<ClientConfig>) -> Self {
-        Self { tls }
+        let mut tls = Arc::unwrap_or_clone(tls);
+        // Whatever the configuration offers to others, here only HTTP/1.1 is spoken.
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self { tls: Arc::new(tls) }
     }
 
     /// The keys of an issuer, by way of its metadata where that is configured.
@@ -118,7 +121,8 @@ async fn ask(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, url: 
     }
 }
 
-fn keys_url(metadata: &[u8], issuer: &str, from: &HttpUrl) -> Result<HttpUrl, FetchError> {
+/// Where the metadata of `issuer`, found at `from`, says that its keys are.
+pub(crate) fn keys_url(metadata: &[u8], issuer: &str, from: &HttpUrl) -> Result<HttpUrl, FetchError> {
     let metadata = parse_object(metadata).ok_or_else(|| FetchError::NotMetadata(from.to_string()))?;
     let text = |name: &str| metadata.get(name).and_then(Value::as_str);
     let (Some(found), Some(keys)) = (text("issuer"), text("jwks_uri")) else {
@@ -128,5 +132,10 @@ fn keys_url(metadata: &[u8], issuer: &str, from: &HttpUrl) -> Result<HttpUrl, Fe
         let found = found.chars().take(200).collect();
         return Err(FetchError::WrongIssuer { expected: issuer.to_owned(), found });
     }
-    Ok(HttpUrl::parse_protected(keys)?)
+    let keys_url = HttpUrl::parse_protected(keys)?;
+    // Loopback in the clear is for issuers of this machine; another's metadata would have us ask our own services.
+    if from.transport() == Transport::Tls && keys_url.transport() == Transport::Clear {
+        return Err(UrlError::InTheClear(keys.to_owned()).into());
+    }
+    Ok(keys_url)
 }

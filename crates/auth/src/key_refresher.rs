@@ -2,7 +2,7 @@
 //! fetch on its way.
 
 use crate::{
-    Claims, Identity, JwtRefusal, KeyClient, KeySource,
+    Identity, KeyClient, KeySource,
     refresh_plan::{Ask, RefreshPlan},
 };
 use std::{
@@ -69,8 +69,8 @@ struct Shared {
 impl KeyRefresher {
     /// `None` for an identity whose keys come from a file.
     pub fn new(identity: Arc<Identity>, client: KeyClient, clock: Arc<dyn RefreshClock>) -> Option<(Self, KeyHandle)> {
-        let KeySource::Fetched { ttl, stale, .. } = identity.source() else { return None };
-        let plan = Mutex::new(RefreshPlan::new(*ttl, *stale, clock.now()));
+        let KeySource::Fetched { ttl, .. } = identity.source() else { return None };
+        let plan = Mutex::new(RefreshPlan::new(*ttl, clock.now()));
         let shared = Arc::new(Shared { identity, clock, plan, asked: Notify::new() });
         let (status, seen) = watch::channel(KeyStatus::default());
         let handle = KeyHandle { shared: shared.clone(), status: seen };
@@ -91,8 +91,10 @@ impl KeyRefresher {
     async fn wait(&self) {
         loop {
             let now = self.shared.clock.now();
-            let due = self.shared.plan(|plan| plan.due());
-            let Ok(seconds @ 1..) = u64::try_from(due.saturating_sub(now)) else { return };
+            let seconds = self.shared.plan(|plan| plan.pause(now));
+            if seconds == 0 {
+                return;
+            }
             tokio::select! {
                 () = self.shared.clock.sleep(Duration::from_secs(seconds)) => {}
                 () = self.shared.asked.notified() => {}
@@ -108,18 +110,12 @@ impl KeyRefresher {
         let now = shared.clock.now();
         let error = match outcome {
             Ok(keys) => {
-                shared.identity.set_keys(keys);
+                shared.identity.set_keys(keys, now);
                 shared.plan(|plan| plan.succeeded(now, draw));
                 None
             }
             Err(error) => {
-                let stale = shared.plan(|plan| {
-                    plan.failed(now, draw);
-                    plan.is_stale(now)
-                });
-                if stale {
-                    shared.identity.drop_keys();
-                }
+                shared.plan(|plan| plan.failed(now, draw));
                 Some(error.to_string())
             }
         };
@@ -142,27 +138,18 @@ impl KeyHandle {
         self.status.borrow().clone()
     }
 
-    /// Verifies; where the key is not known, waits for one fetch and tries once more. That fetch is shared by all who wait
-    /// and takes place at most every 30 s.
-    pub async fn verify(&self, token: &[u8], now: i64) -> Result<Arc<Claims>, JwtRefusal> {
-        match self.identity().verify(token, now) {
-            Err(JwtRefusal::UnknownKey | JwtRefusal::KeysUnavailable) if self.refreshed().await => {
-                self.identity().verify(token, now)
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// Asks for other keys. `true` after a fetch has ended, `false` at once if there was one just now.
-    pub async fn refreshed(&self) -> bool {
+    /// Waits until a fetch has ended that everybody who waits shares; not at all if there was one within 30 s. In either case
+    /// the token is to be verified once more: keys may have come between its first verification and this call.
+    pub async fn refreshed(&self) {
         let mut status = self.status.clone();
         status.mark_unchanged();
         let now = self.shared.clock.now();
         match self.shared.plan(|plan| plan.ask(now)) {
-            Ask::Declined => false,
+            Ask::Declined => {}
             Ask::Wait => {
                 self.shared.asked.notify_one();
-                status.changed().await.is_ok()
+                // An error means that the fetching task is gone, so nothing more will come.
+                let _ = status.changed().await;
             }
         }
     }

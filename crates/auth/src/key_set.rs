@@ -134,12 +134,12 @@ impl Key {
 
     fn read(jwk: &Map<String, Value>, origin: KeyOrigin) -> Result<Self, &'static str> {
         let text = |name: &str| jwk.get(name).and_then(Value::as_str);
-        if text("use").is_some_and(|purpose| purpose != "sig") {
+        if jwk.get("use").is_some_and(|purpose| purpose != "sig") {
             return Err("a key is not for signatures");
         }
-        if let Some(Value::Array(operations)) = jwk.get("key_ops")
-            && !operations.iter().any(|operation| operation == "verify")
-        {
+        let verifies =
+            |operations: &Value| operations.as_array().is_some_and(|all| all.iter().any(|one| one == "verify"));
+        if !jwk.get("key_ops").is_none_or(verifies) {
             return Err("a key is not for verifying");
         }
         let id = match jwk.get("kid") {

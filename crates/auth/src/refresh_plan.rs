@@ -1,4 +1,4 @@
-//! When an issuer's keys are fetched, and when old ones end. Pure: times in seconds since 1970, chance as an argument.
+//! When an issuer's keys are fetched. Pure: times in seconds since 1970, chance as an argument.
 
 use std::time::Duration;
 
@@ -6,9 +6,6 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct RefreshPlan {
     ttl_secs: i64,
-    stale_secs: i64,
-    /// Since when there has been no fresher set: the last success, at first the start.
-    fresh: i64,
     last_attempt: Option<i64>,
     in_flight: bool,
     failures: u32,
@@ -30,12 +27,9 @@ const BACKOFF_FIRST_SECS: i64 = 1;
 const BACKOFF_MAX_SECS: i64 = 60;
 
 impl RefreshPlan {
-    pub(crate) fn new(ttl: Duration, stale: Duration, now: i64) -> Self {
-        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    pub(crate) fn new(ttl: Duration, now: i64) -> Self {
         Self {
-            ttl_secs: seconds(ttl),
-            stale_secs: seconds(stale),
-            fresh: now,
+            ttl_secs: i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX),
             last_attempt: None,
             in_flight: false,
             failures: 0,
@@ -43,16 +37,20 @@ impl RefreshPlan {
         }
     }
 
-    pub(crate) fn due(&self) -> i64 {
-        self.due
+    /// Seconds from `now` to the next fetch.
+    pub(crate) fn pause(&self, now: i64) -> u64 {
+        let pause = self.due.saturating_sub(now);
+        // No pause is planned to be longer: the clock was set back, and rotations would be missed by as much.
+        let longest = self.ttl_secs.max(BACKOFF_MAX_SECS);
+        if pause > longest { 0 } else { u64::try_from(pause).unwrap_or(0) }
     }
 
     /// Somebody showed a key id that is not known.
     pub(crate) fn ask(&mut self, now: i64) -> Ask {
-        if self.in_flight || self.due <= now {
+        if self.in_flight || self.pause(now) == 0 {
             return Ask::Wait;
         }
-        if self.last_attempt.is_some_and(|last| now < last.saturating_add(ASKED_EVERY_SECS)) {
+        if self.last_attempt.is_some_and(|last| (last..last.saturating_add(ASKED_EVERY_SECS)).contains(&now)) {
             return Ask::Declined;
         }
         self.due = now;
@@ -68,7 +66,6 @@ impl RefreshPlan {
     pub(crate) fn succeeded(&mut self, now: i64, draw: f64) {
         self.in_flight = false;
         self.failures = 0;
-        self.fresh = now;
         self.due = now.saturating_add(spread(self.ttl_secs, draw));
     }
 
@@ -77,12 +74,6 @@ impl RefreshPlan {
         let doubled = BACKOFF_FIRST_SECS.checked_shl(self.failures.min(16)).unwrap_or(BACKOFF_MAX_SECS);
         self.failures = self.failures.saturating_add(1);
         self.due = now.saturating_add(spread(doubled.min(BACKOFF_MAX_SECS), draw).max(BACKOFF_FIRST_SECS));
-    }
-
-    /// Whether what there is is too old to be believed. A withdrawn key would else be good as long as the issuer is kept
-    /// from us.
-    pub(crate) fn is_stale(&self, now: i64) -> bool {
-        now >= self.fresh.saturating_add(self.ttl_secs).saturating_add(self.stale_secs)
     }
 }
 
@@ -97,17 +88,17 @@ mod tests {
     use super::*;
 
     fn plan() -> RefreshPlan {
-        RefreshPlan::new(Duration::from_secs(3600), Duration::from_secs(86_400), 1000)
+        RefreshPlan::new(Duration::from_secs(3600), 1000)
     }
 
     #[test]
     fn keys_are_fetched_at_once_then_before_their_time_is_over() {
         let mut plan = plan();
-        assert_eq!(plan.due(), 1000);
-        for (draw, due) in [(0.0, 4600), (0.5, 4240), (1.0, 3880), (7.0, 3880), (-1.0, 4600)] {
+        assert_eq!(plan.pause(1000), 0);
+        for (draw, pause) in [(0.0, 3600), (0.5, 3240), (1.0, 2880), (7.0, 2880), (-1.0, 3600)] {
             plan.began(1000);
             plan.succeeded(1000, draw);
-            assert_eq!(plan.due(), due, "{draw}");
+            assert_eq!(plan.pause(1000), pause, "{draw}");
         }
     }
 
@@ -119,14 +110,14 @@ mod tests {
         for _ in 0..40 {
             plan.began(now);
             plan.failed(now, 0.0);
-            pauses.push(plan.due() - now);
-            now = plan.due();
+            pauses.push(plan.pause(now));
+            now = plan.due;
         }
         assert_eq!(pauses[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(pauses[39], 60);
         plan.succeeded(now, 0.0);
         plan.failed(now, 1.0);
-        assert_eq!(plan.due() - now, 1);
+        assert_eq!(plan.pause(now), 1);
     }
 
     #[test]
@@ -139,19 +130,18 @@ mod tests {
         for (now, answer) in [(1003, Ask::Declined), (1029, Ask::Declined), (1030, Ask::Wait), (1031, Ask::Wait)] {
             assert_eq!(plan.ask(now), answer, "{now}");
         }
-        assert_eq!(plan.due(), 1030);
+        assert_eq!(plan.due, 1030);
     }
 
     #[test]
-    fn old_keys_serve_until_they_are_stale() {
+    fn a_clock_that_is_set_back_does_not_stop_fetching() {
         let mut plan = plan();
-        plan.succeeded(1000, 0.0);
-        for (now, stale) in [(1000, false), (4600, false), (90_999, false), (91_000, true)] {
-            assert_eq!(plan.is_stale(now), stale, "{now}");
+        plan.began(1_000_000);
+        plan.succeeded(1_000_000, 0.0);
+        for (now, pause) in [(1_000_000, 3600), (1_003_599, 1), (1_003_600, 0), (9_000_000, 0), (999_999, 0), (1000, 0)]
+        {
+            assert_eq!(plan.pause(now), pause, "{now}");
         }
-        plan.failed(50_000, 0.0);
-        assert!(plan.is_stale(91_000));
-        plan.succeeded(90_000, 0.0);
-        assert!(!plan.is_stale(91_000));
+        assert_eq!(plan.ask(1000), Ask::Wait);
     }
 }

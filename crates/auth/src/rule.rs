@@ -1,7 +1,8 @@
 //! One `auth` rule, compiled: decides who a request is from and whether that is enough.
 
 use crate::{
-    AuthRefusal, AuthRequest, Claims, Consumer, Consumers, Identity, JwtRefusal, Presented, consumers::BasicCredentials,
+    AuthRefusal, AuthRequest, Claims, Consumer, Consumers, Identity, JwtRefusal, KeySource, Presented,
+    consumers::BasicCredentials,
 };
 use portcullis_names::{HeaderName, SanPattern};
 use std::{borrow::Cow, sync::Arc};
@@ -56,6 +57,9 @@ pub struct Authenticated {
 #[derive(Debug)]
 pub enum Decision {
     Done(Result<Authenticated, AuthRefusal>),
+    /// The token's key is not there, and perhaps only not yet: [`crate::KeyHandle::refreshed`] of this identity is to be
+    /// awaited, then [`AuthRule::begin`] called again, and if that says the same, the refusal stands.
+    Keys(Arc<Identity>, AuthRefusal),
     /// A password must be checked, on a thread that may be busy for milliseconds.
     Password(PasswordCheck),
 }
@@ -73,18 +77,15 @@ impl Authenticated {
         let consumer = self.consumer.as_ref().map(|consumer| consumer.name().as_str());
         consumer.or_else(|| self.claims.as_ref()?.subject())
     }
+
+    /// With what a rule further inside found, which counts where both found something.
+    pub fn and(self, inner: Self) -> Self {
+        Self { claims: inner.claims.or(self.claims), consumer: inner.consumer.or(self.consumer) }
+    }
 }
 
 impl AuthRule {
-    /// Decides in place, also where that takes milliseconds. `now` in seconds since 1970.
-    pub fn check(&self, request: &dyn AuthRequest, now: i64) -> Result<Authenticated, AuthRefusal> {
-        match self.begin(request, now) {
-            Decision::Done(outcome) => outcome,
-            Decision::Password(check) => check.finish(now),
-        }
-    }
-
-    /// Decides, except for a password that is not remembered.
+    /// Decides, as far as that needs no waiting. `now` in seconds since 1970.
     pub fn begin(&self, request: &dyn AuthRequest, now: i64) -> Decision {
         // Before any credential is looked at: nothing is learnt about those by who may not even ask.
         if let Err(refusal) = self.check_certificate(request) {
@@ -93,7 +94,10 @@ impl AuthRule {
         if let Some(rule) = &self.jwt
             && let Some(outcome) = rule.check(request, now)
         {
-            return Decision::Done(outcome.and_then(|claims| self.admit_claims(claims)));
+            return match outcome {
+                Err(refusal) if rule.awaits_keys(refusal) => Decision::Keys(rule.identity.clone(), refusal),
+                outcome => Decision::Done(outcome.and_then(|claims| self.admit_claims(claims))),
+            };
         }
         if let Some(ApiKeyPlace(place)) = &self.api_key {
             match place.presented(request) {
@@ -115,17 +119,8 @@ impl AuthRule {
 
     /// The values of WWW-Authenticate for a refusal: one for each way to say who one is (RFC 9110 §11.6.1).
     pub fn challenges(&self, refusal: AuthRefusal) -> Vec<String> {
-        if !matches!(refusal.status(), 401 | 403) {
-            return Vec::new();
-        }
-        if refusal.status() == 403 && !matches!(refusal, AuthRefusal::Jwt(_)) {
-            return Vec::new();
-        }
         let mut challenges = Vec::new();
-        if let Some(rule) = &self.jwt {
-            let told = if let AuthRefusal::Jwt(told) = refusal { told } else { JwtRefusal::Missing };
-            challenges.extend(told.www_authenticate(rule.identity.name().as_str(), rule.scope_text.as_deref()));
-        }
+        challenges.extend(self.jwt.as_ref().and_then(|rule| rule.challenge(refusal)));
         if refusal.status() == 401 {
             challenges.extend(self.api_key.as_ref().map(|_| "ApiKey realm=\"restricted\"".to_owned()));
             // RFC 7617 §2.1: the only charset there is.
@@ -217,6 +212,33 @@ impl JwtRule {
             return Some(Err(JwtRefusal::Malformed.into()));
         }
         Some(self.identity.verify(&token, now).and_then(|claims| self.permit(claims)).map_err(AuthRefusal::from))
+    }
+
+    /// Keys of a file do not come later.
+    fn awaits_keys(&self, refusal: AuthRefusal) -> bool {
+        let unknown = matches!(refusal, AuthRefusal::Jwt(JwtRefusal::UnknownKey | JwtRefusal::KeysUnavailable));
+        unknown && matches!(self.identity.source(), KeySource::Fetched { .. })
+    }
+
+    fn challenge(&self, refusal: AuthRefusal) -> Option<String> {
+        let told = match refusal {
+            AuthRefusal::Jwt(told) => told,
+            // RFC 6750 §3.1: it "requires higher privileges than provided by the access token".
+            AuthRefusal::NotInGroup => JwtRefusal::InsufficientScope,
+            AuthRefusal::CredentialsRepeated => {
+                let realm = self.identity.name();
+                return Some(format!(
+                    "Bearer realm=\"{realm}\", error=\"invalid_request\", error_description=\"{refusal}\""
+                ));
+            }
+            AuthRefusal::CredentialsMissing
+            | AuthRefusal::ApiKeyUnknown
+            | AuthRefusal::PasswordMalformed
+            | AuthRefusal::PasswordWrong => JwtRefusal::Missing,
+            // No credentials of HTTP would help.
+            AuthRefusal::PasswordBusy | AuthRefusal::CertificateMissing | AuthRefusal::CertificateName => return None,
+        };
+        told.www_authenticate(self.identity.name().as_str(), self.scope_text.as_deref())
     }
 
     fn permit(&self, claims: Arc<Claims>) -> Result<Arc<Claims>, JwtRefusal> {

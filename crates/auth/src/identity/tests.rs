@@ -22,7 +22,7 @@ fn identity_with(keys: &[Value], more: &str) -> Identity {
     let base = "issuer = \"https://id.example.com\"\naudiences = [\"shop\", \"api\"]\n";
     let (identity, report) = compile(&format!("{base}{more}"));
     let identity = identity.unwrap_or_else(|| panic!("{report:?}"));
-    identity.set_keys(KeySet::parse(key_set(keys).as_bytes(), KeyOrigin::File).unwrap());
+    identity.set_keys(KeySet::parse(key_set(keys).as_bytes(), KeyOrigin::File).unwrap(), NOW);
     identity
 }
 
@@ -417,7 +417,7 @@ fn leeway_pinned_algorithms_and_required_claims_do_what_they_say() {
 fn keys_rotate_without_a_gap_and_old_ones_end() {
     let (old, new) = (Signer::p256(), Signer::p256());
     let put = |identity: &Identity, keys: &[Value]| {
-        identity.set_keys(KeySet::parse(key_set(keys).as_bytes(), KeyOrigin::Network).unwrap());
+        identity.set_keys(KeySet::parse(key_set(keys).as_bytes(), KeyOrigin::Network).unwrap(), NOW);
     };
     let identity = identity_with(&[old.jwk("1")], "");
     let by_old = old.token(&json!({ "alg": "ES256", "kid": "1" }), &payload());
@@ -430,8 +430,32 @@ fn keys_rotate_without_a_gap_and_old_ones_end() {
     // The same id for another key.
     put(&identity, &[new.jwk("1")]);
     assert_eq!((outcome(&identity, &by_old), outcome(&identity, &by_new)), ("bad_signature", "unknown_key"));
-    identity.drop_keys();
-    assert_eq!(outcome(&identity, &by_old), "keys_unavailable");
+}
+
+#[test]
+fn stale_keys_are_not_believed_though_nobody_fetches() {
+    let key = Signer::p256();
+    let identity = identity_with(&[key.jwk("a")], "jwks = { ttl = \"1h\", stale = \"2h\" }");
+    let sign =
+        |kid: &str| key.token(&json!({ "alg": "ES256", "kid": kid }), &payload_with(&json!({ "exp": NOW + 999_999 })));
+    let (token, unknown) = (sign("a"), sign("b"));
+    let at = |token: &str, now: i64| identity.verify(token.as_bytes(), now).map_or_else(JwtRefusal::as_str, |_| "ok");
+    for (now, expected) in
+        [(0, "ok"), (3600, "ok"), (10_799, "ok"), (10_800, "keys_unavailable"), (99_999, "keys_unavailable")]
+    {
+        assert_eq!(at(&token, NOW + now), expected, "after {now}");
+        assert_eq!(identity.has_keys(NOW + now), expected == "ok");
+    }
+    assert_eq!(at(&unknown, NOW + 10_800), "keys_unavailable");
+    // The same keys fetched again live on.
+    let again = KeySet::parse(key_set(&[key.jwk("a")]).as_bytes(), KeyOrigin::Network).unwrap();
+    identity.set_keys(again, NOW + 10_800);
+    assert_eq!((at(&token, NOW + 21_599), at(&token, NOW + 21_600)), ("ok", "keys_unavailable"));
+    // A reload makes them no younger, and its own times count.
+    let reloaded = identity_with(&[key.jwk("a")], "jwks = { ttl = \"1h\", stale = \"1h\" }");
+    reloaded.adopt(&identity);
+    let at = |now: i64| reloaded.verify(token.as_bytes(), now).map_or_else(JwtRefusal::as_str, |_| "ok");
+    assert_eq!((at(NOW + 17_999), at(NOW + 18_000)), ("ok", "keys_unavailable"));
 }
 
 #[test]
@@ -453,6 +477,9 @@ fn key_sets_are_read_with_care() {
         (rsa.jwk("k"), KeyOrigin::Network, true),
         (with(rsa, json!({ "use": "sig", "alg": "RS256", "x5c": [], "extra": 1 })), KeyOrigin::Network, true),
         (with(rsa, json!({ "use": "enc" })), KeyOrigin::Network, false),
+        (with(rsa, json!({ "use": ["sig"] })), KeyOrigin::Network, false),
+        (with(rsa, json!({ "key_ops": "verify" })), KeyOrigin::Network, false),
+        (with(rsa, json!({ "key_ops": [] })), KeyOrigin::Network, false),
         (with(rsa, json!({ "key_ops": ["verify"] })), KeyOrigin::Network, true),
         (with(rsa, json!({ "key_ops": ["encrypt"] })), KeyOrigin::Network, false),
         (with(rsa, json!({ "alg": "RSA-OAEP" })), KeyOrigin::Network, false),
@@ -609,10 +636,8 @@ fn a_remembered_token_still_expires_and_does_not_outlive_its_key() {
     assert!(Arc::ptr_eq(&first, &identity.verify(token.as_bytes(), NOW).unwrap()));
     // The same keys fetched again forget nothing; others do.
     let set = |signer: &Signer| KeySet::parse(key_set(&[signer.jwk("a")]).as_bytes(), KeyOrigin::File).unwrap();
-    identity.set_keys(set(&key));
+    identity.set_keys(set(&key), NOW);
     assert!(Arc::ptr_eq(&first, &identity.verify(token.as_bytes(), NOW).unwrap()));
-    identity.set_keys(set(&other));
+    identity.set_keys(set(&other), NOW);
     assert_eq!(at(NOW), Err(JwtRefusal::BadSignature));
-    identity.drop_keys();
-    assert_eq!(at(NOW), Err(JwtRefusal::KeysUnavailable));
 }

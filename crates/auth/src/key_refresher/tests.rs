@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    FetchError, IdentitySpec,
+    Claims, FetchError, IdentitySpec, JwtRefusal,
     signer::{Signer, key_set},
 };
 use portcullis_config::{Context, Path};
@@ -143,6 +143,17 @@ fn token(signer: &Signer, kid: &str, issuer: &str) -> Vec<u8> {
     signer.token(&json!({ "alg": "ES256", "kid": kid }), &payload).into_bytes()
 }
 
+/// As a request does it.
+async fn verify(handle: &KeyHandle, token: &[u8]) -> Result<Arc<Claims>, JwtRefusal> {
+    match handle.identity().verify(token, START) {
+        Err(JwtRefusal::UnknownKey | JwtRefusal::KeysUnavailable) => {
+            handle.refreshed().await;
+            handle.identity().verify(token, START)
+        }
+        outcome => outcome,
+    }
+}
+
 async fn settled(handle: &KeyHandle, fetches: u64) -> KeyStatus {
     handle.status.clone().wait_for(|status| status.fetches >= fetches).await.unwrap().clone()
 }
@@ -168,7 +179,7 @@ async fn keys_are_found_through_the_issuer() {
     assert_eq!(identity.verify(&token(&key, "1", &url), START), Err(JwtRefusal::KeysUnavailable));
     tokio::spawn(refresher.run(|| 0.0));
     // The first request waits for the first fetch.
-    assert!(handle.verify(&token(&key, "1", &url), START).await.is_ok());
+    assert!(verify(&handle, &token(&key, "1", &url)).await.is_ok());
     assert_eq!(issuer.requests(), 2);
     assert_eq!(handle.status(), KeyStatus { fetches: 1, last_success: Some(START), error: None });
 }
@@ -248,12 +259,12 @@ async fn keys_are_fetched_again_in_time_and_a_rotation_is_seen_at_once() {
     tokio::spawn(refresher.run(|| 0.0));
     settled(&handle, 1).await;
     let (by_old, by_new) = (token(&old, "old", "corp"), token(&new, "new", "corp"));
-    assert!(handle.verify(&by_old, START).await.is_ok());
+    assert!(verify(&handle, &by_old).await.is_ok());
 
     // Within thirty seconds of a fetch nobody waits, however many invent key ids.
     issuer.serve_json("/keys", &key_set(&[new.jwk("new")]));
     for _ in 0..100 {
-        assert_eq!(handle.verify(&by_new, START).await, Err(JwtRefusal::UnknownKey));
+        assert_eq!(verify(&handle, &by_new).await, Err(JwtRefusal::UnknownKey));
     }
     assert_eq!(issuer.requests(), 1);
 
@@ -261,7 +272,7 @@ async fn keys_are_fetched_again_in_time_and_a_rotation_is_seen_at_once() {
     clock.advance(30);
     let all = (0..50).map(|_| {
         let (handle, token) = (handle.clone(), by_new.clone());
-        tokio::spawn(async move { handle.verify(&token, START).await.is_ok() })
+        tokio::spawn(async move { verify(&handle, &token).await.is_ok() })
     });
     for one in all.collect::<Vec<_>>() {
         assert!(one.await.unwrap());
@@ -300,14 +311,14 @@ async fn old_keys_serve_while_the_issuer_fails_but_not_for_ever() {
         fetches += 1;
         let status = settled(&handle, fetches).await;
         assert!(status.error.unwrap().contains("status 503"));
-        assert_eq!(identity.verify(&token, START).is_ok(), ok, "after {advance} more");
+        assert_eq!(identity.verify(&token, clock.now()).is_ok(), ok, "after {advance} more");
     }
-    assert_eq!(identity.verify(&token, START), Err(JwtRefusal::KeysUnavailable));
+    assert_eq!(identity.verify(&token, clock.now()), Err(JwtRefusal::KeysUnavailable));
     issuer.serve_json("/keys", &key_set(&[key.jwk("1")]));
     clock.advance(60);
     let status = settled(&handle, fetches + 1).await;
     assert_eq!(status.error, None);
-    assert!(identity.verify(&token, START).is_ok());
+    assert!(identity.verify(&token, clock.now()).is_ok());
 }
 
 #[tokio::test]
@@ -317,14 +328,14 @@ async fn a_reload_keeps_what_was_fetched_from_the_same_place() {
     issuer.serve_json("/keys", &key_set(&[key.jwk("1")]));
     let jwks = json!({ "url": format!("{}/keys", issuer.url()) });
     let first = identity("corp", jwks.clone());
-    first.set_keys(client(rustls::RootCertStore::empty()).fetch(&first).await.unwrap());
+    first.set_keys(client(rustls::RootCertStore::empty()).fetch(&first).await.unwrap(), START);
     let token = token(&key, "1", "corp");
     let same = identity("corp", jwks.clone());
     same.adopt(&first);
     assert!(same.verify(&token, START).is_ok());
     for other in [identity("corp", json!({ "url": "https://id.example.com/keys" })), identity("other", jwks)] {
         other.adopt(&first);
-        assert!(!other.has_keys());
+        assert!(!other.has_keys(START));
     }
 }
 
@@ -339,6 +350,34 @@ async fn the_task_ends_with_its_last_handle() {
     settled(&handle, 1).await;
     drop(handle);
     task.await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_task_that_is_gone() {
+    let identity = identity("corp", json!({ "url": "https://id.example.com/keys" }));
+    let (refresher, handle) =
+        KeyRefresher::new(identity, client(rustls::RootCertStore::empty()), TestClock::new()).unwrap();
+    drop(refresher);
+    assert_eq!(verify(&handle, &token(&Signer::p256(), "1", "corp")).await, Err(JwtRefusal::KeysUnavailable));
+}
+
+#[test]
+fn metadata_fetched_over_tls_cannot_have_us_ask_our_own_services() {
+    let (tls, clear) = ("https://id.example.com/m", "http://127.0.0.1/m");
+    for (from, keys, ok) in [
+        (tls, "https://id.example.com/keys", true),
+        (tls, "https://cdn.example.com/keys", true),
+        (tls, "http://127.0.0.1:8080/keys", false),
+        (tls, "http://localhost/keys", false),
+        (tls, "http://id.example.com/keys", false),
+        (clear, "http://127.0.0.1:8080/keys", true),
+        (clear, "https://id.example.com/keys", true),
+        (clear, "http://id.example.com/keys", false),
+    ] {
+        let metadata = json!({ "issuer": "corp", "jwks_uri": keys }).to_string();
+        let found = crate::key_client::keys_url(metadata.as_bytes(), "corp", &from.parse().unwrap());
+        assert_eq!(found.is_ok(), ok, "{from} {keys}");
+    }
 }
 
 #[tokio::test]

@@ -112,7 +112,7 @@ fn world() -> World {
     let identity: IdentitySpec = serde_json::from_value(identity).unwrap();
     let name: ObjectName = "corp".parse().unwrap();
     let identity = identity.compile(&name, &Path::root(), &mut cx).unwrap();
-    identity.set_keys(KeySet::parse(key_set(&[signer().jwk("a")]).as_bytes(), KeyOrigin::Network).unwrap());
+    identity.set_keys(KeySet::parse(key_set(&[signer().jwk("a")]).as_bytes(), KeyOrigin::Network).unwrap(), NOW);
     World { identities: [(name, Arc::new(identity))].into(), consumers: Arc::new(consumers), _folder: folder }
 }
 
@@ -131,9 +131,17 @@ fn rule(world: &World, toml: &str) -> AuthRule {
     rule.unwrap()
 }
 
+fn decide(rule: &AuthRule, request: &Request) -> Result<Authenticated, AuthRefusal> {
+    match rule.begin(request, NOW) {
+        Decision::Done(outcome) => outcome,
+        Decision::Keys(_, refusal) => Err(refusal),
+        Decision::Password(check) => check.finish(NOW),
+    }
+}
+
 /// The subject, or the refusal's name.
 fn outcome(rule: &AuthRule, fields: &[(&str, &str)]) -> String {
-    match rule.check(&request(fields), NOW) {
+    match decide(rule, &request(fields)) {
         Ok(found) => found.subject().unwrap_or("-").to_owned(),
         Err(refusal) => refusal.as_str().to_owned(),
     }
@@ -304,7 +312,7 @@ fn only_the_first_check_of_a_password_is_slow_and_it_ends() {
             let _ = check.finish(now);
             true
         }
-        Decision::Done(_) => false,
+        Decision::Done(_) | Decision::Keys(..) => false,
     };
     let (right, wrong, unknown) = (basic("rook:s3cret"), basic("rook:no"), basic("nobody:no"));
     for (value, after, expected) in [
@@ -333,7 +341,7 @@ fn a_flood_of_passwords_leaves_cores_to_others() {
             let (rule, busy) = (&rule, &busy);
             scope.spawn(move || {
                 let value = basic(&format!("pawn:{at}"));
-                match rule.check(&request(&[("authorization", &value)]), NOW) {
+                match decide(rule, &request(&[("authorization", &value)])) {
                     Err(AuthRefusal::PasswordBusy) => drop(busy.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
                     outcome => assert_eq!(outcome, Err(AuthRefusal::PasswordWrong)),
                 }
@@ -404,11 +412,57 @@ fn groups_of_a_token_are_its_claim() {
 }
 
 #[test]
+fn only_keys_that_may_still_come_are_waited_for() {
+    let world = world();
+    let rule = rule(&world, "jwt = \"corp\"");
+    let sign = |header: Value| {
+        let payload = json!({ "iss": "corp", "aud": "shop", "exp": NOW + 300 });
+        format!("Bearer {}", signer().token(&header, &payload))
+    };
+    for (header, waits) in [
+        (json!({ "alg": "ES256", "kid": "a" }), false),
+        (json!({ "alg": "ES256", "kid": "b" }), true),
+        (json!({ "alg": "ES384", "kid": "a" }), false),
+        (json!({ "alg": "ES256", "kid": "a\n" }), false),
+        (json!({ "alg": "none" }), false),
+    ] {
+        let value = sign(header.clone());
+        let found = rule.begin(&request(&[("authorization", &value)]), NOW);
+        assert_eq!(matches!(found, Decision::Keys(..)), waits, "{header}");
+    }
+}
+
+#[test]
+fn what_an_inner_rule_found_counts_more() {
+    let world = world();
+    let token = format!("Bearer {}", token(&json!({})));
+    let found = |toml: &str, fields: &[(&str, &str)]| decide(&rule(&world, toml), &request(fields)).unwrap();
+    let by_token = found("jwt = \"corp\"", &[("authorization", &token)]);
+    let by_key = found("api_key.header = \"x-k\"", &[("x-k", "k-acme")]);
+    let other_key = found("api_key.header = \"x-k\"", &[("x-k", "k-rook-1")]);
+    let by_certificate = found("client_cert.san = [\"a.example\"]", &[("dns", "a.example")]);
+    for (outer, inner, claims, consumer) in [
+        (&by_certificate, &by_token, Some("u1"), None),
+        (&by_token, &by_certificate, Some("u1"), None),
+        (&by_token, &by_key, Some("u1"), Some("acme")),
+        (&by_key, &other_key, None, Some("rook")),
+        (&by_certificate, &by_certificate, None, None),
+    ] {
+        let both = outer.clone().and(inner.clone());
+        assert_eq!(both.claims.as_ref().and_then(|claims| claims.subject()), claims);
+        assert_eq!(both.consumer.as_ref().map(|consumer| consumer.name().as_str()), consumer);
+    }
+}
+
+#[test]
 fn challenges_name_every_way_in_and_only_where_one_would_help() {
     let world = world();
     let jwt = rule(&world, "jwt = \"corp\"\nrequire.scope = [\"read\", \"write\"]");
     let all = rule(&world, "jwt = \"corp\"\napi_key.header = \"x-k\"\nbasic.realm = \"staff\"");
+    let passwords = rule(&world, "basic = {}");
     let certificate = rule(&world, "client_cert.san = [\"a.example\"]");
+    let not_enough = "Bearer realm=\"corp\", error=\"insufficient_scope\", error_description=\"the token does not grant what is needed here\"";
+    let repeated = "Bearer realm=\"corp\", error=\"invalid_request\", error_description=\"credentials were sent more than once in one place\"";
     let expired = "Bearer realm=\"corp\", error=\"invalid_token\", error_description=\"the token has expired\"";
     let others = ["ApiKey realm=\"restricted\"", "Basic realm=\"staff\", charset=\"UTF-8\""];
     for (rule, refusal, expected) in [
@@ -426,8 +480,11 @@ fn challenges_name_every_way_in_and_only_where_one_would_help() {
         (&all, AuthRefusal::PasswordWrong, vec!["Bearer realm=\"corp\"", others[0], others[1]]),
         (&all, JwtRefusal::Expired.into(), vec![expired, others[0], others[1]]),
         (&all, AuthRefusal::PasswordBusy, vec![]),
-        (&all, AuthRefusal::NotInGroup, vec![]),
-        (&all, AuthRefusal::CredentialsRepeated, vec![]),
+        (&all, AuthRefusal::NotInGroup, vec![not_enough]),
+        (&passwords, AuthRefusal::NotInGroup, vec![]),
+        (&all, AuthRefusal::CredentialsRepeated, vec![repeated]),
+        (&passwords, AuthRefusal::CredentialsRepeated, vec![]),
+        (&passwords, AuthRefusal::PasswordWrong, vec!["Basic realm=\"restricted\", charset=\"UTF-8\""]),
         (&certificate, AuthRefusal::CertificateMissing, vec![]),
     ] {
         assert_eq!(rule.challenges(refusal), expected, "{refusal:?}");
