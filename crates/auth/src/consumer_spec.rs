@@ -11,6 +11,7 @@ pub struct ConsumerSpec {
     /// API keys; several, so that one can be replaced without a gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<ConsumerKeySpec>>,
+    /// One user name and password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub basic: Option<ConsumerBasicSpec>,
     /// For `auth.groups`.
@@ -30,6 +31,7 @@ pub struct ConsumerKeySpec {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct ConsumerBasicSpec {
+    /// Without a colon.
     pub username: String,
     /// `$argon2id$…` (PHC string) or `$2b$…` (bcrypt).
     pub password_hash: SecretRef,

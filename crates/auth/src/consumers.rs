@@ -1,15 +1,15 @@
 //! All consumers, found by API key or by user name and password.
 
-use crate::{AuthRefusal, ConsumerSpec, password_hash::PasswordHash, verified_cache::VerifiedCache};
+use crate::{
+    AuthRefusal, ConsumerSpec, password_hash::PasswordHash, password_turns::PasswordTurns,
+    verified_cache::VerifiedCache,
+};
 use portcullis_config::{Context, Path};
 use portcullis_names::ObjectName;
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 use subtle::ConstantTimeEq;
 
@@ -29,8 +29,7 @@ pub struct Consumers {
     by_username: HashMap<String, usize>,
     /// Checking a password takes milliseconds, by design, and a client sends it with every request.
     checked: VerifiedCache<Option<Arc<Consumer>>>,
-    checking: AtomicUsize,
-    checking_max: usize,
+    turns: PasswordTurns,
 }
 
 struct User {
@@ -72,9 +71,7 @@ impl Consumers {
             users: Vec::new(),
             by_username: HashMap::new(),
             checked: VerifiedCache::new(CACHE_BYTES),
-            checking: AtomicUsize::new(0),
-            // All cores checking passwords would serve nothing else.
-            checking_max: std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+            turns: PasswordTurns::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))),
         };
         for (name, spec) in specs {
             consumers.add(name, spec, &at.key(name), cx);
@@ -86,8 +83,14 @@ impl Consumers {
         self.by_name.get(name)
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+    /// Whether some consumer has an API key.
+    pub fn has_keys(&self) -> bool {
+        !self.by_key.is_empty()
+    }
+
+    /// Whether some consumer has a password.
+    pub fn has_passwords(&self) -> bool {
+        !self.users.is_empty()
     }
 
     /// Whether some consumer is in that group.
@@ -111,12 +114,14 @@ impl Consumers {
         self.checked.get(fingerprint, now).map(|found| found.ok_or(AuthRefusal::PasswordWrong))
     }
 
-    /// Checks a password; takes milliseconds. An unknown user costs the same as a wrong password.
+    /// Checks a password; takes milliseconds, and blocks until there is a turn. An unknown user costs the same as a wrong
+    /// password.
     pub(crate) fn check(&self, basic: &BasicCredentials, now: i64) -> Result<Arc<Consumer>, AuthRefusal> {
+        let _turn = self.turns.take().ok_or(AuthRefusal::PasswordBusy)?;
+        // A client's requests come in a bunch, and the first of them has perhaps been answered meanwhile.
         if let Some(known) = self.remembered(basic, now) {
             return known;
         }
-        let _turn = Turn::take(&self.checking, self.checking_max).ok_or(AuthRefusal::PasswordBusy)?;
         let known = self.by_username.get(&basic.username).and_then(|at| self.users.get(*at));
         let user = known.or_else(|| self.stand_in(&basic.username)).ok_or(AuthRefusal::PasswordWrong)?;
         let verifies = user.hash.verifies(&basic.password);
@@ -197,22 +202,6 @@ impl Consumers {
 impl std::fmt::Debug for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("User").field("consumer", &self.consumer.name).finish_non_exhaustive()
-    }
-}
-
-/// One of the few places for password checks.
-struct Turn<'c>(&'c AtomicUsize);
-
-impl<'c> Turn<'c> {
-    fn take(count: &'c AtomicUsize, max: usize) -> Option<Self> {
-        let free = |taken: usize| (taken < max).then(|| taken.saturating_add(1));
-        count.fetch_update(Ordering::AcqRel, Ordering::Acquire, free).ok().map(|_| Self(count))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -13,6 +13,7 @@ pub struct HttpUrl {
     target: String,
 }
 
+/// Whether TLS is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
     Clear,

@@ -5,6 +5,7 @@ use crate::{
     Algorithm, Claims, HttpUrl, IdentitySpec, JwksSpec, JwtRefusal, KeyOrigin, KeySet, KeySetError, UrlError,
     json_object::parse_object,
     key_set::{KID_MAX_BYTES, Lookup},
+    unless_wrong::unless_wrong,
     verified_cache::VerifiedCache,
 };
 use arc_swap::ArcSwapOption;
@@ -49,6 +50,7 @@ pub enum KeySource {
     },
 }
 
+/// Whom to ask for keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyPlace {
     /// The key set itself.
@@ -272,6 +274,10 @@ fn numeric_date(payload: &Map<String, Value>, name: &str) -> Result<Option<i64>,
 impl IdentitySpec {
     /// `None` when something is wrong; all of it is then in the report.
     pub fn compile(&self, name: &ObjectName, at: &Path, cx: &mut Context) -> Option<Identity> {
+        unless_wrong(cx, |cx| self.identity(name, at, cx))
+    }
+
+    fn identity(&self, name: &ObjectName, at: &Path, cx: &mut Context) -> Option<Identity> {
         let audiences = self.check_audiences(at, cx);
         let leeway = self.leeway.map_or(LEEWAY_DEFAULT, |leeway| leeway.get());
         if leeway > LEEWAY_MAX {
@@ -291,7 +297,7 @@ impl IdentitySpec {
             }
             _ => None,
         };
-        let identity = Identity {
+        Some(Identity {
             name: name.clone(),
             issuer: self.issuer.clone(),
             audiences: audiences?,
@@ -301,8 +307,7 @@ impl IdentitySpec {
             source: source?,
             keys: ArcSwapOption::from(keys),
             verified: VerifiedCache::new(CACHE_BYTES),
-        };
-        Some(identity)
+        })
     }
 
     fn check_audiences(&self, at: &Path, cx: &mut Context) -> Option<Vec<String>> {

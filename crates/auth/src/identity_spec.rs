@@ -15,6 +15,7 @@ pub struct IdentitySpec {
     /// `aud` must name one of these.
     #[schemars(length(min = 1))]
     pub audiences: Vec<String>,
+    /// Where the keys are (default: where the issuer's metadata says).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks: Option<JwksSpec>,
     /// Only these (default: what each key's type and `alg` allow).

@@ -10,13 +10,16 @@ use std::{net::IpAddr, path::PathBuf};
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct IpRulesSpec {
+    /// Addresses and prefixes that may pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<Cidr>>,
+    /// Addresses and prefixes that may not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deny: Option<Vec<Cidr>>,
-    /// One address or prefix on a line; `#` begins a comment.
+    /// More of `allow`: one address or prefix on a line; `#` begins a comment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_file: Option<PathBuf>,
+    /// More of `deny`, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deny_file: Option<PathBuf>,
 }
@@ -115,6 +118,9 @@ fn gather(written: Option<&[Cidr]>, file: Option<&std::path::Path>, at: &Path, c
         let more = wrong.saturating_sub(WRONG_LINES_SHOWN);
         cx.error(at, format!("{}: {more} more lines are wrong", file.display()));
     }
+    if prefixes.is_empty() && wrong == 0 {
+        cx.warning(at, format!("{}: there is no address in it", file.display()));
+    }
     (wrong == 0).then_some(prefixes)
 }
 
@@ -194,6 +200,7 @@ mod tests {
             (json!({ "allow": [] }), "nobody could pass"),
             (json!({ "allow_file": file("# nothing\n") }), "nobody could pass"),
             (json!({ "allow_file": "/nonexistent/x" }), "cannot read"),
+            (json!({ "deny_file": "/nonexistent/x" }), "cannot read"),
             (json!({ "deny_file": file("10.0.0.0/8\n10.0.0.1/8\n") }), "line 2"),
             (json!({ "deny_file": file(&"x\n".repeat(40)) }), "35 more lines"),
             (json!({ "deny_file": file("\u{0}\u{1}") }), "line 1"),
@@ -201,6 +208,15 @@ mod tests {
             let (rules, problems) = compile(spec.clone());
             assert!(rules.is_none() && problems.iter().any(|found| found.contains(message)), "{spec}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn a_list_that_came_out_empty_is_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("deny.txt");
+        std::fs::write(&file, "# cut short").unwrap();
+        let (rules, problems) = compile(json!({ "deny_file": file }));
+        assert!(rules.is_some() && problems[0].contains("no address in it"), "{problems:?}");
     }
 
     #[test]

@@ -24,12 +24,14 @@ mod key_client;
 mod key_refresher;
 mod key_set;
 mod password_hash;
+mod password_turns;
 mod refresh_plan;
 mod rule;
 mod rule_compile;
 mod rule_spec;
 #[cfg(test)]
 mod signer;
+mod unless_wrong;
 mod verified_cache;
 
 pub use algorithm::Algorithm;

@@ -51,6 +51,8 @@ pub struct Authenticated {
     pub claims: Option<Arc<Claims>>,
     /// Behind the API key or password, if it came with one.
     pub consumer: Option<Arc<Consumer>>,
+    /// The name in the client's certificate that let it pass, if the rule asks for one.
+    pub certificate: Option<Arc<str>>,
 }
 
 /// A decision, or what it still takes.
@@ -69,18 +71,25 @@ pub struct PasswordCheck {
     consumers: Arc<Consumers>,
     credentials: BasicCredentials,
     groups: Option<Arc<[String]>>,
+    certificate: Option<Arc<str>>,
 }
 
 impl Authenticated {
-    /// The consumer's name, else the token's subject.
+    /// The consumer's name, else the token's subject, else the certificate's name. One text can be a name of each kind; where
+    /// that matters, the fields tell them apart.
     pub fn subject(&self) -> Option<&str> {
         let consumer = self.consumer.as_ref().map(|consumer| consumer.name().as_str());
-        consumer.or_else(|| self.claims.as_ref()?.subject())
+        let claimed = || self.claims.as_ref()?.subject();
+        consumer.or_else(claimed).or(self.certificate.as_deref())
     }
 
     /// With what a rule further inside found, which counts where both found something.
     pub fn and(self, inner: Self) -> Self {
-        Self { claims: inner.claims.or(self.claims), consumer: inner.consumer.or(self.consumer) }
+        Self {
+            claims: inner.claims.or(self.claims),
+            consumer: inner.consumer.or(self.consumer),
+            certificate: inner.certificate.or(self.certificate),
+        }
     }
 }
 
@@ -88,9 +97,18 @@ impl AuthRule {
     /// Decides, as far as that needs no waiting. `now` in seconds since 1970.
     pub fn begin(&self, request: &dyn AuthRequest, now: i64) -> Decision {
         // Before any credential is looked at: nothing is learnt about those by who may not even ask.
-        if let Err(refusal) = self.check_certificate(request) {
-            return Decision::Done(Err(refusal));
+        let certificate = match self.check_certificate(request) {
+            Ok(certificate) => certificate,
+            Err(refusal) => return Decision::Done(Err(refusal)),
+        };
+        match self.begin_credentials(request, now) {
+            Decision::Done(found) => Decision::Done(found.map(|found| Authenticated { certificate, ..found })),
+            Decision::Password(check) => Decision::Password(PasswordCheck { certificate, ..check }),
+            Decision::Keys(identity, refusal) => Decision::Keys(identity, refusal),
         }
+    }
+
+    fn begin_credentials(&self, request: &dyn AuthRequest, now: i64) -> Decision {
         if let Some(rule) = &self.jwt
             && let Some(outcome) = rule.check(request, now)
         {
@@ -139,14 +157,14 @@ impl AuthRule {
         }
     }
 
-    fn check_certificate(&self, request: &dyn AuthRequest) -> Result<(), AuthRefusal> {
-        let Some(patterns) = &self.client_cert else { return Ok(()) };
+    /// The name that fits, if the rule asks for one.
+    fn check_certificate(&self, request: &dyn AuthRequest) -> Result<Option<Arc<str>>, AuthRefusal> {
+        let Some(patterns) = &self.client_cert else { return Ok(None) };
         let names = request.tls_names().ok_or(AuthRefusal::CertificateMissing)?;
-        let fits = |pattern: &SanPattern| {
-            names.uris.iter().any(|uri| pattern.matches_uri(uri))
-                || names.dns.iter().any(|dns| pattern.matches_dns(dns))
-        };
-        if patterns.iter().any(fits) { Ok(()) } else { Err(AuthRefusal::CertificateName) }
+        let uri = names.uris.iter().find(|uri| patterns.iter().any(|pattern| pattern.matches_uri(uri)));
+        let dns = || names.dns.iter().find(|dns| patterns.iter().any(|pattern| pattern.matches_dns(dns)));
+        let name = uri.or_else(dns).ok_or(AuthRefusal::CertificateName)?;
+        Ok(Some(Arc::from(name.as_str())))
     }
 
     fn begin_basic(&self, request: &dyn AuthRequest, now: i64) -> Option<Decision> {
@@ -165,6 +183,7 @@ impl AuthRule {
                 consumers: self.consumers.clone(),
                 credentials,
                 groups: self.groups.clone(),
+                certificate: None,
             }),
         })
     }
@@ -174,15 +193,17 @@ impl AuthRule {
         if self.groups.as_ref().is_some_and(|groups| !inside(groups)) {
             return Err(AuthRefusal::NotInGroup);
         }
-        Ok(Authenticated { claims: Some(claims), consumer: None })
+        Ok(Authenticated { claims: Some(claims), ..Authenticated::default() })
     }
 }
 
 impl PasswordCheck {
-    /// Takes milliseconds of a core.
+    /// Takes milliseconds of a core, and blocks for up to a second before while others do: to be called where that hurts
+    /// nobody, such as `tokio::task::spawn_blocking`.
     pub fn finish(self, now: i64) -> Result<Authenticated, AuthRefusal> {
         let found = self.consumers.check(&self.credentials, now)?;
-        admit_consumer(found, self.groups.as_deref())
+        let found = admit_consumer(found, self.groups.as_deref())?;
+        Ok(Authenticated { certificate: self.certificate, ..found })
     }
 }
 
@@ -196,7 +217,7 @@ fn admit_consumer(consumer: Arc<Consumer>, groups: Option<&[String]>) -> Result<
     if groups.is_some_and(|groups| !consumer.is_in_any(groups)) {
         return Err(AuthRefusal::NotInGroup);
     }
-    Ok(Authenticated { claims: None, consumer: Some(consumer) })
+    Ok(Authenticated { consumer: Some(consumer), ..Authenticated::default() })
 }
 
 impl JwtRule {

@@ -3,6 +3,7 @@
 use crate::{
     AuthRule, ClaimValues, Consumers, Identity, RuleAuthSpec, TokenPlaceSpec,
     rule::{ApiKeyPlace, JwtRule, Place, Realm},
+    unless_wrong::unless_wrong,
 };
 use portcullis_config::{Context, Path};
 use portcullis_names::{HeaderName, ObjectName};
@@ -18,6 +19,10 @@ pub struct AuthNames<'c> {
 impl RuleAuthSpec {
     /// `None` when something is wrong; all of it is then in the report.
     pub fn compile(&self, at: &Path, names: AuthNames<'_>, cx: &mut Context) -> Option<AuthRule> {
+        unless_wrong(cx, |cx| self.rule(at, names, cx))
+    }
+
+    fn rule(&self, at: &Path, names: AuthNames<'_>, cx: &mut Context) -> Option<AuthRule> {
         self.check_shape(at, names, cx);
         let jwt = self.jwt_rule(at, names, cx);
         let api_key = self.api_key_place(&at.key("api_key"), cx);
@@ -25,7 +30,6 @@ impl RuleAuthSpec {
         let client_cert = self.client_cert.as_ref().map(|spec| spec.san.clone());
         if client_cert.as_ref().is_some_and(Vec::is_empty) {
             cx.error(&at.key("client_cert").key("san"), "an empty list lets nobody pass");
-            return None;
         }
         Some(AuthRule {
             jwt: jwt.ok()?,
@@ -47,8 +51,13 @@ impl RuleAuthSpec {
                 cx.error_at_key(&at.key(key), format!("`{key}` is about tokens, and no `jwt` is asked for"));
             }
         }
-        if by_consumer && names.consumers.is_empty() {
-            cx.error(at, "no consumer is defined, so nobody can pass").help("add a [consumer.NAME]");
+        let nobody_has = [
+            ("api_key", self.api_key.is_some() && !names.consumers.has_keys(), "an API key", "keys"),
+            ("basic", self.basic.is_some() && !names.consumers.has_passwords(), "a password", "basic"),
+        ];
+        for (key, _, what, give) in nobody_has.into_iter().filter(|(_, missing, ..)| *missing) {
+            cx.error_at_key(&at.key(key), format!("no consumer has {what}, so nobody can pass by it"))
+                .help(format!("give a [consumer.NAME] `{give}`"));
         }
         let Some(groups) = &self.groups else { return };
         let at = at.key("groups");

@@ -28,6 +28,7 @@ pub struct RuleAuthSpec {
     /// The consumer, or the token's claim `groups`, must have one of these.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<Vec<String>>,
+    /// The connection's client certificate, verified by the listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_cert: Option<ClientCertSpec>,
 }
@@ -58,6 +59,7 @@ pub struct ApiKeySpec {
     pub query: Option<String>,
 }
 
+/// User name and password (RFC 7617).
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct BasicSpec {
@@ -66,6 +68,7 @@ pub struct BasicSpec {
     pub realm: Option<String>,
 }
 
+/// What a client certificate must say.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct ClientCertSpec {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, header};
 
 /// Fields of a denial that say what the client can do about it; passed on without being listed.
-const OF_A_DENIAL: [HeaderName; 4] =
-    [header::WWW_AUTHENTICATE, header::LOCATION, header::CONTENT_TYPE, header::RETRY_AFTER];
+const OF_A_DENIAL: [HeaderName; 5] =
+    [header::WWW_AUTHENTICATE, header::LOCATION, header::CONTENT_TYPE, header::CONTENT_ENCODING, header::RETRY_AFTER];
 /// Envoy's way to have fields taken away by an HTTP authority.
 const TO_REMOVE: &str = "x-envoy-auth-headers-to-remove";
 

@@ -1,7 +1,7 @@
 //! `authz = { … }` on routes and rules.
 
 use super::{AuthorityFields, Authz, AuthzProtocol, is_framing};
-use crate::{HttpUrl, Transport};
+use crate::{HttpUrl, Transport, unless_wrong::unless_wrong};
 use http::HeaderName as HttpHeaderName;
 use portcullis_config::{Context, Path};
 use portcullis_names::{ByteSize, HeaderName, TimeSpan};
@@ -53,6 +53,10 @@ const BODY_MAX_BYTES: u64 = 1 << 20;
 impl AuthzSpec {
     /// `None` when something is wrong; all of it is then in the report.
     pub fn compile(&self, at: &Path, cx: &mut Context) -> Option<Authz> {
+        unless_wrong(cx, |cx| self.authz(at, cx))
+    }
+
+    fn authz(&self, at: &Path, cx: &mut Context) -> Option<Authz> {
         let timeout = self.timeout.map_or(TIMEOUT_DEFAULT, |timeout| timeout.get());
         if timeout.is_zero() || timeout > TIMEOUT_MAX {
             cx.error(&at.key("timeout"), "an authority is given more than nothing and at most 1m");

@@ -454,6 +454,8 @@ fn edits_of_a_grpc_answer_are_held_to_what_is_possible() {
 fn mistakes_in_an_authority_are_named() {
     for (spec, message) in [
         (json!({}), "no authority is named"),
+        (json!({ "http": "http://127.0.0.1/", "timeout": "0ms" }), "more than nothing"),
+        (json!({ "http": "http://127.0.0.1/", "body": "0B" }), "at most 1MiB"),
         (json!({ "http": "http://127.0.0.1/", "grpc": "http://127.0.0.1" }), "exclude one another"),
         (json!({ "http": "127.0.0.1:80" }), "is not a URL"),
         (json!({ "http": "http://127.0.0.1/?a" }), "brings its own query"),
@@ -465,8 +467,10 @@ fn mistakes_in_an_authority_are_named() {
         (json!({ "http": "http://127.0.0.1/", "request_headers": ["host"] }), "cannot be passed on"),
         (json!({ "http": "http://127.0.0.1/", "response_headers": ["content-length"] }), "cannot be passed on"),
     ] {
-        let (_, problems) = compile(spec.clone());
+        let (authz, problems) = compile(spec.clone());
         assert!(problems.iter().any(|found| found.contains(message)), "{spec}: {problems:?}");
+        let warned = message == "in the clear";
+        assert_eq!(authz.is_some(), warned, "{spec}");
     }
     let authz = authz(json!({ "body": "8KiB" }), "grpc");
     assert_eq!((authz.body_max(), authz.timeout()), (Some(8192), Duration::from_millis(200)));
