@@ -22,6 +22,8 @@ pub enum Algorithm {
     Es256,
     #[serde(rename = "ES384")]
     Es384,
+    #[serde(rename = "ES512")]
+    Es512,
     #[serde(rename = "EdDSA")]
     EdDsa,
     #[serde(rename = "HS256")]
@@ -42,6 +44,7 @@ impl Algorithm {
         Self::Ps512,
         Self::Es256,
         Self::Es384,
+        Self::Es512,
         Self::EdDsa,
         Self::Hs256,
         Self::Hs384,
@@ -65,6 +68,7 @@ impl Algorithm {
             Self::Ps512 => "PS512",
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
             Self::EdDsa => "EdDSA",
             Self::Hs256 => "HS256",
             Self::Hs384 => "HS384",
@@ -72,9 +76,10 @@ impl Algorithm {
         }
     }
 
-    pub(crate) const fn backend(self) -> jsonwebtoken::Algorithm {
+    /// `None` for what `jsonwebtoken` does not know.
+    pub(crate) const fn backend(self) -> Option<jsonwebtoken::Algorithm> {
         use jsonwebtoken::Algorithm as Backend;
-        match self {
+        Some(match self {
             Self::Rs256 => Backend::RS256,
             Self::Rs384 => Backend::RS384,
             Self::Rs512 => Backend::RS512,
@@ -83,11 +88,12 @@ impl Algorithm {
             Self::Ps512 => Backend::PS512,
             Self::Es256 => Backend::ES256,
             Self::Es384 => Backend::ES384,
+            Self::Es512 => return None,
             Self::EdDsa => Backend::EdDSA,
             Self::Hs256 => Backend::HS256,
             Self::Hs384 => Backend::HS384,
             Self::Hs512 => Backend::HS512,
-        }
+        })
     }
 }
 
@@ -102,7 +108,7 @@ mod tests {
             assert_eq!(serde_json::to_string(algorithm).unwrap(), format!("\"{}\"", algorithm.as_str()));
             assert_eq!(Algorithm::named(&algorithm.as_str().to_lowercase()), None);
         }
-        for name in ["none", "None", "", "RS1", "ES512", "HS256 ", "RS256\0", "Ed448"] {
+        for name in ["none", "None", "", "RS1", "ES256K", "HS256 ", "RS256\0", "Ed448"] {
             assert_eq!(Algorithm::named(name), None, "{name}");
         }
     }

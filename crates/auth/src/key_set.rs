@@ -1,6 +1,7 @@
 //! The keys of an issuer (RFC 7517), each with the algorithms that its type allows. A token never says what its key may do.
 
 use crate::{Algorithm, json_object::parse_object};
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
@@ -18,7 +19,14 @@ pub struct KeySet {
 pub(crate) struct Key {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
-    material: DecodingKey,
+    material: Material,
+}
+
+#[derive(Clone)]
+enum Material {
+    Library(DecodingKey),
+    /// A point of P-521, uncompressed, which `jsonwebtoken` does not know.
+    P521(Vec<u8>),
 }
 
 /// Where a key set came from.
@@ -128,8 +136,18 @@ impl std::fmt::Debug for KeySet {
 impl Key {
     /// `message` is header and payload as they were sent, `signature` still in base64url.
     pub(crate) fn verifies(&self, signature: &str, message: &[u8], algorithm: Algorithm) -> bool {
-        self.algorithms.contains(&algorithm)
-            && jsonwebtoken::crypto::verify(signature, message, &self.material, algorithm.backend()).unwrap_or(false)
+        if !self.algorithms.contains(&algorithm) {
+            return false;
+        }
+        match (&self.material, algorithm.backend()) {
+            (Material::Library(key), Some(backend)) => {
+                jsonwebtoken::crypto::verify(signature, message, key, backend).unwrap_or(false)
+            }
+            (Material::P521(point), None) => URL_SAFE_NO_PAD.decode(signature).is_ok_and(|octets| {
+                UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point).verify(message, &octets).is_ok()
+            }),
+            (Material::Library(_), None) | (Material::P521(_), Some(_)) => false,
+        }
     }
 
     fn read(jwk: &Map<String, Value>, origin: KeyOrigin) -> Result<Self, &'static str> {
@@ -166,9 +184,9 @@ impl Key {
     }
 }
 
-type Material = (Vec<Algorithm>, DecodingKey);
+type Usable = (Vec<Algorithm>, Material);
 
-fn rsa(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
+fn rsa(jwk: &Map<String, Value>) -> Result<Usable, &'static str> {
     // Published private keys verify nothing that can be believed.
     no_private_part(jwk)?;
     let (n, e) = (octets(jwk, "n")?, octets(jwk, "e")?);
@@ -182,15 +200,16 @@ fn rsa(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
         return Err("an RSA key has an exponent that cannot be one");
     }
     use Algorithm::{Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
-    Ok((vec![Rs256, Rs384, Rs512, Ps256, Ps384, Ps512], DecodingKey::from_rsa_raw_components(n, &e)))
+    Ok((vec![Rs256, Rs384, Rs512, Ps256, Ps384, Ps512], Material::Library(DecodingKey::from_rsa_raw_components(n, &e))))
 }
 
-fn elliptic(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
+fn elliptic(jwk: &Map<String, Value>) -> Result<Usable, &'static str> {
     no_private_part(jwk)?;
     // RFC 7518 §3.4: each curve has its one algorithm.
     let (algorithm, width) = match jwk.get("crv").and_then(Value::as_str) {
         Some("P-256") => (Algorithm::Es256, 32),
         Some("P-384") => (Algorithm::Es384, 48),
+        Some("P-521") => (Algorithm::Es512, 66),
         _ => return Err("an EC key is on a curve that is not supported"),
     };
     let (x, y) = (octets(jwk, "x")?, octets(jwk, "y")?);
@@ -198,10 +217,14 @@ fn elliptic(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
         return Err("an EC key's coordinates have the wrong length");
     }
     let point = [&[4][..], &x, &y].concat();
-    Ok((vec![algorithm], DecodingKey::from_ec_der(&point)))
+    let material = match algorithm.backend() {
+        Some(_) => Material::Library(DecodingKey::from_ec_der(&point)),
+        None => Material::P521(point),
+    };
+    Ok((vec![algorithm], material))
 }
 
-fn edwards(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
+fn edwards(jwk: &Map<String, Value>) -> Result<Usable, &'static str> {
     no_private_part(jwk)?;
     if jwk.get("crv").and_then(Value::as_str) != Some("Ed25519") {
         return Err("an OKP key is on a curve that is not supported");
@@ -210,10 +233,10 @@ fn edwards(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
     if x.len() != 32 {
         return Err("an OKP key has the wrong length");
     }
-    Ok((vec![Algorithm::EdDsa], DecodingKey::from_ed_der(&x)))
+    Ok((vec![Algorithm::EdDsa], Material::Library(DecodingKey::from_ed_der(&x))))
 }
 
-fn shared_secret(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
+fn shared_secret(jwk: &Map<String, Value>) -> Result<Usable, &'static str> {
     let secret = octets(jwk, "k")?;
     // RFC 7518 §3.2: the key is at least as long as the hash.
     let fit = [(Algorithm::Hs256, 32), (Algorithm::Hs384, 48), (Algorithm::Hs512, 64)];
@@ -222,7 +245,7 @@ fn shared_secret(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
     if algorithms.is_empty() {
         return Err("a shared secret is shorter than 32 octets");
     }
-    Ok((algorithms, DecodingKey::from_secret(&secret)))
+    Ok((algorithms, Material::Library(DecodingKey::from_secret(&secret))))
 }
 
 fn no_private_part(jwk: &Map<String, Value>) -> Result<(), &'static str> {

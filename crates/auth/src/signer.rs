@@ -14,6 +14,7 @@ pub(crate) enum Signer {
     Rsa(Box<RsaKeyPair>),
     P256(EcdsaKeyPair),
     P384(EcdsaKeyPair),
+    P521(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
     Secret(Vec<u8>),
 }
@@ -32,6 +33,10 @@ impl Signer {
         Self::P384(EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap())
     }
 
+    pub(crate) fn p521() -> Self {
+        Self::P521(EcdsaKeyPair::generate(&signature::ECDSA_P521_SHA512_FIXED_SIGNING).unwrap())
+    }
+
     pub(crate) fn ed25519() -> Self {
         Self::Ed25519(Ed25519KeyPair::generate().unwrap())
     }
@@ -44,10 +49,14 @@ impl Signer {
                 json!({ "kty": "RSA", "kid": kid, "n": b64(n.big_endian_without_leading_zero()),
                         "e": b64(e.big_endian_without_leading_zero()) })
             }
-            Self::P256(key) | Self::P384(key) => {
+            Self::P256(key) | Self::P384(key) | Self::P521(key) => {
                 let point = key.public_key().as_ref();
                 let (x, y) = point[1..].split_at(point.len() / 2);
-                let crv = if matches!(self, Self::P256(_)) { "P-256" } else { "P-384" };
+                let crv = match x.len() {
+                    32 => "P-256",
+                    48 => "P-384",
+                    _ => "P-521",
+                };
                 json!({ "kty": "EC", "crv": crv, "kid": kid, "x": b64(x), "y": b64(y) })
             }
             Self::Ed25519(key) => {
@@ -84,7 +93,7 @@ impl Signer {
                 key.sign(padding, &rng, message, &mut signed).unwrap();
                 signed
             }
-            Self::P256(key) | Self::P384(key) => key.sign(&rng, message).unwrap().as_ref().to_vec(),
+            Self::P256(key) | Self::P384(key) | Self::P521(key) => key.sign(&rng, message).unwrap().as_ref().to_vec(),
             Self::Ed25519(key) => key.sign(message).as_ref().to_vec(),
             Self::Secret(secret) => {
                 let hash = match algorithm {
