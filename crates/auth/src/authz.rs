@@ -1,6 +1,7 @@
-//! External authorisation by Envoy's `ext_authz` protocol: what is asked and what an answer means. Pure: the engine sends the
-//! question and waits; one module writes and reads the HTTP form, one the gRPC form.
+//! External authorisation by Envoy's `ext_authz` protocol: what is asked and what an answer means. One module writes and reads
+//! the HTTP form, one the gRPC form, both without a socket; `client` sends.
 
+mod client;
 mod grpc;
 mod http;
 mod message;
@@ -11,6 +12,7 @@ use ::http::{HeaderMap, HeaderName as HttpHeaderName, Request};
 use bytes::Bytes;
 use std::{net::SocketAddr, time::Duration};
 
+pub use client::AuthzClient;
 pub use spec::{AuthzSpec, OnFail};
 
 /// An authority that is asked about requests.

@@ -1,9 +1,14 @@
 //! Decides who is asking and whether they may: tokens, API keys, passwords, certificates, addresses, and the questions put
 //! to an external authority.
 //!
-//! Everything but `key_client` and `key_refresher` is a plain function of what was configured, what the request shows and `now`. Deliberately
-//! absent: routing, engines and their request types (an engine implements [`AuthRequest`]), the sending of external
-//! authorisation requests, and any clock.
+//! Everything but [`KeyClient`], [`KeyRefresher`] and [`AuthzClient`] is a plain function of what was configured, what the
+//! request shows and `now`. Deliberately absent: routing, engines and their request types (an engine implements
+//! [`AuthRequest`]), answers to clients, and the removal of credentials from what goes on.
+//!
+//! In the order of a request: [`IpRules::check`]; of each [`AuthRule`] from the outermost level to the innermost
+//! [`AuthRule::begin`], whose [`Decision`] may first want keys or a password check awaited, then [`Authenticated::and`];
+//! of each [`Authz`] [`AuthzClient::ask`], and [`Authz::on_failure`] where that failed. Every refusal has `as_str` for
+//! metrics and logs, and `status`; [`AuthRule::challenges`] has the values of WWW-Authenticate.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -38,8 +43,8 @@ pub use algorithm::Algorithm;
 pub use auth_refusal::AuthRefusal;
 pub use auth_request::{AuthRequest, Presented, TlsNames};
 pub use authz::{
-    Authz, AuthzDenial, AuthzEdit, AuthzEdits, AuthzFacts, AuthzFailure, AuthzProtocol, AuthzSpec, AuthzVerdict,
-    EditHow, OnFail,
+    Authz, AuthzClient, AuthzDenial, AuthzEdit, AuthzEdits, AuthzFacts, AuthzFailure, AuthzProtocol, AuthzSpec,
+    AuthzVerdict, EditHow, OnFail,
 };
 pub use claims::Claims;
 pub use consumer_spec::{ConsumerBasicSpec, ConsumerKeySpec, ConsumerSpec};
