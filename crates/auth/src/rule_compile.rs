@@ -59,6 +59,13 @@ impl RuleAuthSpec {
             cx.error_at_key(&at.key(key), format!("no consumer has {what}, so nobody can pass by it"))
                 .help(format!("give a [consumer.NAME] `{give}`"));
         }
+        let key_header = self.api_key.as_ref().and_then(|spec| spec.header.as_ref());
+        if self.basic.is_some() && key_header.is_some_and(|name| name.as_str() == "authorization") {
+            cx.error(
+                &at.key("api_key").key("header"),
+                "`basic` is in `authorization` too, and would be taken for a key",
+            );
+        }
         let Some(groups) = &self.groups else { return };
         let at = at.key("groups");
         if self.jwt.is_none() && !by_consumer {

@@ -508,6 +508,7 @@ fn mistakes_in_a_rule_are_named() {
         ("jwt = \"corp\"\nrequire.scope = [\"a\\\"b\"]", "is not one scope"),
         ("api_key = {}", "exactly one place"),
         ("api_key = { header = \"a\", query = \"b\" }", "exactly one place"),
+        ("basic = {}\napi_key.header = \"Authorization\"", "would be taken for a key"),
         ("basic.realm = \"a\\\"b\"", "cannot be a realm"),
         ("basic.realm = \"\"", "cannot be a realm"),
         ("basic.realm = \"a\\nb\"", "cannot be a realm"),
