@@ -34,21 +34,21 @@ macro_rules! refusals {
 }
 
 refusals! {
-    Missing = "missing", 401, "no token was sent";
-    Malformed = "malformed", 401, "the token is not a signed JWT";
-    TooLarge = "too_large", 401, "the token is larger than 8 KiB";
-    AlgNone = "alg_none", 401, "the token is not signed";
-    AlgNotAllowed = "alg_not_allowed", 401, "the signature algorithm is not allowed for this key";
-    UnknownKey = "unknown_key", 401, "the signing key is not known";
-    BadKid = "bad_kid", 401, "the key id is not a short printable text";
-    BadSignature = "bad_signature", 401, "the signature does not fit";
-    Expired = "expired", 401, "the token has expired";
-    NotYetValid = "not_yet_valid", 401, "the token is not valid yet";
-    WrongIssuer = "wrong_issuer", 401, "the token is from another issuer";
-    WrongAudience = "wrong_audience", 401, "the token is for another audience";
-    MissingClaim = "missing_claim", 401, "the token lacks a claim that is required";
-    InsufficientScope = "insufficient_scope", 403, "the token does not grant what is needed here";
-    KeysUnavailable = "keys_unavailable", 503, "the keys of the issuer could not be fetched";
+    Missing = "jwt_missing", 401, "no token was sent";
+    Malformed = "jwt_malformed", 401, "the token is not a signed JWT";
+    TooLarge = "jwt_too_large", 401, "the token is larger than 8 KiB";
+    AlgNone = "jwt_alg_none", 401, "the token is not signed";
+    AlgNotAllowed = "jwt_alg_not_allowed", 401, "the signature algorithm is not allowed for this key";
+    UnknownKey = "jwt_unknown_key", 401, "the signing key is not known";
+    BadKid = "jwt_bad_kid", 401, "the key id is not a short printable text";
+    BadSignature = "jwt_bad_signature", 401, "the signature does not fit";
+    Expired = "jwt_expired", 401, "the token has expired";
+    NotYetValid = "jwt_not_yet_valid", 401, "the token is not valid yet";
+    WrongIssuer = "jwt_wrong_issuer", 401, "the token is from another issuer";
+    WrongAudience = "jwt_wrong_audience", 401, "the token is for another audience";
+    MissingClaim = "jwt_missing_claim", 401, "the token lacks a claim that is required";
+    InsufficientScope = "jwt_insufficient_scope", 403, "the token does not grant what is needed here";
+    KeysUnavailable = "jwt_keys_unavailable", 503, "the keys of the issuer could not be fetched";
 }
 
 impl JwtRefusal {
@@ -98,7 +98,7 @@ mod tests {
                 }
                 401 => assert!(challenge.unwrap().contains("error=\"invalid_token\", error_description=\""), "{label}"),
                 403 => assert!(
-                    challenge.unwrap().contains("error=\"insufficient_scope\"") && label == "insufficient_scope",
+                    challenge.unwrap().contains("error=\"insufficient_scope\"") && label == "jwt_insufficient_scope",
                 ),
                 status => assert!(status == 503 && challenge.is_none(), "{label}"),
             }
