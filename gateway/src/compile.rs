@@ -4,6 +4,7 @@ use crate::{
     compile_guards::{self, GuardObjects},
     spec::{RESERVED, Spec},
 };
+use portcullis_auth::Identity;
 use portcullis_config::{Context, Document, Path, Report};
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
 use portcullis_ops::{Threads, access_log::LogPlan};
@@ -33,6 +34,7 @@ pub struct Compiled {
     pub routes: Arc<RouteTable>,
     pub clusters: Arc<Clusters>,
     pub stores: BTreeMap<ObjectName, StoreConfig>,
+    pub identities: BTreeMap<ObjectName, Arc<Identity>>,
     pub listeners: Vec<CompiledListener>,
     pub certificates: Certificates,
     pub log: LogPlan,
@@ -123,6 +125,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         routes: Arc::new(routes),
         clusters: Arc::new(clusters),
         stores: objects.stores,
+        identities: objects.identities,
         listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
         certificates,
         log,

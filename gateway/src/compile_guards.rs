@@ -1,6 +1,7 @@
 //! What guards refer to by name: shared rate limits and the stores that they count in.
 
 use crate::{Compiled, spec::Spec};
+use portcullis_auth::{AuthNames, Consumers, Identity};
 use portcullis_config::{Context, Path};
 use portcullis_limit::{Known, RateLimit};
 use portcullis_names::ObjectName;
@@ -14,10 +15,12 @@ use std::{
 };
 
 /// Everything a guard may name, compiled.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct GuardObjects {
     pub(crate) stores: BTreeMap<ObjectName, StoreConfig>,
     store_names: BTreeSet<ObjectName>,
+    pub(crate) identities: BTreeMap<ObjectName, Arc<Identity>>,
+    consumers: Arc<Consumers>,
     limits: BTreeMap<ObjectName, Arc<RateLimit>>,
 }
 
@@ -30,7 +33,19 @@ impl GuardObjects {
         now: Instant,
         cx: &mut Context,
     ) -> Self {
-        let mut objects = Self::default();
+        let consumers = Consumers::compile(&spec.consumer, &Path::root().key("consumer"), cx);
+        let mut objects = Self {
+            stores: BTreeMap::new(),
+            store_names: BTreeSet::new(),
+            identities: BTreeMap::new(),
+            consumers: Arc::new(consumers),
+            limits: BTreeMap::new(),
+        };
+        for (name, identity) in &spec.identity {
+            let at = Path::root().key("identity").key(name);
+            let compiled = identity.compile(name, &at, cx).map(Arc::new);
+            objects.identities.extend(compiled.map(|identity| (name.clone(), identity)));
+        }
         for (name, store) in &spec.store {
             let at = Path::root().key("store").key(name);
             objects.store_names.insert(name.clone());
@@ -49,7 +64,8 @@ impl GuardObjects {
     }
 
     pub(crate) fn known<'k>(&'k self, previous: &'k CarriedGuards, now: Instant) -> KnownGuards<'k> {
-        KnownGuards { limits: &self.limits, stores: &self.store_names, previous, now }
+        let names = AuthNames { identities: &self.identities, consumers: &self.consumers };
+        KnownGuards { limits: &self.limits, stores: &self.store_names, names, previous, now }
     }
 }
 

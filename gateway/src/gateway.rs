@@ -4,8 +4,10 @@ use crate::{
     Compiled, admin, compile,
     listeners::{Inherited, LiveListeners},
 };
+use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
 use portcullis_config::{Colour, Diff, Report};
 use portcullis_health::{HealthState, Override, Probe, ProbeKind, Prober, Target};
+use portcullis_names::ObjectName;
 use portcullis_ops::{
     access_log::AccessLog,
     handover::{self, NamedSocket},
@@ -13,9 +15,10 @@ use portcullis_ops::{
     systemd,
 };
 use portcullis_proxy::{CoreThread, Edge, Peers, Snapshot};
+use portcullis_tls::system_client;
 use portcullis_upstream::Cluster;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
@@ -153,6 +156,12 @@ impl Gateway {
                 cx.finish().0
             })?;
         let diff = Diff::between(&state.compiled.document.to_json(), &compiled.document.to_json());
+        // Keys of the same issuer go on: nobody waits for a fetch because of a reload.
+        for (name, identity) in &compiled.identities {
+            if let Some(before) = state.compiled.identities.get(name) {
+                identity.adopt(before);
+            }
+        }
         let (compiled, snapshot) = split(compiled, state.generation + 1, &self.0.edge.metrics);
         // From here on nothing can fail: everything is compiled and every socket is open.
         self.0.edge.publish(snapshot);
@@ -350,11 +359,23 @@ fn split(compiled: Compiled, generation: u64, metrics: &Metrics) -> (Arc<Compile
         peers,
         route_metrics,
         stores: compiled.stores.clone(),
+        keys: fetch_keys(&compiled.identities),
         log: compiled.log.clone(),
         drain: compiled.drain,
         max_connections: compiled.max_connections,
     };
     (compiled, Arc::new(snapshot))
+}
+
+/// Starts the fetching of keys for identities whose issuers publish them. It ends with the snapshot that holds the handles.
+fn fetch_keys(identities: &BTreeMap<ObjectName, Arc<Identity>>) -> BTreeMap<ObjectName, KeyHandle> {
+    let each = identities.iter().filter_map(|(name, identity)| {
+        let client = KeyClient::new(system_client());
+        let (refresher, handle) = KeyRefresher::new(identity.clone(), client, Arc::new(SystemClock))?;
+        tokio::spawn(refresher.run(fastrand::f64));
+        Some((name.clone(), handle))
+    });
+    each.collect()
 }
 
 fn targets(cluster: &Arc<Cluster>, metrics: &Arc<Metrics>) -> Vec<Target> {

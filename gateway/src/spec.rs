@@ -1,5 +1,6 @@
 //! The whole document as the operator writes it.
 
+use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::Reserved;
 use portcullis_limit::{RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
@@ -43,6 +44,12 @@ pub struct Spec {
     pub upstream: BTreeMap<ObjectName, UpstreamSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub route: BTreeMap<ObjectName, RouteSpec>,
+    /// Who issues the tokens that are taken.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub identity: BTreeMap<ObjectName, IdentitySpec>,
+    /// Who calls, by API key or password.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub consumer: BTreeMap<ObjectName, ConsumerSpec>,
     /// Limits that several rules share.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rate_limit: BTreeMap<ObjectName, RateLimitSpec>,
@@ -87,6 +94,15 @@ pub struct DefaultsSpec {
     /// Of routes (off).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security_headers: Option<SecurityHeaders>,
+    /// Whose requests any route takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpRulesSpec>,
+    /// What every request must show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RuleAuthSpec>,
+    /// Who is asked about every request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authz: Option<AuthzSpec>,
     /// Of every route, all of them together where it is a table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitRefs>,
@@ -101,7 +117,10 @@ pub struct DefaultsSpec {
 impl DefaultsSpec {
     pub(crate) fn guards(&self) -> GuardSpecs<'_> {
         GuardSpecs {
+            ip: self.ip.as_ref(),
             rate_limit: self.rate_limit.as_ref(),
+            auth: self.auth.as_ref(),
+            authz: self.authz.as_ref(),
             concurrency: self.concurrency,
             relax: &[],
             may_relax: &self.may_relax,
@@ -124,8 +143,8 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("site.labels"),
     Reserved("workspace"),
     Reserved("guardrail"),
-    Reserved("identity"),
-    Reserved("consumer"),
+    Reserved("identity.*.oidc"),
+    Reserved("consumer.*.plan"),
     Reserved("credential"),
     Reserved("discovery"),
     Reserved("udp_route"),
@@ -162,20 +181,12 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("upstream.*.discover"),
     Reserved("route.*.hedge"),
     Reserved("route.*.waf"),
-    Reserved("route.*.auth"),
-    Reserved("route.*.authz"),
-    Reserved("route.*.ip"),
     Reserved("route.*.cache"),
     Reserved("route.*.match.country"),
-    Reserved("route.*.match.claims"),
     Reserved("route.*.match.when"),
     Reserved("route.*.rule.*.hedge"),
     Reserved("route.*.rule.*.waf"),
-    Reserved("route.*.rule.*.auth"),
-    Reserved("route.*.rule.*.authz"),
-    Reserved("route.*.rule.*.ip"),
     Reserved("route.*.rule.*.cache"),
     Reserved("route.*.rule.*.match.country"),
-    Reserved("route.*.rule.*.match.claims"),
     Reserved("route.*.rule.*.match.when"),
 ];

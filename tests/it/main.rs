@@ -3,6 +3,7 @@
 
 mod support;
 
+mod auth;
 mod check;
 mod examples;
 mod explain;

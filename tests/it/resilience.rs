@@ -98,7 +98,7 @@ async fn with_defaults_a_client_sees_nothing_of_an_endpoint_that_closes_or_answe
         assert_eq!(failed(&ask(&gateway, 60, GET).await), 0, "{fault:?}");
         let ejections = gateway.metric("portcullis_endpoint_ejections_total", &["consecutive_gateway"]).await;
         assert_eq!(ejections, 1.0, "{fault:?}: five in a row are enough");
-        assert_eq!(gateway.metric("portcullis_endpoint_up", &[&sick.addr.to_string()]).await, 0.0);
+        gateway.counts("portcullis_endpoint_up", &[&sick.addr.to_string()], 0.0).await;
     }
 }
 
@@ -251,7 +251,7 @@ async fn the_circuit_breaker_answers_at_once_what_is_too_much() {
         }
         statuses.sort_unstable();
         assert_eq!(statuses, [200, 200, 503, 503, 503, 503], "{breaker}");
-        assert_eq!(gateway.metric("portcullis_refusals_total", &["circuit_open"]).await, 4.0);
+        gateway.counts("portcullis_refusals_total", &["circuit_open"], 4.0).await;
     }
 }
 

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
     ("limit", &["names", "config"]),
     ("rollout", &["names", "config"]),
-    ("policy", &["names", "config", "limit"]),
+    ("auth", &["names", "config"]),
+    ("policy", &["names", "config", "auth", "limit"]),
     ("tls", &["names", "config"]),
     ("ops", &["names", "config"]),
     ("health", &["names", "config", "tls"]),
@@ -21,18 +22,20 @@ const ARROWS: [(&str, &[&str]); 14] = [
 ];
 
 const PROXY: &[&str] =
-    &["names", "config", "wire", "policy", "limit", "store", "rollout", "tls", "ops", "health", "upstream"];
-const GATEWAY: &[&str] =
-    &["names", "config", "wire", "policy", "limit", "store", "rollout", "tls", "ops", "health", "upstream", "proxy"];
+    &["names", "config", "wire", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream"];
+const GATEWAY: &[&str] = &[
+    "names", "config", "wire", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream",
+    "proxy",
+];
 const BINARY: &[&str] = &[
-    "names", "config", "wire", "policy", "limit", "store", "rollout", "tls", "ops", "health", "upstream", "proxy",
-    "gateway",
+    "names", "config", "wire", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream",
+    "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.
 const RESERVED: [(&str, &[&str]); 2] = [
     ("pingora", &["proxy"]),
-    ("tokio", &["config", "tls", "store", "ops", "health", "upstream", "proxy", "gateway", ""]),
+    ("tokio", &["auth", "config", "tls", "store", "ops", "health", "upstream", "proxy", "gateway", ""]),
 ];
 
 #[test]

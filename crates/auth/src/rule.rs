@@ -135,6 +135,16 @@ impl AuthRule {
         Decision::Done(self.without_credentials())
     }
 
+    /// Whether it looks at tokens, and so may find claims.
+    pub fn takes_tokens(&self) -> bool {
+        self.jwt.is_some()
+    }
+
+    /// The claims of the request's token as far as that is verified without waiting; for decisions before this rule's own turn.
+    pub fn claims(&self, request: &dyn AuthRequest, now: i64) -> Option<Arc<Claims>> {
+        self.jwt.as_ref()?.check(request, now)?.ok()
+    }
+
     /// The values of WWW-Authenticate for a refusal: one for each way to say who one is (RFC 9110 §11.6.1).
     pub fn challenges(&self, refusal: AuthRefusal) -> Vec<String> {
         let mut challenges = Vec::new();

@@ -4,22 +4,26 @@
 //! `relax` takes away what the levels above demand, and only what one of them lists in `may_relax`.
 
 use crate::{Reason, Relaxable, RequestView, key::write_part};
+use portcullis_auth::{AuthNames, AuthRule, Authz, AuthzSpec, Consumers, Identity, IpRules, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::{Context, Path};
 use portcullis_limit::{ConcurrencyLimit, Key, RateLimit, RateLimitRefs};
 use portcullis_names::{KeyPart, ObjectName};
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Instant,
 };
 
 /// One check.
 #[derive(Debug, Clone)]
 pub enum Guard {
+    Ip(Arc<IpRules>),
     RateLimit(Arc<RateLimit>),
     /// A preflight request (CORS) is answered here: browsers never send credentials with it.
     Preflight,
+    Auth(Arc<AuthRule>),
+    Authz(Arc<Authz>),
     Concurrency(Arc<Slots>),
 }
 
@@ -74,7 +78,10 @@ impl<'g> Gate<'g> {
 /// The guards that one level (`[defaults]`, a route, a rule) is written with.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct GuardSpecs<'s> {
+    pub ip: Option<&'s IpRulesSpec>,
     pub rate_limit: Option<&'s RateLimitRefs>,
+    pub auth: Option<&'s RuleAuthSpec>,
+    pub authz: Option<&'s AuthzSpec>,
     pub concurrency: Option<NonZeroU32>,
     pub relax: &'s [Relaxable],
     pub may_relax: &'s [Relaxable],
@@ -83,6 +90,9 @@ pub struct GuardSpecs<'s> {
 /// The same compiled: shared by all rules below.
 #[derive(Debug, Clone, Default)]
 pub struct Level {
+    ip: Vec<Arc<IpRules>>,
+    auth: Vec<Arc<AuthRule>>,
+    authz: Vec<Arc<Authz>>,
     rate_limits: Vec<Arc<RateLimit>>,
     slots: Vec<Arc<Slots>>,
     may_relax: Vec<Relaxable>,
@@ -93,6 +103,7 @@ pub struct Level {
 pub struct KnownGuards<'k> {
     pub limits: &'k BTreeMap<ObjectName, Arc<RateLimit>>,
     pub stores: &'k BTreeSet<ObjectName>,
+    pub names: AuthNames<'k>,
     pub previous: &'k CarriedGuards,
     pub now: Instant,
 }
@@ -110,7 +121,11 @@ impl KnownGuards<'static> {
         static PREVIOUS: CarriedGuards = CarriedGuards { limits: BTreeMap::new(), slots: BTreeMap::new() };
         static LIMITS: BTreeMap<ObjectName, Arc<RateLimit>> = BTreeMap::new();
         static STORES: BTreeSet<ObjectName> = BTreeSet::new();
-        Self { limits: &LIMITS, stores: &STORES, previous: &PREVIOUS, now }
+        static IDENTITIES: BTreeMap<ObjectName, Arc<Identity>> = BTreeMap::new();
+        static CONSUMERS: LazyLock<Arc<Consumers>> =
+            LazyLock::new(|| Arc::new(Consumers::compile(&BTreeMap::new(), &Path::root(), &mut Context::default())));
+        let names = AuthNames { identities: &IDENTITIES, consumers: &CONSUMERS };
+        Self { limits: &LIMITS, stores: &STORES, names, previous: &PREVIOUS, now }
     }
 }
 
@@ -120,6 +135,15 @@ impl GuardSpecs<'_> {
         let mut level = above.clone();
         for (index, relaxed) in self.relax.iter().enumerate() {
             level.relax(*relaxed, &at.key("relax").index(index), cx);
+        }
+        if let Some(spec) = self.ip {
+            level.ip.extend(spec.compile(&at.key("ip"), cx).map(Arc::new));
+        }
+        if let Some(spec) = self.auth {
+            level.auth.extend(spec.compile(&at.key("auth"), known.names, cx).map(Arc::new));
+        }
+        if let Some(spec) = self.authz {
+            level.authz.extend(spec.compile(&at.key("authz"), cx).map(Arc::new));
         }
         if let Some(refs) = self.rate_limit {
             let refer = portcullis_limit::Known {
@@ -149,6 +173,9 @@ impl Level {
             return;
         }
         let dropped = match relaxed {
+            Relaxable::Ip => std::mem::take(&mut self.ip).len(),
+            Relaxable::Auth => std::mem::take(&mut self.auth).len(),
+            Relaxable::Authz => std::mem::take(&mut self.authz).len(),
             Relaxable::RateLimit => std::mem::take(&mut self.rate_limits).len(),
             Relaxable::Concurrency => std::mem::take(&mut self.slots).len(),
         };
@@ -157,17 +184,23 @@ impl Level {
         }
     }
 
-    /// `preflight`: whether the rule speaks of CORS.
+    /// The innermost rule that takes tokens: whose claims `match.claims` speaks of.
+    pub(crate) fn token_rule(&self) -> Option<&Arc<AuthRule>> {
+        self.auth.iter().rev().find(|rule| rule.takes_tokens())
+    }
+
+    /// `preflight`: of a rule that speaks of CORS.
     pub(crate) fn guards(&self, preflight: Option<Guard>) -> Guards {
         let late = |limit: &&Arc<RateLimit>| needs_identity(limit);
         let early = self.rate_limits.iter().filter(|limit| !needs_identity(limit));
         let late = self.rate_limits.iter().filter(late);
         Guards(
-            early
-                .cloned()
-                .map(Guard::RateLimit)
+            (self.ip.iter().cloned().map(Guard::Ip))
+                .chain(early.cloned().map(Guard::RateLimit))
                 .chain(preflight)
+                .chain(self.auth.iter().cloned().map(Guard::Auth))
                 .chain(late.cloned().map(Guard::RateLimit))
+                .chain(self.authz.iter().cloned().map(Guard::Authz))
                 .chain(self.slots.iter().cloned().map(Guard::Concurrency))
                 .collect(),
         )
@@ -184,7 +217,7 @@ impl CarriedGuards {
                 Guard::Concurrency(slots) => {
                     self.slots.insert(slots.owner.clone(), slots.clone());
                 }
-                Guard::Preflight => {}
+                Guard::Ip(_) | Guard::Preflight | Guard::Auth(_) | Guard::Authz(_) => {}
             }
         }
     }

@@ -32,7 +32,9 @@ pub(crate) fn write_part<R>(part: &KeyPart, request: &impl RequestView, write: i
         KeyPart::Header(name) => write(request.header(name.as_str())),
         KeyPart::Cookie(name) => write(matcher::cookie_value(request.header("cookie"), name)),
         KeyPart::Query(name) => write(matcher::query_value(request.query(), name).map(str::as_bytes)),
-        // Facts that this request does not have: nobody told them.
-        KeyPart::Consumer | KeyPart::Country | KeyPart::Claim(_) => write(None),
+        KeyPart::Consumer => write(request.consumer().map(str::as_bytes)),
+        KeyPart::Claim(name) => write(request.claim(name).as_deref().map(str::as_bytes)),
+        // A fact that this request does not have: nobody told it.
+        KeyPart::Country => write(None),
     }
 }

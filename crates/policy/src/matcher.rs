@@ -1,12 +1,13 @@
 //! The conditions of a rule: as written, and compiled.
 
 use crate::RequestView;
+use portcullis_auth::AuthRule;
 use portcullis_config::{Context, Path};
 use portcullis_names::{Cidr, CidrSet, HeaderName, Method, SanPattern};
 use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// `match = { … }`: all of it must hold.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -28,6 +29,9 @@ pub struct MatchSpec {
     /// The client's certificate carries one of these names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identity: Vec<SanPattern>,
+    /// Of the verified token that the rule's `auth.jwt` takes. Where there is none, or it is not good, nothing matches.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, ValueSpec>,
 }
 
 /// `"/api"` is a segment prefix; `{ exact = … }` and `{ regex = … }` are the other kinds.
@@ -124,6 +128,8 @@ pub(crate) struct Conditions {
     pub(crate) cookies: Vec<(String, ValueMatch)>,
     pub(crate) source: Option<CidrSet>,
     pub(crate) identity: Vec<SanPattern>,
+    /// Of a token that the rule itself takes.
+    pub(crate) claims: Option<(Arc<AuthRule>, Vec<(String, ValueMatch)>)>,
 }
 
 /// A program of this size matches in linear time all the same (the engine has no backtracking).
@@ -191,6 +197,33 @@ impl MatchSpec {
             cookies: values("cookies", self.cookies.iter().map(|(name, value)| (name.as_str(), value)).collect()),
             source: (!self.source.is_empty()).then(|| CidrSet::new(&self.source)),
             identity: self.identity.clone(),
+            claims: None,
+        }
+    }
+}
+
+impl MatchSpec {
+    /// Adds what is asked of the claims of a token that `rule` takes.
+    pub(crate) fn compile_claims(
+        &self,
+        rule: Option<&Arc<AuthRule>>,
+        conditions: &mut Conditions,
+        at: &Path,
+        cx: &mut Context,
+    ) {
+        if self.claims.is_empty() {
+            return;
+        }
+        let at = at.key("claims");
+        let claims =
+            self.claims.iter().filter_map(|(name, value)| Some((name.clone(), value.compile(&at.key(name), cx)?)));
+        let claims = claims.collect();
+        match rule {
+            Some(rule) => conditions.claims = Some((rule.clone(), claims)),
+            None => {
+                cx.error(&at, "no token is taken here whose claims could be matched")
+                    .help("add `auth.jwt = \"NAME\"` to this rule or its route");
+            }
         }
     }
 }
@@ -248,11 +281,19 @@ impl Conditions {
                 return Some("identity");
             }
         }
+        // Last: it may cost a signature check.
+        if let Some((rule, claims)) = &self.claims {
+            let token = request.token(rule);
+            let claim = |name: &str| token.as_ref().and_then(|token| token.claim(name));
+            if !claims.iter().all(|(name, value)| value.matches(claim(name).as_deref().map(str::as_bytes))) {
+                return Some("claim");
+            }
+        }
         None
     }
 
-    /// How much is asked, in the order of the Gateway API, then ours: cookies, source, identity.
-    pub(crate) fn specificity(&self) -> [usize; 6] {
+    /// How much is asked, in the order of the Gateway API, then ours: cookies, source, identity, claims.
+    pub(crate) fn specificity(&self) -> [usize; 7] {
         [
             usize::from(!self.methods.is_empty()),
             self.headers.len(),
@@ -260,6 +301,7 @@ impl Conditions {
             self.cookies.len(),
             usize::from(self.source.is_some()),
             usize::from(!self.identity.is_empty()),
+            self.claims.as_ref().map_or(0, |(_, claims)| claims.len()),
         ]
     }
 }

@@ -26,18 +26,20 @@ macro_rules! reasons {
             $(#[doc = $doc] $variant,)*
             /// The byte stream was refused by `wire`, which has a table of its own.
             Malformed { label: &'static str, status: u16 },
+            /// Refused by a guard that has a table of reasons of its own: addresses, credentials, the external authority.
+            Denied { label: &'static str, status: u16 },
             /// Trouble on purpose: `fault.abort`.
             Injected { status: u16 },
         }
 
         impl Reason {
-            /// Every variant but `Malformed` and `Injected`.
+            /// Every variant but those that carry their own.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $label,)*
-                    Self::Malformed { label, .. } => label,
+                    Self::Malformed { label, .. } | Self::Denied { label, .. } => label,
                     Self::Injected { .. } => "fault_injected",
                 }
             }
@@ -46,7 +48,7 @@ macro_rules! reasons {
             pub const fn status(self) -> u16 {
                 match self {
                     $(Self::$variant => $status,)*
-                    Self::Malformed { status, .. } | Self::Injected { status } => status,
+                    Self::Malformed { status, .. } | Self::Denied { status, .. } | Self::Injected { status } => status,
                 }
             }
 
@@ -54,7 +56,8 @@ macro_rules! reasons {
                 match self {
                     $(Self::$variant => Side::$side,)*
                     Self::Malformed { .. } => Side::Client,
-                    Self::Injected { .. } => Side::Gateway,
+                    Self::Denied { status, .. } if status < 500 => Side::Client,
+                    Self::Denied { .. } | Self::Injected { .. } => Side::Gateway,
                 }
             }
 
@@ -63,6 +66,7 @@ macro_rules! reasons {
                 match self {
                     $(Self::$variant => $doc,)*
                     Self::Malformed { .. } => "the message breaks HTTP's grammar or framing",
+                    Self::Denied { .. } => "a check of who is asking was not passed",
                     Self::Injected { .. } => "the route's `fault` refuses a share of the requests",
                 }
             }
@@ -102,13 +106,21 @@ reasons! {
 impl Reason {
     /// Whether the cause passes by itself and soon, so that the client may come back.
     pub const fn is_passing(self) -> bool {
-        matches!(self, Self::NoEndpoint | Self::CircuitOpen | Self::ConcurrencyLimited | Self::LimitStoreDown)
+        matches!(
+            self,
+            Self::Denied { status: 503, .. }
+                | Self::NoEndpoint
+                | Self::CircuitOpen
+                | Self::ConcurrencyLimited
+                | Self::LimitStoreDown
+        )
     }
 
     /// What the client is shown: the status's own words and nothing of the inside.
     pub const fn text(self) -> &'static str {
         match self.status() {
             400 => "Bad Request\n",
+            401 => "Unauthorized\n",
             403 => "Forbidden\n",
             404 => "Not Found\n",
             405 => "Method Not Allowed\n",

@@ -8,6 +8,9 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Relaxable {
+    Ip,
+    Auth,
+    Authz,
     RateLimit,
     Concurrency,
 }
@@ -15,6 +18,9 @@ pub enum Relaxable {
 impl fmt::Display for Relaxable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Ip => "ip",
+            Self::Auth => "auth",
+            Self::Authz => "authz",
             Self::RateLimit => "rate_limit",
             Self::Concurrency => "concurrency",
         })

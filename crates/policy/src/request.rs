@@ -1,7 +1,8 @@
 //! What a stage can see of a request, whichever engine carries it.
 
 use crate::ListenerId;
-use std::net::IpAddr;
+use portcullis_auth::{AuthRule, Claims};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 /// A request as the stages see it: borrowed text, nothing parsed twice.
 pub trait RequestView {
@@ -20,6 +21,12 @@ pub trait RequestView {
     /// The verified client certificate's names.
     fn identity(&self) -> Option<IdentityFacts<'_>>;
     fn request_id(&self) -> &str;
+    /// Who the API key or password stands for, once authentication was passed.
+    fn consumer(&self) -> Option<&str>;
+    /// A claim of the verified token as text, once authentication was passed.
+    fn claim(&self, name: &str) -> Option<Cow<'_, str>>;
+    /// The claims of a token that `rule` takes, before its turn: for `match.claims`.
+    fn token(&self, rule: &AuthRule) -> Option<Arc<Claims>>;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,5 +117,15 @@ impl RequestView for Facts {
     }
     fn request_id(&self) -> &str {
         "-"
+    }
+    // Credentials are not part of a question about routes.
+    fn consumer(&self) -> Option<&str> {
+        None
+    }
+    fn claim(&self, _: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+    fn token(&self, _: &AuthRule) -> Option<Arc<Claims>> {
+        None
     }
 }

@@ -110,7 +110,7 @@ impl RuleBuilder<'_, '_> {
             Some(spec) => Some(spec.compile(&path_at, self.cx)?),
             None => None,
         };
-        let conditions = matches.compile(&at.key("match"), self.cx);
+        let mut conditions = matches.compile(&at.key("match"), self.cx);
         let (actor, actor_at) = match route {
             Some(route) if !rule.has_action() => (route, route_at),
             _ => (rule, at),
@@ -167,13 +167,15 @@ impl RuleBuilder<'_, '_> {
             .or(route.and_then(|route| route.security_headers))
             .unwrap_or(self.defaults.security_headers);
         let preflight = cors.is_some().then_some(Guard::Preflight);
-        let guards = match name {
-            None => self.level.guards(preflight),
+        let level = match name {
+            None => self.level.clone(),
             Some(name) => {
                 let owner = format!("{}/{name}", self.route);
-                rule.guards().compile(&owner, &self.level, self.known.guards, at, self.cx).guards(preflight)
+                rule.guards().compile(&owner, &self.level, self.known.guards, at, self.cx)
             }
         };
+        matches.compile_claims(level.token_rule(), &mut conditions, &at.key("match"), self.cx);
+        let guards = level.guards(preflight);
         let plan = Plan {
             index: 0,
             route: self.route.clone(),
@@ -326,6 +328,7 @@ fn merge(rule: Option<&MatchSpec>, route: &MatchSpec) -> MatchSpec {
         query: maps(&rule.query, &route.query),
         cookies: maps(&rule.cookies, &route.cookies),
         source: if rule.source.is_empty() { route.source.clone() } else { rule.source.clone() },
+        claims: maps(&rule.claims, &route.claims),
         identity: if rule.identity.is_empty() { route.identity.clone() } else { rule.identity.clone() },
     }
 }

@@ -4,6 +4,7 @@ use crate::{
     Coding, CorsSpec, FaultSpec, GuardSpecs, HeaderEditsSpec, MatchSpec, PathSpec, RedirectSpec, Relaxable,
     RespondSpec, RetrySpec, SecurityHeaders,
 };
+use portcullis_auth::{AuthzSpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_limit::RateLimitRefs;
 use portcullis_names::{HostPattern, ObjectName, Percent, TimeSpan};
 use schemars::JsonSchema;
@@ -60,8 +61,16 @@ pub struct RouteSpec {
     /// Default off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security_headers: Option<SecurityHeaders>,
+    /// Whose requests are taken at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpRulesSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitRefs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RuleAuthSpec>,
+    /// Somebody else who is asked whether the request may pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authz: Option<AuthzSpec>,
     /// Requests at a time; more are refused at once (503).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<NonZeroU32>,
@@ -116,8 +125,16 @@ pub struct RuleSpec {
     /// Default off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security_headers: Option<SecurityHeaders>,
+    /// Whose requests are taken at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpRulesSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitRefs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RuleAuthSpec>,
+    /// Somebody else who is asked whether the request may pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authz: Option<AuthzSpec>,
     /// Requests at a time; more are refused at once (503).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<NonZeroU32>,
@@ -129,7 +146,10 @@ pub struct RuleSpec {
 impl RouteSpec {
     pub(crate) fn guards(&self) -> GuardSpecs<'_> {
         GuardSpecs {
+            ip: self.ip.as_ref(),
             rate_limit: self.rate_limit.as_ref(),
+            auth: self.auth.as_ref(),
+            authz: self.authz.as_ref(),
             concurrency: self.concurrency,
             relax: &self.relax,
             may_relax: &self.may_relax,
@@ -140,7 +160,10 @@ impl RouteSpec {
 impl RuleSpec {
     pub(crate) fn guards(&self) -> GuardSpecs<'_> {
         GuardSpecs {
+            ip: self.ip.as_ref(),
             rate_limit: self.rate_limit.as_ref(),
+            auth: self.auth.as_ref(),
+            authz: self.authz.as_ref(),
             concurrency: self.concurrency,
             relax: &self.relax,
             may_relax: &[],

@@ -2,7 +2,7 @@
 //!
 //! Precedence, whatever the order in the files (Gateway API `HTTPRoute`): the most specific host that has a matching rule;
 //! then an exact path, the longest segment prefix, a regex, and last what takes every path (`/`, or no path at all);
-//! then a method, more headers, more query parameters, more cookies, a source, an identity; then the higher `priority`.
+//! then a method, more headers, more query parameters, more cookies, a source, an identity, more claims; then the higher `priority`.
 //! What is still equal is an error when the table is compiled.
 
 use crate::{
@@ -284,7 +284,7 @@ impl Rule {
         self.conditions.failing(request)
     }
 
-    fn rank(&self) -> ([usize; 6], i32) {
+    fn rank(&self) -> ([usize; 7], i32) {
         (self.conditions.specificity(), self.priority)
     }
 
@@ -320,7 +320,8 @@ impl Rule {
         let query = a.query.iter().any(|(name, value)| b.query.get(name).is_some_and(|other| differ(value, other)));
         let cookies =
             a.cookies.iter().any(|(name, value)| b.cookies.get(name).is_some_and(|other| differ(value, other)));
-        methods || headers || query || cookies
+        let claims = a.claims.iter().any(|(name, value)| b.claims.get(name).is_some_and(|other| differ(value, other)));
+        methods || headers || query || cookies || claims
     }
 }
 

@@ -19,12 +19,14 @@ enum Part {
     RequestId,
     Identity,
     Listener,
+    Consumer,
+    Claim(String),
     Header(String),
     QueryValue(String),
     Cookie(String),
 }
 
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 14] = [
     "client_ip",
     "host",
     "path",
@@ -34,6 +36,8 @@ const VARIABLES: [&str; 12] = [
     "request_id",
     "identity",
     "listener",
+    "consumer",
+    "claim.NAME",
     "header.NAME",
     "query.NAME",
     "cookie.NAME",
@@ -80,8 +84,10 @@ impl Template {
             "request_id" => Part::RequestId,
             "identity" => Part::Identity,
             "listener" => Part::Listener,
+            "consumer" => Part::Consumer,
             _ => match name.split_once('.') {
                 Some(("header", field)) if !field.is_empty() => Part::Header(field.to_ascii_lowercase()),
+                Some(("claim", name)) if !name.is_empty() => Part::Claim(name.to_owned()),
                 Some(("query", key)) if !key.is_empty() => Part::QueryValue(key.to_owned()),
                 Some(("cookie", key)) if !key.is_empty() => Part::Cookie(key.to_owned()),
                 _ => {
@@ -116,6 +122,8 @@ impl Template {
                     let identity = request.identity();
                     push(&mut value, identity.and_then(|identity| identity.name()).unwrap_or_default().as_bytes());
                 }
+                Part::Consumer => push(&mut value, request.consumer().unwrap_or_default().as_bytes()),
+                Part::Claim(name) => push(&mut value, request.claim(name).unwrap_or_default().as_bytes()),
                 Part::Header(name) => push(&mut value, request.header(name).unwrap_or_default()),
                 Part::QueryValue(key) => {
                     push(&mut value, matcher::query_value(request.query(), key).unwrap_or_default().as_bytes())

@@ -15,3 +15,9 @@ pub use conn::{ConnFacts, TlsFacts};
 pub use engine::Peers;
 pub use snapshot::{Drain, Edge, Snapshot};
 pub use tunnel::{SniRoutes, TcpRoute, TcpRouteSpec, TlsRouteSpec};
+
+/// Seconds since 1970; what tokens and passwords are judged by.
+pub(crate) fn unix_seconds() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}

@@ -2,6 +2,7 @@
 
 use crate::{core::Counter, engine::Peers};
 use arc_swap::ArcSwap;
+use portcullis_auth::KeyHandle;
 use portcullis_names::ObjectName;
 use portcullis_ops::{
     access_log::{AccessLog, LogPlan},
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub route_metrics: Vec<RouteMetrics>,
     /// Where rate limits count together with other processes.
     pub stores: BTreeMap<ObjectName, StoreConfig>,
+    /// Of each identity whose keys are fetched; the fetching ends with the last of them.
+    pub keys: BTreeMap<ObjectName, KeyHandle>,
     pub log: LogPlan,
     pub drain: Drain,
     pub max_connections: u32,

@@ -14,6 +14,7 @@ mod provider;
 mod resolver;
 mod san_verifier;
 mod server;
+mod system;
 mod tickets;
 mod trust;
 
@@ -23,4 +24,5 @@ pub use client::{UpstreamTls, UpstreamTlsMode, UpstreamTlsSpec};
 pub use identity::PeerIdentity;
 pub use provider::{install_provider, provider};
 pub use server::{Alpn, ClientAuth, ListenerTlsSpec, ServerTls, Tickets, TlsVersion};
+pub use system::system_client;
 pub use trust::{Trust, TrustSpec, Trusts};

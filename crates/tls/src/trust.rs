@@ -105,7 +105,7 @@ impl Trust {
         Some(Self { roots, authorities, crls, digest: digest.finalize().into() })
     }
 
-    fn system() -> Self {
+    pub(crate) fn system() -> Self {
         let found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
             tracing::warn!(%error, "a system root certificate cannot be read");

@@ -158,6 +158,19 @@ impl Gateway {
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }
+
+    /// Waits for a metric's value: the record of a request is written after its answer was sent.
+    pub(crate) async fn counts(&self, name: &str, parts: &[&str], expected: f64) {
+        let mut last = f64::NAN;
+        for _ in 0..200 {
+            last = self.metric(name, parts).await;
+            if last == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{name} {parts:?} is {last}, not {expected}");
+    }
 }
 
 /// Runs the program to its end: exit code and both outputs.

@@ -33,7 +33,7 @@ pub struct AuthzSpec {
     /// none by http, all by grpc). The client's own fields of these names never pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_headers: Option<Vec<HeaderName>>,
-    /// The authority is shown bodies up to this size; larger ones are refused (default: no body is shown; at most 1MiB).
+    /// The authority is shown bodies up to this size; larger ones are refused (default: no body is shown; at most 64KiB).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<ByteSize>,
 }
@@ -48,7 +48,8 @@ pub enum OnFail {
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_millis(200);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
-const BODY_MAX_BYTES: u64 = 1 << 20;
+/// What is held for a retry anyway: the body must still reach the upstream after the authority has seen it.
+const BODY_MAX_BYTES: u64 = 64 << 10;
 
 impl AuthzSpec {
     /// `None` when something is wrong; all of it is then in the report.
@@ -63,7 +64,8 @@ impl AuthzSpec {
         }
         let body_max = self.body.map(ByteSize::bytes);
         if body_max.is_some_and(|bytes| bytes == 0 || bytes > BODY_MAX_BYTES) {
-            cx.error(&at.key("body"), "an authority is shown bodies of at most 1MiB").help("leave it out to show none");
+            cx.error(&at.key("body"), "an authority is shown bodies of at most 64KiB")
+                .help("leave it out to show none");
         }
         let request_headers = header_names(self.request_headers.as_deref(), &at.key("request_headers"), cx);
         let response_headers = header_names(self.response_headers.as_deref(), &at.key("response_headers"), cx);

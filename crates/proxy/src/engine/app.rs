@@ -5,7 +5,8 @@ use super::{
     guard::Passed,
     mirror::MirrorTap,
     reply::{
-        begin_encoding, dress, encode, error_page, preflight, redirect, respond, set_sticky_cookie, strip_hop_by_hop,
+        begin_encoding, deny, dress, encode, error_page, preflight, redirect, respond, set_sticky_cookie,
+        strip_hop_by_hop,
     },
     shape::{proxy_header, shape},
     stores::Stores,
@@ -28,18 +29,21 @@ use pingora::{
     proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
     upstreams::peer::HttpPeer,
 };
+use portcullis_auth::AuthzClient;
 use portcullis_health::TryOutcome;
 use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect};
 use portcullis_upstream::{Tried, Wish};
 use std::{
     any::Any,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 pub(super) struct App {
     pub(super) edge: Arc<Edge>,
     pub(super) stores: Stores,
+    /// This core's connections to external authorities; made when first needed.
+    pub(super) authorities: OnceLock<AuthzClient>,
 }
 
 /// Made in the first phase that sees the connection; present in all later ones.
@@ -52,7 +56,7 @@ const STALE_TRIES: u32 = 3;
 
 impl App {
     pub(super) fn new(edge: Arc<Edge>) -> Self {
-        Self { edge, stores: Stores::default() }
+        Self { edge, stores: Stores::default(), authorities: OnceLock::new() }
     }
 
     fn refuse(exchange: &mut Exchange, reason: Reason, stage: &'static str) -> BError {
@@ -145,8 +149,9 @@ impl ProxyHttp for App {
         if let Some(metrics) = snapshot.route_metrics.get(plan.index) {
             metrics.began();
         }
-        match self.guard(header, exchange, plan).await {
+        match self.guard(session, exchange, plan).await {
             Ok(Passed::Cleared(cleared)) => exchange.cleared = Some(cleared),
+            Ok(Passed::Denied(denial)) => return deny(session, exchange, plan, denial).await,
             Ok(Passed::Preflight) => return preflight(session, plan).await,
             Err(reason) => return Err(Self::refuse(exchange, reason, "guard")),
         }
@@ -156,6 +161,7 @@ impl ProxyHttp for App {
         if let Some(status) = plan.fault.abort(fastrand::u64(..)) {
             return Err(Self::refuse(exchange, Reason::Injected { status }, "fault"));
         }
+        let header = session.req_header();
         match &plan.action {
             Action::Forward(_) => {
                 if let Some(mirror) = plan.mirror.filter(|mirror| mirror.percent.takes(fastrand::u64(..))) {

@@ -1,6 +1,6 @@
 //! What the client is sent: our own answers, and what we add to or take from those of upstreams.
 
-use super::{Encoder, headers::ResponseSink, view::View};
+use super::{Encoder, headers::ResponseSink, shape::apply_edit, view::View};
 use crate::stage::{Exchange, Limited};
 use bytes::Bytes;
 use http::{HeaderName, header};
@@ -9,6 +9,7 @@ use pingora::{
     http::{RequestHeader, ResponseHeader},
     proxy::Session,
 };
+use portcullis_auth::AuthzDenial;
 use portcullis_limit::{write_policy, write_retry_after, write_state};
 use portcullis_policy::{Compressible, HeaderSink, Plan, Reason, RequestView, Respond, is_hop_by_hop};
 
@@ -53,6 +54,9 @@ pub(super) async fn error_page(session: &mut Session, reason: Reason, exchange: 
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
     if let Some((exchange, plan)) = exchange.and_then(|exchange| Some((exchange, exchange.plan()?))) {
         dress(&mut response, session.req_header(), exchange, plan)?;
+    }
+    for challenge in exchange.map_or(&[][..], |exchange| &exchange.challenges) {
+        response.append_header(header::WWW_AUTHENTICATE, challenge.as_str())?;
     }
     match (reason, exchange.and_then(|exchange| exchange.limited.last())) {
         (Reason::RateLimited, Some(refusing)) => {
@@ -142,8 +146,39 @@ pub(super) fn dress(
             response.insert_header(name, value)?;
         }
     }
+    for edit in exchange.authz.iter().flat_map(|edits| &edits.response) {
+        let present = response.headers.contains_key(&edit.name);
+        apply_edit(edit, present, &mut ResponseSink(response));
+    }
     plan.response_headers.apply(&view, &mut ResponseSink(response));
     Ok(())
+}
+
+/// An external authority's own words to somebody it does not let pass.
+pub(super) async fn deny(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    plan: &Plan,
+    denial: AuthzDenial,
+) -> Result<bool> {
+    exchange.fail(Reason::Denied { label: "authz_denied", status: denial.status }, "guard");
+    let mut response = ResponseHeader::build(denial.status, Some(denial.headers.len() + 4))?;
+    for (name, value) in &denial.headers {
+        response.append_header(name.clone(), value.clone())?;
+    }
+    let bodyless = matches!(denial.status, 204 | 304);
+    if !bodyless {
+        response.insert_header(header::CONTENT_LENGTH, denial.body.len())?;
+    }
+    dress(&mut response, session.req_header(), exchange, plan)?;
+    close_if_unread(session);
+    let ends = bodyless || denial.body.is_empty() || session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(response), ends).await?;
+    if !ends {
+        exchange.body_out = denial.body.len() as u64;
+        session.write_response_body(Some(denial.body), true).await?;
+    }
+    Ok(true)
 }
 
 /// The answer to a preflight request that is allowed what it asks for.

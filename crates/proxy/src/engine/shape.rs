@@ -4,6 +4,7 @@ use super::{headers::RequestSink, view::View};
 use crate::{conn::ConnFacts, stage::Exchange};
 use http::header;
 use pingora::{Error, ErrorType, Result, http::RequestHeader};
+use portcullis_auth::{AuthzEdit, AuthzEdits, EditHow};
 use portcullis_policy::{Forwarding, HeaderSink, RequestView, write_forwarded};
 use portcullis_upstream::ProxyProtocolVersion;
 use portcullis_wire::proxy_protocol;
@@ -31,6 +32,9 @@ pub(super) fn shape(original: &RequestHeader, request: &mut RequestHeader, excha
     forward(original, request, exchange);
     if let Some(trace) = &exchange.trace {
         RequestSink(request).set("traceparent", trace.to_string().as_bytes());
+    }
+    for edits in &exchange.authz {
+        apply_authz(edits, request);
     }
     // Edits see the request as the client sent it.
     plan.request_headers.apply(&View { header: original, exchange }, &mut RequestSink(request));
@@ -60,6 +64,27 @@ fn forward(original: &RequestHeader, request: &mut RequestHeader, exchange: &Exc
         had_host: value("x-forwarded-host").is_some(),
     };
     write_forwarded(&forwarding, &mut RequestSink(request));
+}
+
+/// What an external authority wants the upstream to be told.
+fn apply_authz(edits: &AuthzEdits, request: &mut RequestHeader) {
+    for name in &edits.remove {
+        request.remove_header(name);
+    }
+    for edit in &edits.request {
+        let present = request.headers.contains_key(&edit.name);
+        apply_edit(edit, present, &mut RequestSink(request));
+    }
+}
+
+/// One field that an external authority wants changed; `present`: the message has it already.
+pub(super) fn apply_edit(edit: &AuthzEdit, present: bool, sink: &mut impl HeaderSink) {
+    let (name, value) = (edit.name.as_str(), edit.value.as_bytes());
+    match (edit.how, present) {
+        (EditHow::Set, _) | (EditHow::AddIfAbsent, false) | (EditHow::SetIfPresent, true) => sink.set(name, value),
+        (EditHow::Append, _) => sink.add(name, value),
+        (EditHow::AddIfAbsent, true) | (EditHow::SetIfPresent, false) => {}
+    }
 }
 
 /// What a connection begins with when the upstream wants to be told whose it is.

@@ -6,6 +6,7 @@ use crate::{
     engine::{Encoder, MirrorTap},
     snapshot::Snapshot,
 };
+use portcullis_auth::{Authenticated, AuthzEdits};
 use portcullis_limit::{Key, RateLimit, Verdict};
 use portcullis_policy::{Cleared, Plan, Reason, Scheme, TraceContext};
 use portcullis_upstream::{ClusterId, Permit, Pick, StickyToken, Tried, Wish};
@@ -33,6 +34,12 @@ pub(crate) struct Exchange {
     pub(crate) body_limit: u64,
     pub(crate) plan: Option<usize>,
     pub(crate) cleared: Option<Cleared>,
+    /// Who is asking, as far as that was found out.
+    pub(crate) who: Authenticated,
+    /// How to say who one is, for the answer to those who did not.
+    pub(crate) challenges: Vec<String>,
+    /// What external authorities want changed, in the order in which they were asked.
+    pub(crate) authz: Vec<AuthzEdits>,
     /// What the rate limits said, in the order in which they were asked; the last one refused, if any did.
     pub(crate) limited: Vec<Limited>,
     /// Kept from limit to limit.
