@@ -102,6 +102,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: AdminSocket,
     },
+    /// See how rollouts and objectives are doing, or have a word in it.
+    Rollout {
+        #[command(subcommand)]
+        what: RolloutCommand,
+    },
     /// Start this program's file anew, hand the sockets over, and let the old process end.
     Upgrade {
         #[command(flatten)]
@@ -138,6 +143,35 @@ pub(crate) enum Drain {
         #[command(flatten)]
         admin: AdminSocket,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RolloutCommand {
+    /// Every rollout with its state, share and figures, and what is left of error budgets.
+    Status {
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Stay at this share; a release that fails its gate is still taken back.
+    Pause(RolloutWish),
+    /// Go on from where it was paused, or anew after a rollback or an abort.
+    Resume(RolloutWish),
+    /// Go to the last step at once, whatever the gate says.
+    Promote(RolloutWish),
+    /// Everything goes back to the old version.
+    Abort(RolloutWish),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RolloutWish {
+    pub rollout: String,
+    /// Kept with the state, and shown.
+    #[arg(long)]
+    pub why: Option<String>,
+    #[command(flatten)]
+    pub admin: AdminSocket,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

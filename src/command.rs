@@ -63,6 +63,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Status { admin } => ask(&admin, "GET", "/status", &Value::Null, |answer| format!("{answer:#}\n")),
         Command::Drain { what } => drain(what),
         Command::Force { upstream, address, state, admin } => force(&admin, &upstream, &address, state),
+        Command::Rollout { what } => crate::rollout::rollout(what),
         Command::Upgrade { admin } => upgrade(&admin),
         Command::Certificate { names, folder, name } => {
             let name = name.unwrap_or_else(|| names.first().cloned().unwrap_or_default().replace('*', "wildcard"));
@@ -340,7 +341,7 @@ fn upgrade(admin: &AdminSocket) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(
+pub(crate) fn ask(
     admin: &AdminSocket,
     method: &str,
     target: &str,
@@ -357,7 +358,7 @@ fn ask(
     Ok(ExitCode::from(REFUSED))
 }
 
-fn call(admin: &AdminSocket, method: &str, target: &str, body: &Value) -> Result<(u16, Value)> {
+pub(crate) fn call(admin: &AdminSocket, method: &str, target: &str, body: &Value) -> Result<(u16, Value)> {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (status, text) = runtime.block_on(admin::call(&admin.admin, method, target, &body))?;

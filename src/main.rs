@@ -4,6 +4,7 @@
 mod cli;
 mod command;
 mod demo;
+mod rollout;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -10,6 +10,7 @@ use axum::{
 };
 use portcullis_config::{Diff, Document, Report};
 use portcullis_health::Override;
+use portcullis_rollout::Command;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -21,6 +22,9 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/status", get(|State(gateway): State<Gateway>| async move { Json(gateway.status()) }))
         .route("/listeners", get(|gateway| part(gateway, "listeners")))
         .route("/upstreams", get(|gateway| part(gateway, "upstreams")))
+        .route("/objectives", get(|gateway| part(gateway, "objectives")))
+        .route("/rollouts", get(|gateway| part(gateway, "rollouts")))
+        .route("/rollout", post(rollout))
         .route("/config", get(config))
         .route("/metrics", get(|State(gateway): State<Gateway>| async move { gateway.metrics() }))
         .route("/reload", post(reload))
@@ -122,6 +126,39 @@ async fn force_endpoint(State(gateway): State<Gateway>, Json(wish): Json<ForceEn
     } else {
         let error = format!("upstream \"{}\" has no endpoint {}", wish.upstream, wish.address);
         (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
+    }
+}
+
+#[derive(Deserialize)]
+struct RolloutWish {
+    rollout: String,
+    command: RolloutCommand,
+    why: Option<String>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum RolloutCommand {
+    Pause,
+    Resume,
+    Promote,
+    Abort,
+}
+
+async fn rollout(State(gateway): State<Gateway>, Json(wish): Json<RolloutWish>) -> Response {
+    let command = match wish.command {
+        RolloutCommand::Pause => Command::Pause,
+        RolloutCommand::Resume => Command::Resume,
+        RolloutCommand::Promote => Command::Promote,
+        RolloutCommand::Abort => Command::Abort,
+    };
+    match gateway.rollout(&wish.rollout, command, wish.why.as_deref()) {
+        Some(Ok(status)) => Json(json!({ "rollout": status })).into_response(),
+        Some(Err(refused)) => (StatusCode::CONFLICT, Json(json!({ "error": refused.to_string() }))).into_response(),
+        None => {
+            let error = format!("there is no rollout \"{}\"", wish.rollout);
+            (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
+        }
     }
 }
 

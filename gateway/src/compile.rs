@@ -9,18 +9,19 @@ use portcullis_config::{Context, Document, Path, Report};
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
 use portcullis_ops::{Threads, access_log::LogPlan};
 use portcullis_policy::{
-    CarriedGuards, ClientIp, Known, KnownGuards, Level, ListenerId, RouteDefaults, RouteTable, SecurityHeaders,
+    Action, CarriedGuards, ClientIp, Known, KnownGuards, Level, ListenerId, RouteDefaults, RouteTable, SecurityHeaders,
     UpstreamId,
 };
 use portcullis_proxy::{
     Drain, SniRoutes, TcpRoute,
     listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol},
 };
+use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
 use portcullis_store::StoreConfig;
 use portcullis_tls::{Alpn, Certificates, ListenerTlsSpec, ServerTls, Trusts};
 use portcullis_upstream::{Clusters, Surroundings};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -33,6 +34,8 @@ pub struct Compiled {
     pub spec: Spec,
     pub routes: Arc<RouteTable>,
     pub clusters: Arc<Clusters>,
+    pub slos: BTreeMap<ObjectName, Arc<Slo>>,
+    pub rollouts: BTreeMap<ObjectName, Arc<RolloutPlan>>,
     pub stores: BTreeMap<ObjectName, StoreConfig>,
     pub identities: BTreeMap<ObjectName, Arc<Identity>>,
     pub listeners: Vec<CompiledListener>,
@@ -103,6 +106,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     let known = objects.known(carried, now);
     let demanded = compile_guards::demanded(&spec, known, cx);
     let routes = compile_routes(&spec, &listeners, &clusters, known, &demanded, cx);
+    let (slos, rollouts) = compile_releases(&spec, &routes, &clusters, cx);
     check_certificates(&routes, &listeners, cx);
     check_used(&spec, &routes, cx);
     let fixed = compile_fixed(&spec, cx);
@@ -124,6 +128,8 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         document,
         routes: Arc::new(routes),
         clusters: Arc::new(clusters),
+        slos,
+        rollouts,
         stores: objects.stores,
         identities: objects.identities,
         listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
@@ -450,6 +456,24 @@ fn compile_routes(
         defaults,
         cx,
     )
+}
+
+type ReleasePlans = (BTreeMap<ObjectName, Arc<Slo>>, BTreeMap<ObjectName, Arc<RolloutPlan>>);
+
+fn compile_releases(spec: &Spec, routes: &RouteTable, clusters: &Clusters, cx: &mut Context) -> ReleasePlans {
+    // A route that could not be compiled still lends its name, so that what speaks of it is not wrong as well.
+    let mut sends: BTreeMap<ObjectName, BTreeSet<ObjectName>> =
+        spec.route.keys().map(|name| (name.clone(), BTreeSet::new())).collect();
+    for plan in routes.plans() {
+        let Action::Forward(split) = &plan.action else { continue };
+        let names = split.upstreams().filter_map(|id| clusters.get(id.0 as usize)).map(|cluster| cluster.name.clone());
+        sends.entry(plan.route.clone()).or_default().extend(names);
+    }
+    let slos = compile_slos(&spec.slo, &spec.route.keys().cloned().collect(), cx);
+    let upstreams = spec.upstream.keys().cloned().collect();
+    let known = portcullis_rollout::Known { routes: &sends, upstreams: &upstreams, slos: &slos };
+    let rollouts = compile_rollouts(&spec.rollout, &known, cx);
+    (slos, rollouts)
 }
 
 /// A browser that is sent to a host must be shown a certificate for it.

@@ -3,6 +3,7 @@
 use crate::{
     Compiled, admin, compile,
     listeners::{Inherited, LiveListeners},
+    release_board::{self, ReleaseBoard},
 };
 use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
 use portcullis_config::{Colour, Diff, Report};
@@ -15,6 +16,7 @@ use portcullis_ops::{
     systemd,
 };
 use portcullis_proxy::{CoreThread, Edge, Peers, Snapshot};
+use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
 use portcullis_tls::system_client;
 use portcullis_upstream::Cluster;
 use std::{
@@ -40,6 +42,7 @@ struct State {
     listeners: LiveListeners,
     cores: Vec<CoreThread>,
     prober: Prober,
+    releases: ReleaseBoard,
     last_reload: LastReload,
     endpoints: HashSet<(String, String)>,
     draining: bool,
@@ -92,7 +95,9 @@ impl Gateway {
         for name in inherited.leftovers() {
             tracing::warn!(name, "a socket was given for a listener that is not configured");
         }
-        let (compiled, snapshot) = split(compiled, generation, &metrics);
+        let state_file = compiled.fixed.admin.with_file_name("releases.json");
+        let releases = ReleaseBoard::open(state_file, &compiled);
+        let (compiled, snapshot) = split(compiled, generation, &releases, &metrics);
         let edge = Arc::new(Edge::new(snapshot, metrics.clone(), access_log));
         let cores = (0..compiled.fixed.threads)
             .map(|index| CoreThread::start(edge.clone(), index))
@@ -105,6 +110,7 @@ impl Gateway {
             listeners,
             cores,
             prober: Prober::default(),
+            releases,
             last_reload: LastReload { outcome: "started", at: unix_now(), trigger: "start".to_owned(), report: None },
             endpoints: HashSet::new(),
             draining: false,
@@ -113,6 +119,7 @@ impl Gateway {
         let gateway = Self(Arc::new(Inner { files, edge, state: Mutex::new(state) }));
         gateway.follow(&mut gateway.state());
         tokio::spawn(judge_endpoints(Arc::downgrade(&gateway.0)));
+        tokio::spawn(move_releases(Arc::downgrade(&gateway.0)));
         systemd::ready(generation);
         Ok(gateway)
     }
@@ -162,7 +169,8 @@ impl Gateway {
                 identity.adopt(before);
             }
         }
-        let (compiled, snapshot) = split(compiled, state.generation + 1, &self.0.edge.metrics);
+        state.releases.update(&compiled);
+        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, &self.0.edge.metrics);
         // From here on nothing can fail: everything is compiled and every socket is open.
         self.0.edge.publish(snapshot);
         state.generation += 1;
@@ -213,6 +221,7 @@ impl Gateway {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let cut = self.0.edge.open_connections();
+        self.state().releases.save();
         let cores = std::mem::take(&mut self.state().cores);
         for core in cores {
             core.stop();
@@ -242,6 +251,16 @@ impl Gateway {
             tracing::info!(upstream, endpoint = address, ?forced, "endpoint set by the operator");
         }
         endpoint.is_some()
+    }
+
+    /// An operator's word on a rollout; `None`: there is no such rollout.
+    pub fn rollout(
+        &self,
+        name: &str,
+        command: Command,
+        why: Option<&str>,
+    ) -> Option<Result<RolloutStatus, CommandRefused>> {
+        self.state().releases.command(name, command, why)
     }
 
     pub fn reopen_logs(&self) {
@@ -292,6 +311,8 @@ impl Gateway {
             "last_reload": state.last_reload,
             "listeners": listeners(&state),
             "upstreams": upstreams(&state),
+            "objectives": state.releases.objectives(),
+            "rollouts": state.releases.rollouts(),
             "certificates": state.compiled.certificates.iter().map(|certificate| serde_json::json!({
                 "name": certificate.name.as_str(),
                 "hosts": certificate.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -327,6 +348,18 @@ async fn judge_endpoints(gateway: Weak<Inner>) {
     }
 }
 
+/// Lets releases go on as long as the gateway lives.
+async fn move_releases(gateway: Weak<Inner>) {
+    let mut ticks = tokio::time::interval(release_board::TICK);
+    loop {
+        ticks.tick().await;
+        let Some(gateway) = gateway.upgrade() else { return };
+        let mut state = gateway.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let compiled = state.compiled.clone();
+        state.releases.tick(&compiled, &gateway.edge.metrics);
+    }
+}
+
 /// The shortest interval of outlier detection.
 const JUDGE_STEP: Duration = Duration::from_millis(100);
 
@@ -348,7 +381,12 @@ fn upstreams(state: &State) -> Vec<portcullis_upstream::UpstreamStatus> {
 }
 
 /// Divides a compiled configuration into what the data path pins and what the control side keeps. Both share the tables.
-fn split(compiled: Compiled, generation: u64, metrics: &Metrics) -> (Arc<Compiled>, Arc<Snapshot>) {
+fn split(
+    compiled: Compiled,
+    generation: u64,
+    releases: &ReleaseBoard,
+    metrics: &Metrics,
+) -> (Arc<Compiled>, Arc<Snapshot>) {
     let peers = Peers::new(&compiled.clusters, metrics);
     let route_metrics = compiled.routes.plans().map(|plan| metrics.route(&plan.name())).collect();
     let compiled = Arc::new(compiled);
@@ -358,6 +396,7 @@ fn split(compiled: Compiled, generation: u64, metrics: &Metrics) -> (Arc<Compile
         clusters: compiled.clusters.clone(),
         peers,
         route_metrics,
+        releases: releases.releases(&compiled),
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),
         log: compiled.log.clone(),

@@ -10,6 +10,7 @@ mod effective;
 mod explain;
 mod gateway;
 mod listeners;
+mod release_board;
 mod spec;
 
 pub use compile::{Compiled, CompiledListener, check};

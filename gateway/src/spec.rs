@@ -7,6 +7,7 @@ use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
 use portcullis_policy::{GuardSpecs, Relaxable, RouteSpec, SecurityHeaders};
 use portcullis_proxy::{TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
+use portcullis_rollout::{RolloutSpec, SloSpec};
 use portcullis_store::StoreSpec;
 use portcullis_tls::{CertificateSpec, TlsVersion, TrustSpec};
 use portcullis_upstream::UpstreamSpec;
@@ -56,6 +57,12 @@ pub struct Spec {
     /// State that several processes share.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub store: BTreeMap<ObjectName, StoreSpec>,
+    /// What a route promises.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slo: BTreeMap<ObjectName, SloSpec>,
+    /// From one version to the next, by steps.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rollout: BTreeMap<ObjectName, RolloutSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tcp_route: BTreeMap<ObjectName, TcpRouteSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -152,8 +159,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("api"),
     Reserved("privacy"),
     Reserved("access"),
-    Reserved("slo"),
-    Reserved("rollout"),
     Reserved("destination"),
     Reserved("workload"),
     Reserved("mtls"),

@@ -15,6 +15,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod observe;
+mod releases;
 mod reload;
 mod resilience;
 mod routing;

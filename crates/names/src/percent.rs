@@ -19,6 +19,16 @@ impl Percent {
     }
 
     /// The share as a fraction of one.
+    /// In millionths: what an atomic can hold.
+    pub const fn millionths(self) -> u32 {
+        self.0
+    }
+
+    /// Back from [`Percent::millionths`]; more than the whole is the whole.
+    pub const fn from_millionths(millionths: u32) -> Self {
+        if millionths > Self::ALL.0 { Self::ALL } else { Self(millionths) }
+    }
+
     pub fn fraction(self) -> f64 {
         f64::from(self.0) / 1e6
     }

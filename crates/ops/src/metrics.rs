@@ -2,8 +2,8 @@
 //! label values come from the configuration or from closed sets, never from a client.
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 use std::{
     collections::HashMap,
@@ -39,6 +39,10 @@ pub struct Metrics {
     access_log_dropped: IntCounter,
     mirrors: IntCounterVec,
     store_failures: IntCounterVec,
+    slo_budget: GaugeVec,
+    slo_burn: GaugeVec,
+    rollout_share: GaugeVec,
+    rollout_state: IntGaugeVec,
     limit_refused: IntCounterVec,
     limit_keys: IntGaugeVec,
     resident: Gauge,
@@ -60,6 +64,11 @@ impl Metrics {
         };
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             let family = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid family");
+            registry.register(Box::new(family.clone())).expect("a name used once");
+            family
+        };
+        let fractions = |name: &str, help: &str, labels: &[&str]| {
+            let family = GaugeVec::new(Opts::new(name, help), labels).expect("a valid family");
             registry.register(Box::new(family.clone())).expect("a name used once");
             family
         };
@@ -125,6 +134,22 @@ impl Metrics {
                 "When a certificate expires, in seconds since 1970.",
                 &["certificate"],
             ),
+            slo_budget: fractions(
+                "portcullis_slo_error_budget_left",
+                "Fraction of an objective's error budget that is left; below zero when overspent.",
+                &["slo"],
+            ),
+            slo_burn: fractions(
+                "portcullis_slo_burn_rate",
+                "How many times faster than allowed the budget went, by window in seconds.",
+                &["slo", "window"],
+            ),
+            rollout_share: fractions(
+                "portcullis_rollout_share",
+                "Fraction of the requests that go to the new version.",
+                &["rollout"],
+            ),
+            rollout_state: gauges("portcullis_rollout_state", "1 for the state it is in.", &["rollout", "state"]),
             store_failures: counters(
                 "portcullis_store_failures_total",
                 "Requests that a store gave no answer about.",
@@ -226,6 +251,22 @@ impl Metrics {
         let _ = self.endpoint_failures.remove_label_values(labels);
         let _ = self.endpoint_requests.remove_label_values(labels);
         let _ = self.endpoint_active.remove_label_values(labels);
+    }
+
+    pub fn objective(&self, slo: &str, budget_left: f64) {
+        self.slo_budget.with_label_values(&[slo]).set(budget_left);
+    }
+
+    pub fn burn(&self, slo: &str, window_seconds: u64, burn: f64) {
+        self.slo_burn.with_label_values(&[slo, &window_seconds.to_string()]).set(burn);
+    }
+
+    /// `states` is a closed set: `StateKind::ALL`; each with whether it is the one.
+    pub fn rollout<'s>(&self, rollout: &str, share: f64, states: impl Iterator<Item = (&'s str, bool)>) {
+        self.rollout_share.with_label_values(&[rollout]).set(share);
+        for (state, is_it) in states {
+            self.rollout_state.with_label_values(&[rollout, state]).set(i64::from(is_it));
+        }
     }
 
     /// `cause` is from a closed set: `StoreError::as_str`.

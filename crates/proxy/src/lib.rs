@@ -6,6 +6,7 @@ mod conn;
 mod core;
 mod engine;
 pub mod listen;
+mod release;
 mod snapshot;
 mod stage;
 mod tunnel;
@@ -13,6 +14,7 @@ mod tunnel;
 pub use crate::core::CoreThread;
 pub use conn::{ConnFacts, TlsFacts};
 pub use engine::Peers;
+pub use release::{LiveRollout, ReleaseStep, Releases};
 pub use snapshot::{Drain, Edge, Snapshot};
 pub use tunnel::{SniRoutes, TcpRoute, TcpRouteSpec, TlsRouteSpec};
 

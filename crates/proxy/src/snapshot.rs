@@ -1,6 +1,6 @@
 //! What one published configuration is to the data path: compiled tables, pinned by each request for its whole life.
 
-use crate::{core::Counter, engine::Peers};
+use crate::{core::Counter, engine::Peers, release::Releases};
 use arc_swap::ArcSwap;
 use portcullis_auth::KeyHandle;
 use portcullis_names::ObjectName;
@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub peers: Peers,
     /// Metric handles of every rule, by plan index.
     pub route_metrics: Vec<RouteMetrics>,
+    /// Objectives and rollouts of every rule, by plan index.
+    pub releases: Vec<Releases>,
     /// Where rate limits count together with other processes.
     pub stores: BTreeMap<ObjectName, StoreConfig>,
     /// Of each identity whose keys are fetched; the fetching ends with the last of them.

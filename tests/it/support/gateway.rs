@@ -60,6 +60,13 @@ impl Gateway {
         gateway
     }
 
+    /// Ends it by SIGTERM, as an operator would, and starts it again in the same folder.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.signal("-TERM");
+        self.ended(Duration::from_secs(20)).await;
+        Self::start_file(self.folder, &[]).await
+    }
+
     async fn wait_ready(&mut self) {
         let folder = self.folder.path().to_owned();
         let child = &mut self.child;

@@ -59,7 +59,7 @@ impl Origin {
         Self::start(|seen: &Seen| ok(&format!("{}\n{}", seen.head, String::from_utf8_lossy(&seen.body)))).await
     }
 
-    /// Answers with whatever bytes `answer` makes; an answer with `Connection: close` is followed by a close.
+    /// Answers with whatever bytes `answer` makes; `Connection: close` in either of them is followed by a close.
     pub(crate) async fn start(answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), answer)
     }
@@ -129,7 +129,9 @@ async fn serve(mut stream: TcpStream, answer: &(dyn Fn(&Seen) -> Vec<u8> + Send 
             return;
         }
         let head_end = find(&bytes, b"\r\n\r\n").unwrap_or(bytes.len());
-        if String::from_utf8_lossy(&bytes[..head_end]).to_ascii_lowercase().contains("connection: close") {
+        let answered_close =
+            String::from_utf8_lossy(&bytes[..head_end]).to_ascii_lowercase().contains("connection: close");
+        if answered_close || seen.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
             return;
         }
     }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     conn::ConnFacts,
+    release::LiveRollout,
     snapshot::Edge,
     stage::{self, Arrival, Ending, Exchange},
 };
@@ -165,7 +166,13 @@ impl ProxyHttp for App {
         match &plan.action {
             Action::Forward(_) => {
                 if let Some(mirror) = plan.mirror.filter(|mirror| mirror.percent.takes(fastrand::u64(..))) {
-                    exchange.mirror = mirror_tap(exchange, mirror.upstream.0 as usize);
+                    exchange.mirror = mirror_tap(exchange, mirror.upstream.0 as usize, None);
+                }
+                if exchange.mirror.is_none()
+                    && let Some(step) = exchange.releases().and_then(|releases| releases.mirror(fastrand::u64(..)))
+                {
+                    let (to, live) = (step.to, step.live.clone());
+                    exchange.mirror = mirror_tap(exchange, to, Some(live));
                 }
                 if session.is_upgrade_req() {
                     session.set_read_timeout(Some(STREAM_IDLE));
@@ -489,7 +496,7 @@ fn held(session: &Session) -> Body {
     if session.as_ref().retry_buffer_truncated() { Body::Gone } else { Body::Replayable }
 }
 
-fn mirror_tap(exchange: &Exchange, cluster: usize) -> Option<MirrorTap> {
+fn mirror_tap(exchange: &Exchange, cluster: usize, judged: Option<Arc<LiveRollout>>) -> Option<MirrorTap> {
     let pick = exchange
         .snapshot
         .clusters
@@ -497,7 +504,7 @@ fn mirror_tap(exchange: &Exchange, cluster: usize) -> Option<MirrorTap> {
         .pick(Wish::plain(fastrand::u64(..), Instant::now()), &mut Tried::default())
         .ok()?;
     let endpoint = exchange.snapshot.peers.cluster(cluster)?.endpoints.get(pick.index)?;
-    Some(MirrorTap::new(endpoint.dialer.clone()))
+    Some(MirrorTap::new(endpoint.dialer.clone(), judged))
 }
 
 fn is_grpc(header: &RequestHeader) -> bool {

@@ -1,10 +1,16 @@
 //! Copies of requests to somebody whose answer does not matter, and who can slow nobody down.
 
 use super::dial::Dialer;
+use crate::release::LiveRollout;
 use bytes::Bytes;
 use pingora::http::RequestHeader;
 use portcullis_ops::metrics::Metrics;
-use std::{cell::Cell, sync::Arc, time::Duration};
+use portcullis_rollout::Outcome;
+use std::{
+    cell::Cell,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -14,6 +20,7 @@ use tokio::{
 #[derive(Debug)]
 pub(crate) struct MirrorTap {
     pub(super) dialer: Arc<Dialer>,
+    judged: Option<Arc<LiveRollout>>,
     head: Vec<u8>,
     body: Vec<u8>,
     too_large: bool,
@@ -30,8 +37,9 @@ thread_local! {
 }
 
 impl MirrorTap {
-    pub(super) fn new(dialer: Arc<Dialer>) -> Self {
-        Self { dialer, head: Vec::new(), body: Vec::new(), too_large: false }
+    /// `judged`: the rollout that the answer counts for.
+    pub(super) fn new(dialer: Arc<Dialer>, judged: Option<Arc<LiveRollout>>) -> Self {
+        Self { dialer, judged, head: Vec::new(), body: Vec::new(), too_large: false }
     }
 
     /// The request as the real upstream gets it.
@@ -71,17 +79,26 @@ impl MirrorTap {
         }
         IN_FLIGHT_HERE.with(|count| count.set(count.get() + 1));
         tokio::spawn(async move {
-            let outcome = match timeout(TIME, self.exchange()).await {
+            let answered = OnceLock::new();
+            let outcome = match timeout(TIME, self.exchange(&answered)).await {
                 Ok(Ok(())) => "sent",
                 Ok(Err(_)) => "failed",
                 Err(_) => "timeout",
             };
+            if let Some(judged) = &self.judged {
+                match answered.get() {
+                    Some((100..500, took)) => judged.mirrored(Outcome::Good, *took),
+                    Some(_) | None => judged.mirrored(Outcome::Bad, TIME),
+                }
+            }
             metrics.mirrored(outcome);
             IN_FLIGHT_HERE.with(|count| count.set(count.get().saturating_sub(1)));
         });
     }
 
-    async fn exchange(&self) -> std::io::Result<()> {
+    /// Tells `answered` the status and after how long it came. Copies do not share connections: the time of making one is
+    /// not the version's.
+    async fn exchange(&self, answered: &OnceLock<(u16, Duration)>) -> std::io::Result<()> {
         let failed = |error: pingora::BError| std::io::Error::other(error.to_string());
         let mut request = self.head.clone();
         request
@@ -90,20 +107,30 @@ impl MirrorTap {
         match &self.dialer.tls {
             None => {
                 let mut socket = self.dialer.connect().await.map_err(failed)?;
-                say_and_hear(&mut socket, &request).await
+                say_and_hear(&mut socket, &request, answered).await
             }
             Some(tls) => {
                 let mut stream = self.dialer.connect_tls(tls).await.map_err(failed)?;
-                say_and_hear(&mut stream, &request).await
+                say_and_hear(&mut stream, &request, answered).await
             }
         }
     }
 }
 
-/// The answer is read so that the shadow can finish, and forgotten.
-async fn say_and_hear(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), request: &[u8]) -> std::io::Result<()> {
+/// The answer is read so that the shadow can finish, and all but its status is forgotten.
+async fn say_and_hear(
+    stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
+    request: &[u8],
+    answered: &OnceLock<(u16, Duration)>,
+) -> std::io::Result<()> {
+    let began = Instant::now();
     stream.write_all(request).await?;
     stream.flush().await?;
+    // "HTTP/1.1 200"
+    let mut line = [0; 12];
+    stream.read_exact(&mut line).await?;
+    let status = line.get(9..).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    let _ = answered.set((status.unwrap_or(0), began.elapsed()));
     let mut sink = [0; 4096];
     while stream.read(&mut sink).await? > 0 {}
     Ok(())

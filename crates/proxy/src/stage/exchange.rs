@@ -4,6 +4,7 @@ use super::body_in::BodyIn;
 use crate::{
     conn::ConnFacts,
     engine::{Encoder, MirrorTap},
+    release::Releases,
     snapshot::Snapshot,
 };
 use portcullis_auth::{Authenticated, AuthzEdits};
@@ -80,6 +81,10 @@ pub(crate) struct Limited {
 impl Exchange {
     pub(crate) fn plan(&self) -> Option<&Plan> {
         self.snapshot.routes.plan(self.plan?)
+    }
+
+    pub(crate) fn releases(&self) -> Option<&Releases> {
+        self.snapshot.releases.get(self.plan?)
     }
 
     pub(crate) fn scheme(&self) -> Scheme {

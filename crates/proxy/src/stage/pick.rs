@@ -29,7 +29,10 @@ pub(crate) fn choose_upstream(exchange: &mut Exchange, draw: u64) -> Result<Clus
     let Some(Action::Forward(split)) = exchange.plan().map(|plan| &plan.action) else {
         return Err(Reason::Internal);
     };
-    let cluster = split.choose(draw).0 as ClusterId;
+    let mut cluster = split.choose(draw).0 as ClusterId;
+    if let Some(releases) = exchange.releases() {
+        cluster = releases.redirect(cluster, exchange.client_ip);
+    }
     exchange.cluster = Some(cluster);
     Ok(cluster)
 }

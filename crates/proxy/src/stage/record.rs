@@ -3,6 +3,8 @@
 use super::Exchange;
 use crate::snapshot::Edge;
 use portcullis_ops::access_log::Record;
+use portcullis_policy::Side;
+use portcullis_rollout::Outcome;
 use std::time::Instant;
 
 /// What only the engine knows when it is over.
@@ -24,6 +26,12 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     let snapshot = exchange.snapshot.clone();
     if let Some(metrics) = exchange.plan.and_then(|plan| snapshot.route_metrics.get(plan)) {
         metrics.ended(ending.status, took);
+    }
+    // What the client did wrong, or gave up, says nothing about the service.
+    let by_client = exchange.fate.is_some_and(|(reason, _)| reason.side() == Side::Client);
+    if let Some(releases) = exchange.releases().filter(|_| !by_client) {
+        let good = (100..500).contains(&ending.status) && exchange.fate.is_none();
+        releases.record(exchange.cluster, if good { Outcome::Good } else { Outcome::Bad }, took);
     }
     if let (Some(peers), Some(took)) =
         (exchange.cluster.and_then(|cluster| snapshot.peers.cluster(cluster)), exchange.upstream_took)

@@ -1,0 +1,155 @@
+//! A good release and a bad one, live, in seconds; and what survives.
+
+use crate::support::{client::Client, eventually, gateway::Gateway, origin::Origin};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+/// `old` and `new` with a rollout from one to the other.
+fn config(old: &Origin, new: &Origin, rollout: &str) -> String {
+    format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\nclient_ip = {{ trust = [\"127.0.0.0/8\"], header = \"x-forwarded-for\" }}\n\
+         [upstream.old]\nendpoints = [\"{}\"]\n[upstream.new]\nendpoints = [\"{}\"]\noutlier.max_ejected = \"0%\"\n[route.shop]\nupstream = \"old\"\n\
+         [slo.shop]\nroute = \"shop\"\navailability = \"99%\"\nwindow = \"1h\"\n\
+         [rollout.v2]\nroute = \"shop\"\nfrom = \"old\"\nto = \"new\"\n{rollout}\n",
+        old.addr, new.addr
+    )
+}
+
+/// Fifty requests from as many clients; the bodies.
+async fn traffic(gateway: &Gateway) -> Vec<String> {
+    let mut bodies = Vec::new();
+    let mut client = Client::connect(gateway.addr("http")).await;
+    for n in 0..50 {
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.{n}\r\n\r\n")).await;
+        bodies.push(client.response().await.text());
+    }
+    bodies
+}
+
+async fn state(gateway: &Gateway) -> String {
+    gateway.admin("GET", "/rollouts", "").await.1["rollouts"][0]["state"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_good_release_goes_through_its_steps_and_is_promoted() {
+    let (old, new) = (Origin::fixed("old").await, Origin::fixed("new").await);
+    let rollout = "steps = [\"10%\", \"50%\", \"100%\"]\nhold = \"500ms\"\ngate = { slo = \"shop\", min_requests = 5 }";
+    let mut gateway = Gateway::start(&config(&old, &new, rollout)).await;
+    let first = traffic(&gateway).await;
+    let on_new = first.iter().filter(|body| *body == "new").count();
+    assert!(on_new <= 20, "{on_new} of 50 on the first step");
+    eventually("promoted", async || {
+        traffic(&gateway).await;
+        (state(&gateway).await == "promoted").then_some(())
+    })
+    .await;
+    assert!(traffic(&gateway).await.iter().all(|body| body == "new"));
+    let (code, text) = gateway.command(&["rollout", "status", "--admin", "admin.sock"]).await;
+    assert!(code == 0 && text.contains("rollout v2: promoted at 100% of shop"), "{text}");
+    assert!(text.contains("objective shop of route shop: 100.0% of the error budget left"), "{text}");
+    assert_eq!(gateway.metric("portcullis_rollout_share", &["rollout=\"v2\""]).await, 1.0);
+    assert_eq!(gateway.metric("portcullis_rollout_state", &["state=\"promoted\""]).await, 1.0);
+    assert_eq!(gateway.metric("portcullis_slo_error_budget_left", &["slo=\"shop\""]).await, 1.0);
+
+    // A reload keeps it, and a restart too.
+    assert_eq!(
+        gateway
+            .reload(&format!("{}[route.more]\npath = \"/more\"\nupstream = \"old\"\n", config(&old, &new, rollout)))
+            .await
+            .0,
+        200
+    );
+    assert_eq!(state(&gateway).await, "promoted");
+    let gateway = gateway.restart().await;
+    assert_eq!(state(&gateway).await, "promoted");
+    assert!(traffic(&gateway).await.iter().all(|body| body == "new"));
+}
+
+#[tokio::test]
+async fn a_bad_release_is_taken_back_and_few_have_seen_it() {
+    let (old, bad) = (
+        Origin::fixed("old").await,
+        Origin::start(|_| b"HTTP/1.1 500 Oh\r\nContent-Length: 3\r\n\r\nbad".to_vec()).await,
+    );
+    let rollout = "steps = [\"20%\", \"100%\"]\nhold = \"1s\"\ngate = { min_requests = 5 }";
+    let gateway = Gateway::start(&config(&old, &bad, rollout)).await;
+    let mut seen = 0;
+    eventually("rolled back", async || {
+        seen += traffic(&gateway).await.iter().filter(|body| *body == "bad").count();
+        (state(&gateway).await == "rolled_back").then_some(())
+    })
+    .await;
+    assert!(seen > 0, "somebody had to find out");
+    assert!(traffic(&gateway).await.iter().all(|body| body == "old"), "nobody sees it any more");
+    let (_, text) = gateway.command(&["rollout", "status", "--admin", "admin.sock"]).await;
+    assert!(text.contains("rolled_back at 0%"), "{text}");
+}
+
+#[tokio::test]
+async fn an_operator_has_the_last_word() {
+    let (old, new) = (Origin::fixed("old").await, Origin::fixed("new").await);
+    let rollout = "steps = [\"10%\", \"100%\"]\nhold = \"1h\"\non_fail = \"pause\"";
+    let gateway = Gateway::start(&config(&old, &new, rollout)).await;
+    let say = async |arguments: &[&str]| {
+        let arguments: Vec<&str> = [&["rollout"], arguments, &["--admin", "admin.sock"]].concat();
+        gateway.command(&arguments).await
+    };
+    eventually("it begins", async || (state(&gateway).await == "step").then_some(())).await;
+    let (code, text) = say(&["pause", "v2", "--why", "lunch"]).await;
+    assert!(code == 0 && text.contains("paused at 10%") && text.contains("lunch"), "{text}");
+    assert_eq!(say(&["promote", "v2"]).await.0, 0);
+    assert!(traffic(&gateway).await.iter().all(|body| body == "new"));
+    let (code, text) = say(&["pause", "v2"]).await;
+    assert!(code != 0 && text.contains("cannot pause"), "{text}");
+    assert_eq!(say(&["abort", "v2"]).await.0, 0);
+    assert!(traffic(&gateway).await.iter().all(|body| body == "old"));
+    assert_ne!(say(&["abort", "v3"]).await.0, 0);
+}
+
+#[tokio::test]
+async fn a_dark_launch_copies_requests_and_is_judged_by_the_answers() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let flag = broken.clone();
+    let old = Origin::fixed("old").await;
+    let new = Origin::start(move |_| match flag.load(SeqCst) {
+        true => b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        false => crate::support::origin::ok("new"),
+    })
+    .await;
+    let rollout = "steps = [\"100%\"]\nhold = \"500ms\"\ngate = { min_requests = 5, max_latency_ratio = 100.0 }\nmirror_first = { percent = \"50%\", hold = \"500ms\" }\non_fail = \"pause\"";
+    let gateway = Gateway::start(&config(&old, &new, rollout)).await;
+    eventually("the copies fail the gate", async || {
+        assert!(traffic(&gateway).await.iter().all(|body| body == "old"), "copies are answered to nobody");
+        (state(&gateway).await == "paused").then_some(())
+    })
+    .await;
+    assert!(!new.requests().is_empty());
+    broken.store(false, SeqCst);
+    // Copies that were under way may still fail it once more.
+    eventually("promoted after it was resumed", async || {
+        traffic(&gateway).await;
+        match state(&gateway).await.as_str() {
+            "paused" => {
+                assert_eq!(gateway.command(&["rollout", "resume", "v2", "--admin", "admin.sock"]).await.0, 0);
+                None
+            }
+            state => (state == "promoted").then_some(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dry_run_moves_nobody() {
+    let (old, new) = (Origin::fixed("old").await, Origin::fixed("new").await);
+    let rollout = "steps = [\"50%\", \"100%\"]\nhold = \"300ms\"\ndry_run = true\ngate = { min_requests = 5 }";
+    let gateway = Gateway::start(&config(&old, &new, rollout)).await;
+    for _ in 0..4 {
+        assert!(traffic(&gateway).await.iter().all(|body| body == "old"));
+    }
+    assert!(new.requests().is_empty());
+    let status = gateway.admin("GET", "/rollouts", "").await.1;
+    assert_eq!(status["rollouts"][0]["effect"], "dry_run");
+}
