@@ -116,6 +116,6 @@ mod tests {
         let name: DnsName = "shop".parse().unwrap();
         assert_eq!(name.within("svc.cluster.local.").unwrap().as_str(), "shop.svc.cluster.local.");
         assert_eq!(name.within("").unwrap().as_str(), "shop.");
-        assert!(name.within(&"abcdefg.".repeat(31)).is_none());
+        assert!(name.within(&"abcdefg.".repeat(32)).is_none());
     }
 }
