@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -92,7 +92,8 @@ impl Server {
 
     /// Waits until so many questions were heard in all.
     pub(crate) async fn heard_in_all(&mut self, count: usize) {
-        self.count.wait_for(|heard| *heard >= count).await.unwrap();
+        let heard = self.count.wait_for(|heard| *heard >= count);
+        tokio::time::timeout(Duration::from_secs(20), heard).await.expect("too few questions").unwrap();
     }
 
     pub(crate) fn count(&self) -> usize {
