@@ -26,7 +26,10 @@ pub(crate) struct Asker {
 /// A resolver with its settings.
 #[derive(Clone)]
 struct Ready {
+    /// Asks the servers two at a time and takes the first word.
     resolver: TokioResolver,
+    /// Each server by itself, when there are several.
+    singly: Vec<TokioResolver>,
     search: Vec<String>,
     /// Names with at least so many dots are asked for as they are first.
     dots: usize,
@@ -133,9 +136,15 @@ impl Ready {
         let domains = config.domain().into_iter().filter(|_| config.search().is_empty());
         let search = config.search().iter().chain(domains).take(SEARCH_MAX).map(Name::to_ascii).collect();
         let dots = options.ndots;
-        let builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options);
-        let resolver = builder.build().ok()?;
-        Some(Self { resolver, search, dots, patience: through.timeout.saturating_mul(through.attempts) })
+        let patience = through.timeout.saturating_mul(through.attempts);
+        let resolver = |config| {
+            let builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
+            builder.with_options(options.clone()).build().ok()
+        };
+        let servers = config.name_servers().iter().filter(|_| config.name_servers().len() > 1);
+        let singly = servers.map(|server| ResolverConfig::from_parts(None, Vec::new(), vec![server.clone()]));
+        let singly = singly.filter_map(resolver).collect();
+        Some(Self { resolver: resolver(config)?, singly, search, dots, patience })
     }
 
     /// Goes through the search list as far as needed. That one place has nothing is only the answer when every place could
@@ -163,9 +172,22 @@ impl Ready {
 
     async fn ask_for(&self, place: &DnsName, kind: RecordType) -> Answer {
         let Ok(name) = Name::from_ascii(place.as_str()) else { return Answer::Failed(Trouble::Broken) };
-        match timeout(self.patience, self.resolver.lookup(name.clone(), kind)).await {
+        let mut answer = self.ask_by(&self.resolver, &name, kind).await;
+        // The library takes SERVFAIL and REFUSED for the last word if they come first, and has one timeout for all servers:
+        // another one may know better.
+        for resolver in &self.singly {
+            if !matches!(answer, Answer::Failed(_)) {
+                break;
+            }
+            answer = self.ask_by(resolver, &name, kind).await;
+        }
+        answer
+    }
+
+    async fn ask_by(&self, resolver: &TokioResolver, name: &Name, kind: RecordType) -> Answer {
+        match timeout(self.patience, resolver.lookup(name.clone(), kind)).await {
             Err(_) => Answer::Failed(Trouble::Timeout),
-            Ok(Ok(lookup)) => read(&name, kind, &lookup),
+            Ok(Ok(lookup)) => read(name, kind, &lookup),
             Ok(Err(error)) => read_error(&error),
         }
     }

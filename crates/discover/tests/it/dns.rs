@@ -213,6 +213,22 @@ async fn when_one_server_is_dead_the_other_is_asked() {
 }
 
 #[tokio::test]
+async fn a_server_that_fails_has_not_the_last_word() {
+    let codes = [ResponseCode::ServFail, ResponseCode::Refused, ResponseCode::NotImp].map(Say::Code);
+    for say in codes.into_iter().chain([Say::Silence]) {
+        let (failing, worse, server) = (Server::start().await, Server::start().await, Server::start().await);
+        failing.set("shop.internal", RecordType::A, say.clone());
+        worse.set("shop.internal", RecordType::A, say.clone());
+        server.addresses("shop.internal", &["10.0.0.1"], 60);
+        let through = through(&[&failing, &worse, &server]);
+        let source = Source::Dns(source(Seek::Addresses { name: "shop.internal".parse().unwrap(), port: 80 }, through));
+        let discovery = Discovery::start([source.clone()], None);
+        discovery.settled(LONG).await;
+        assert_eq!(known(&discovery, &source), ["10.0.0.1:80"], "{say:?}");
+    }
+}
+
+#[tokio::test]
 async fn more_attempts_get_an_answer_out_of_a_server_that_loses_some() {
     let mut server = Server::start().await;
     server.set("shop.internal", RecordType::A, Say::Silence);
