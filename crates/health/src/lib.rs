@@ -4,14 +4,20 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod body_rule;
+mod check;
+mod expiry;
 mod outlier;
 mod probe;
 mod prober;
 mod spec;
 mod state;
 
+pub use body_rule::{BodyRule, BodySpec};
+pub use check::{Ask, GrpcCheck, HealthCheck, HttpCheck, StatusRange};
+pub use expiry::{EndsSoon, ExpiryAction, ExpiryRule, ExpirySpec};
 pub use outlier::{EjectReason, IntervalSums, Outlier, OutlierSpec, Streaks, TryOutcome};
-pub use probe::{Failure, Probe, ProbeKind};
+pub use probe::{Failure, Probe, ProbeKind, Vitals};
 pub use prober::{Prober, Target};
-pub use spec::{HealthCheck, HealthCheckSpec, StatusRange};
+pub use spec::{HealthCheckSpec, ProbeProtocol};
 pub use state::{Changed, Health, HealthState, Override};

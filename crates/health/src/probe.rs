@@ -1,11 +1,15 @@
 //! One question to one endpoint.
 
-use crate::spec::{HealthCheck, HttpCheck};
+mod grpc;
+mod http1;
+mod http2;
+
+use crate::{Ask, EndsSoon, HealthCheck, ProbeProtocol};
 use portcullis_names::EndpointAddress;
-use rustls::{ClientConfig, pki_types::ServerName};
-use std::{fmt, io, sync::Arc};
+use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
+use std::{fmt, io, sync::Arc, time::SystemTime};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
@@ -17,8 +21,18 @@ pub enum Failure {
     Connect,
     Timeout,
     Tls,
+    /// The certificate ends sooner than it may.
+    Expires {
+        days: u32,
+    },
     Protocol,
     Status(u16),
+    /// The body does not say what it has to.
+    Body,
+    /// A status of gRPC other than OK.
+    Grpc(u16),
+    /// gRPC health: NOT_SERVING, UNKNOWN or SERVICE_UNKNOWN.
+    NotServing,
 }
 
 impl fmt::Display for Failure {
@@ -28,8 +42,12 @@ impl fmt::Display for Failure {
             Self::Connect => f.write_str("cannot connect"),
             Self::Timeout => f.write_str("timeout"),
             Self::Tls => f.write_str("tls handshake failed"),
+            Self::Expires { days } => write!(f, "certificate ends within {} days", days.saturating_add(1)),
             Self::Protocol => f.write_str("no valid answer"),
             Self::Status(status) => write!(f, "status {status}"),
+            Self::Body => f.write_str("body does not match"),
+            Self::Grpc(status) => write!(f, "grpc status {status}"),
+            Self::NotServing => f.write_str("grpc service not serving"),
         }
     }
 }
@@ -49,15 +67,21 @@ pub struct Probe {
     pub check: HealthCheck,
 }
 
+/// A good answer, and what is remarkable about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Vitals {
+    pub ends_soon: Option<EndsSoon>,
+}
+
 impl Probe {
-    pub async fn run(&self) -> Result<(), Failure> {
+    pub async fn run(&self) -> Result<Vitals, Failure> {
         match timeout(self.check.timeout, self.ask()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::Timeout),
         }
     }
 
-    async fn ask(&self) -> Result<(), Failure> {
+    async fn ask(&self) -> Result<Vitals, Failure> {
         let refused = |error: io::Error| {
             if error.kind() == io::ErrorKind::ConnectionRefused { Failure::Refused } else { Failure::Connect }
         };
@@ -67,43 +91,74 @@ impl Probe {
         }
     }
 
-    async fn over(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), Failure> {
-        match &self.kind {
-            ProbeKind::Clear => self.speak(stream).await,
-            ProbeKind::Tls { config, server_name } => {
-                let connector = tokio_rustls::TlsConnector::from(config.clone());
-                let tls = connector.connect(server_name.clone(), stream).await.map_err(|_| Failure::Tls)?;
-                self.speak(tls).await
-            }
+    async fn over(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<Vitals, Failure> {
+        let ProbeKind::Tls { config, server_name } = &self.kind else {
+            self.speak(stream).await?;
+            return Ok(Vitals::default());
+        };
+        let connector = tokio_rustls::TlsConnector::from(self.tls(config));
+        let tls = connector.connect(self.name(server_name).clone(), stream).await.map_err(|_| Failure::Tls)?;
+        let (_, session) = tls.get_ref();
+        let ends_soon = match &self.check.tls_expiry {
+            None => None,
+            Some(rule) => rule.judge(session.peer_certificates(), SystemTime::now())?,
+        };
+        // RFC 9113 §3.2: over TLS, h2 is what ALPN says.
+        if self.check.ask.protocol() == ProbeProtocol::H2 && session.alpn_protocol() != Some(b"h2") {
+            return Err(Failure::Protocol);
+        }
+        self.speak(tls).await?;
+        Ok(Vitals { ends_soon })
+    }
+
+    fn tls(&self, config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+        let speaks_h2 = self.check.ask.protocol() == ProbeProtocol::H2;
+        if !speaks_h2 && self.check.tls_expiry.is_none() {
+            return config.clone();
+        }
+        let mut config = ClientConfig::clone(config);
+        if speaks_h2 {
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
+        if self.check.tls_expiry.is_some() {
+            // A resumed session would show the certificate of the day it began.
+            config.resumption = Resumption::disabled();
+        }
+        Arc::new(config)
+    }
+
+    fn name<'n>(&'n self, own: &'n ServerName<'static>) -> &'n ServerName<'static> {
+        self.check.sni.as_ref().unwrap_or(own)
+    }
+
+    async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), Failure> {
+        match &self.check.ask {
+            Ask::Connect => Ok(()),
+            Ask::Http(check) => match check.protocol {
+                ProbeProtocol::H1 => http1::ask(stream, check, &self.host()).await,
+                ProbeProtocol::H2 => http2::ask(stream, check, &self.host()).await,
+            },
+            Ask::Grpc(check) => grpc::ask(stream, check, &self.host()).await,
         }
     }
 
-    async fn speak(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), Failure> {
-        let Some(http) = &self.check.http else { return Ok(()) };
-        let host = http.host.clone().unwrap_or_else(|| match &self.kind {
-            ProbeKind::Tls { server_name, .. } => server_name.to_str().into_owned(),
-            ProbeKind::Clear => match &self.address {
-                EndpointAddress::Ip(address) => address.to_string(),
-                EndpointAddress::Unix(_) => "localhost".to_owned(),
+    fn host(&self) -> String {
+        if let Some(host) = self.check.ask.host() {
+            return host.to_string();
+        }
+        match (&self.kind, &self.address) {
+            (ProbeKind::Tls { server_name, .. }, _) => match self.name(server_name) {
+                ServerName::IpAddress(rustls::pki_types::IpAddr::V6(address)) => {
+                    format!("[{}]", std::net::Ipv6Addr::from(*address))
+                }
+                name => name.to_str().into_owned(),
             },
-        });
-        let request = format!(
-            "{} {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: portcullis-health\r\nConnection: close\r\n\r\n",
-            http.method, http.path
-        );
-        stream.write_all(request.as_bytes()).await.map_err(|_| Failure::Protocol)?;
-        stream.flush().await.map_err(|_| Failure::Protocol)?;
-        read_status(&mut stream, http).await
+            (ProbeKind::Clear, EndpointAddress::Ip(address)) => address.to_string(),
+            (ProbeKind::Clear, EndpointAddress::Unix(_)) => "localhost".to_owned(),
+        }
     }
 }
 
-/// The status line is all that is needed; nothing behind it is read.
-async fn read_status(stream: &mut (impl AsyncRead + Unpin), http: &HttpCheck) -> Result<(), Failure> {
-    const LINE: usize = "HTTP/1.1 200".len();
-    let mut line = [0; LINE];
-    stream.read_exact(&mut line).await.map_err(|_| Failure::Protocol)?;
-    let text = std::str::from_utf8(&line).map_err(|_| Failure::Protocol)?;
-    let digits = text.strip_prefix("HTTP/1.1 ").or(text.strip_prefix("HTTP/1.0 ")).ok_or(Failure::Protocol)?;
-    let status = digits.parse().map_err(|_| Failure::Protocol)?;
-    if http.status.contains(status) { Ok(()) } else { Err(Failure::Status(status)) }
-}
+const USER_AGENT: &str = "portcullis-health";
+/// No head of an answer to a probe is larger.
+const HEAD_BYTES_MAX: usize = 16 << 10;

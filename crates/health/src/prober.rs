@@ -64,12 +64,23 @@ async fn check(
     permits: Arc<Semaphore>,
 ) {
     tokio::time::sleep(phase(&key, probe.check.interval)).await;
+    let mut warned = None;
     loop {
         let outcome = {
             let Ok(_permit) = permits.acquire().await else { return };
             probe.run().await
         };
-        tell(outcome);
+        if let Ok(vitals) = outcome {
+            // Once, and again each day that is lost.
+            if let Some(soon) = vitals.ends_soon
+                && warned != vitals.ends_soon
+            {
+                let within_days = soon.days.saturating_add(1);
+                tracing::warn!(endpoint = %probe.address, within_days, "the endpoint's certificate ends soon");
+            }
+            warned = vitals.ends_soon;
+        }
+        tell(outcome.map(drop));
         tokio::time::sleep(jittered(probe.check.interval, probe.check.jitter.fraction(), fastrand::f64())).await;
     }
 }

@@ -1,26 +1,48 @@
 //! `health_check = { … }`.
 
+use crate::{
+    BodySpec, ExpirySpec,
+    check::{Ask, GrpcCheck, HealthCheck, HttpCheck, StatusRange},
+};
+use http::uri::{Authority, PathAndQuery};
 use portcullis_config::{Context, Path};
 use portcullis_names::{Method, Percent, Status, TimeSpan};
+use rustls::pki_types::ServerName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{num::NonZeroU32, ops::RangeInclusive, time::Duration};
+use std::{num::NonZeroU32, time::Duration};
 
-/// How endpoints are asked whether they are well. With a `path` by HTTP, without one by a TCP connection (or TLS handshake).
+/// How endpoints are asked whether they are well: with `path` by HTTP, with `grpc` by its health protocol, without either
+/// by a TCP connection (and TLS handshake).
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthCheckSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The Host to send (default: the upstream's `tls.sni`, else the endpoint's address).
+    /// The Host to send (default: the name in TLS, else the endpoint's address).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Default GET.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
+    /// What the request to `path` is spoken in (default h1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<ProbeProtocol>,
     /// Statuses that count as well (default: 200 to 399).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Vec<Status>>,
+    /// What the body must say for the endpoint to be well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<BodySpec>,
+    /// The service to ask for by grpc.health.v1; `""` is the server as a whole. Over h2, with TLS where the upstream has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<String>,
+    /// The name to ask for and to verify in TLS (default: the upstream's `tls.sni`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// What to do when the endpoint's certificate ends sooner than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_expiry: Option<ExpirySpec>,
     /// Default 5s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<TimeSpan>,
@@ -38,47 +60,72 @@ pub struct HealthCheckSpec {
     pub jitter: Option<Percent>,
 }
 
-/// Statuses that count as well.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StatusRange {
-    Between(RangeInclusive<u16>),
-    Listed(Vec<u16>),
-}
-
-/// The settings with every value settled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// `None`: a connection is enough.
-    pub http: Option<HttpCheck>,
-    pub interval: Duration,
-    pub timeout: Duration,
-    pub healthy: u32,
-    pub unhealthy: u32,
-    pub jitter: Percent,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpCheck {
-    pub method: String,
-    pub path: String,
-    pub host: Option<String>,
-    pub status: StatusRange,
-}
-
-impl StatusRange {
-    pub fn contains(&self, status: u16) -> bool {
-        match self {
-            Self::Between(range) => range.contains(&status),
-            Self::Listed(list) => list.contains(&status),
-        }
-    }
+/// The HTTP of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeProtocol {
+    H1,
+    /// Over TLS by ALPN, in clear with prior knowledge.
+    H2,
 }
 
 /// A probe more often than this is a load test.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// A name of a gRPC service is at most so long; its length then fits one octet of protobuf.
+const SERVICE_MAX: usize = 127;
 
 impl HealthCheckSpec {
     pub fn compile(&self, at: &Path, cx: &mut Context) -> HealthCheck {
+        let (interval, timeout) = self.rhythm(at, cx);
+        self.refuse_pointless(at, cx);
+        let host = self.host.as_ref().and_then(|host| self::host(host, &at.key("host"), cx));
+        let ask = match (&self.path, &self.grpc) {
+            (None, None) => Ask::Connect,
+            (Some(path), None) => self.http(path, host, at, cx).map_or(Ask::Connect, Ask::Http),
+            (None, Some(service)) => {
+                if service.len() > SERVICE_MAX || !service.bytes().all(|b| b.is_ascii_graphic()) {
+                    cx.error(
+                        &at.key("grpc"),
+                        format!("a service is named by at most {SERVICE_MAX} letters, digits and dots"),
+                    );
+                }
+                Ask::Grpc(GrpcCheck { service: service.clone(), host })
+            }
+            (Some(_), Some(_)) => {
+                cx.error_at_key(&at.key("grpc"), "`grpc` and `path` exclude one another").help("leave one of them");
+                Ask::Connect
+            }
+        };
+        let sni = self.sni.as_ref().and_then(|sni| {
+            let name = ServerName::try_from(sni.clone());
+            if name.is_err() {
+                cx.error(&at.key("sni"), format!("`{sni}` is not a host name or an IP address"));
+            }
+            name.ok()
+        });
+        HealthCheck {
+            ask,
+            sni,
+            tls_expiry: self.tls_expiry.as_ref().map(|expiry| expiry.compile(&at.key("tls_expiry"), cx)),
+            interval,
+            timeout,
+            healthy: self.healthy.map_or(2, NonZeroU32::get),
+            unhealthy: self.unhealthy.map_or(3, NonZeroU32::get),
+            jitter: self.jitter.unwrap_or(Percent::from_whole(20)),
+        }
+    }
+
+    /// To be called for an upstream that is spoken to in clear.
+    pub fn refuse_tls_keys(&self, at: &Path, cx: &mut Context) {
+        for (key, given) in [("sni", self.sni.is_some()), ("tls_expiry", self.tls_expiry.is_some())] {
+            if given {
+                cx.error_at_key(&at.key(key), format!("`{key}` has no effect on an upstream without `tls`"))
+                    .help("give the upstream a `tls`");
+            }
+        }
+    }
+
+    fn rhythm(&self, at: &Path, cx: &mut Context) -> (Duration, Duration) {
         let interval = self.interval.map_or(Duration::from_secs(5), TimeSpan::get);
         let timeout = self.timeout.map_or(Duration::from_secs(2).min(interval), TimeSpan::get);
         if interval < INTERVAL_MIN {
@@ -90,40 +137,71 @@ impl HealthCheckSpec {
                 "a check ends before the next begins: the timeout is more than zero and at most the interval",
             );
         }
-        let printable = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-        if self.path.as_ref().is_some_and(|path| !path.starts_with('/') || !printable(path)) {
-            cx.error(&at.key("path"), "a path begins with `/` and has no spaces or control characters");
+        (interval, timeout)
+    }
+
+    /// Every key changes what is asked, or it is a misunderstanding.
+    fn refuse_pointless(&self, at: &Path, cx: &mut Context) {
+        if self.path.is_some() {
+            return;
         }
-        if self.host.as_ref().is_some_and(|host| !printable(host)) {
-            cx.error(&at.key("host"), "a host has no spaces or control characters");
+        if self.host.is_some() && self.grpc.is_none() {
+            cx.error(&at.key("host"), "`host` has no effect without `path` or `grpc`")
+                .help("give a `path` to check by HTTP");
         }
-        if self.path.is_none() {
-            for (key, given) in
-                [("host", self.host.is_some()), ("method", self.method.is_some()), ("status", self.status.is_some())]
-            {
-                if given {
-                    cx.error(&at.key(key), format!("`{key}` has no effect without `path`"))
-                        .help("give a `path` to check by HTTP");
-                }
+        for (key, given) in [
+            ("method", self.method.is_some()),
+            ("protocol", self.protocol.is_some()),
+            ("status", self.status.is_some()),
+            ("body", self.body.is_some()),
+        ] {
+            if given {
+                cx.error_at_key(&at.key(key), format!("`{key}` has no effect without `path`"))
+                    .help("give a `path` to check by HTTP");
             }
+        }
+    }
+
+    fn http(&self, path: &str, host: Option<Authority>, at: &Path, cx: &mut Context) -> Option<HttpCheck> {
+        // The library would drop a fragment without a word.
+        let parsed = PathAndQuery::try_from(path).ok();
+        let parsed = parsed.filter(|parsed| parsed.as_str() == path && path.starts_with('/'));
+        if parsed.is_none() {
+            cx.error(&at.key("path"), "a path begins with `/` and has no spaces, fragment or control characters");
+        }
+        let method = self.method.as_ref().map_or("GET", Method::as_str);
+        let method = http::Method::from_bytes(method.as_bytes()).ok().filter(|method| method != http::Method::CONNECT);
+        if method.is_none() {
+            cx.error(&at.key("method"), "a check does not open tunnels").help("use GET, HEAD or OPTIONS");
+        }
+        let body = self.body.as_ref().map(|body| (body, body.compile(&at.key("body"), cx)));
+        if body.is_some() && method == Some(http::Method::HEAD) {
+            cx.error_at_key(&at.key("body"), "the answer to HEAD has no body").help("use GET");
+        }
+        if self.status.as_ref().is_some_and(Vec::is_empty) {
+            cx.error(&at.key("status"), "with an empty list no endpoint would ever be well")
+                .help("leave `status` out to take 200 to 399");
         }
         let status = match &self.status {
             None => StatusRange::Between(200..=399),
             Some(list) => StatusRange::Listed(list.iter().map(|status| status.get()).collect()),
         };
-        let http = self.path.as_ref().map(|path| HttpCheck {
-            method: self.method.as_ref().map_or("GET".to_owned(), |method| method.as_str().to_owned()),
-            path: path.clone(),
-            host: self.host.clone(),
+        let protocol = self.protocol.unwrap_or(ProbeProtocol::H1);
+        Some(HttpCheck {
+            method: method?,
+            path: parsed?,
+            host,
+            protocol,
             status,
-        });
-        HealthCheck {
-            http,
-            interval,
-            timeout,
-            healthy: self.healthy.map_or(2, NonZeroU32::get),
-            unhealthy: self.unhealthy.map_or(3, NonZeroU32::get),
-            jitter: self.jitter.unwrap_or(Percent::from_whole(20)),
-        }
+            body: body.and_then(|(_, compiled)| compiled),
+        })
     }
+}
+
+fn host(host: &str, at: &Path, cx: &mut Context) -> Option<Authority> {
+    let authority = Authority::try_from(host).ok().filter(|_| !host.contains('@'));
+    if authority.is_none() {
+        cx.error(at, format!("`{host}` is not a host")).help("write \"shop.internal\" or \"shop.internal:8080\"");
+    }
+    authority
 }
