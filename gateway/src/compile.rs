@@ -6,6 +6,7 @@ use crate::{
 };
 use portcullis_auth::Identity;
 use portcullis_config::{Context, Document, Path, Report};
+use portcullis_discover::Resolvers;
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
 use portcullis_ops::{Threads, access_log::LogPlan};
 use portcullis_policy::{
@@ -28,10 +29,10 @@ use std::{
 };
 
 /// A document that is fit to run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Compiled {
     pub document: Arc<Document>,
-    pub spec: Spec,
+    pub spec: Arc<Spec>,
     pub routes: Arc<RouteTable>,
     pub clusters: Arc<Clusters>,
     pub slos: BTreeMap<ObjectName, Arc<Slo>>,
@@ -87,9 +88,11 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     let trusts = Trusts::compile(&spec.trust, cx);
     let defaults = spec.defaults.clone().unwrap_or_default();
     let connect_timeout = defaults.connect_timeout.map_or(Duration::from_secs(2), TimeSpan::get);
+    let resolvers = Resolvers::compile(&spec.discovery, cx);
     let around = Surroundings {
         certificates: &certificates,
         trusts: &trusts,
+        resolvers: &resolvers,
         connect_timeout,
         zone: spec.site.as_ref().and_then(|site| site.zone.as_deref()),
         previous: previous.map(|previous| &*previous.clusters),
@@ -140,7 +143,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         fixed,
         watched,
         report,
-        spec,
+        spec: Arc::new(spec),
     })
 }
 

@@ -7,6 +7,7 @@ use crate::{
 };
 use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
 use portcullis_config::{Colour, Diff, Report};
+use portcullis_discover::{Discovery, FIRST_ANSWERS, Source};
 use portcullis_health::{HealthState, Override, Probe, ProbeKind, Prober, Target};
 use portcullis_names::ObjectName;
 use portcullis_ops::{
@@ -18,7 +19,7 @@ use portcullis_ops::{
 use portcullis_proxy::{CoreThread, Edge, Peers, Snapshot};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
 use portcullis_tls::system_client;
-use portcullis_upstream::Cluster;
+use portcullis_upstream::{Cluster, Clusters};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
@@ -43,6 +44,7 @@ struct State {
     cores: Vec<CoreThread>,
     prober: Prober,
     releases: ReleaseBoard,
+    discovery: Discovery,
     last_reload: LastReload,
     endpoints: HashSet<(String, String)>,
     draining: bool,
@@ -97,6 +99,7 @@ impl Gateway {
         }
         let state_file = compiled.fixed.admin.with_file_name("releases.json");
         let releases = ReleaseBoard::open(state_file, &compiled);
+        let (discovery, compiled) = discover(compiled, None);
         let (compiled, snapshot) = split(compiled, generation, &releases, &metrics);
         let edge = Arc::new(Edge::new(snapshot, metrics.clone(), access_log));
         let cores = (0..compiled.fixed.threads)
@@ -111,6 +114,7 @@ impl Gateway {
             cores,
             prober: Prober::default(),
             releases,
+            discovery,
             last_reload: LastReload { outcome: "started", at: unix_now(), trigger: "start".to_owned(), report: None },
             endpoints: HashSet::new(),
             draining: false,
@@ -118,6 +122,8 @@ impl Gateway {
         };
         let gateway = Self(Arc::new(Inner { files, edge, state: Mutex::new(state) }));
         gateway.follow(&mut gateway.state());
+        let news = gateway.state().discovery.changes();
+        tokio::spawn(follow_discovery(Arc::downgrade(&gateway.0), news));
         tokio::spawn(judge_endpoints(Arc::downgrade(&gateway.0)));
         tokio::spawn(move_releases(Arc::downgrade(&gateway.0)));
         systemd::ready(generation);
@@ -169,6 +175,8 @@ impl Gateway {
                 identity.adopt(before);
             }
         }
+        let (discovery, compiled) = discover(compiled, Some((&state.discovery, &state.compiled.clusters)));
+        state.discovery = discovery;
         state.releases.update(&compiled);
         let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, &self.0.edge.metrics);
         // From here on nothing can fail: everything is compiled and every socket is open.
@@ -180,6 +188,19 @@ impl Gateway {
         state.compiled = compiled;
         self.follow(state);
         Ok(diff)
+    }
+
+    /// Serves what discovery has found by now. Nothing but the endpoints changes.
+    fn take_in_found(&self) {
+        let mut state = self.state();
+        let found = |source: &Source| state.discovery.snapshot(source);
+        let Some(clusters) = state.compiled.clusters.with_found(found, None, Instant::now()) else { return };
+        let clusters = Arc::new(clusters);
+        let compiled = Compiled { clusters: clusters.clone(), ..(*state.compiled).clone() };
+        let peers = Peers::new(&clusters, &self.0.edge.metrics);
+        self.0.edge.publish(Arc::new(self.0.edge.snapshot().with_clusters(clusters, peers)));
+        state.compiled = Arc::new(compiled);
+        self.follow(&mut state);
     }
 
     /// What goes along with a published configuration: probes, expiry metrics, the log's target, forgotten series.
@@ -311,6 +332,7 @@ impl Gateway {
             "last_reload": state.last_reload,
             "listeners": listeners(&state),
             "upstreams": upstreams(&state),
+            "discovery": discovery(&state),
             "objectives": state.releases.objectives(),
             "rollouts": state.releases.rollouts(),
             "certificates": state.compiled.certificates.iter().map(|certificate| serde_json::json!({
@@ -348,6 +370,34 @@ async fn judge_endpoints(gateway: Weak<Inner>) {
     }
 }
 
+/// Takes in changes of endpoints as long as the gateway lives.
+async fn follow_discovery(gateway: Weak<Inner>, mut news: tokio::sync::watch::Receiver<u64>) {
+    while news.changed().await.is_ok() {
+        let Some(inner) = gateway.upgrade() else { return };
+        let gateway = Gateway(inner);
+        // It builds tables and takes the state's lock: not on a runtime thread.
+        let _ = tokio::task::spawn_blocking(move || gateway.take_in_found()).await;
+    }
+}
+
+/// Runs the sources of a compiled configuration, waits a little for first answers, and fills in what they found.
+fn discover(compiled: Compiled, before: Option<(&Discovery, &Arc<Clusters>)>) -> (Discovery, Compiled) {
+    let sources: Vec<Source> = compiled.clusters.sources().cloned().collect();
+    let discovery = Discovery::start(sources, before.map(|(discovery, _)| discovery));
+    let runtime = tokio::runtime::Handle::current();
+    // A thread of its own may block, whatever kind of thread this is.
+    std::thread::scope(|scope| {
+        scope.spawn(|| runtime.block_on(discovery.settled(FIRST_ANSWERS)));
+    });
+    let previous = before.map(|(_, clusters)| &**clusters);
+    let filled = compiled.clusters.with_found(|source| discovery.snapshot(source), previous, Instant::now());
+    let compiled = match filled {
+        Some(clusters) => Compiled { clusters: Arc::new(clusters), ..compiled },
+        None => compiled,
+    };
+    (discovery, compiled)
+}
+
 /// Lets releases go on as long as the gateway lives.
 async fn move_releases(gateway: Weak<Inner>) {
     let mut ticks = tokio::time::interval(release_board::TICK);
@@ -375,6 +425,19 @@ fn listeners(state: &State) -> Vec<serde_json::Value> {
     each.collect()
 }
 
+fn discovery(state: &State) -> Vec<serde_json::Value> {
+    let each = state.discovery.status().into_iter().map(|status| {
+        serde_json::json!({
+            "source": status.source.to_string(),
+            "endpoints": status.endpoints,
+            "left_out": status.left_out,
+            "seconds_since_change": status.changed.map(|changed| changed.elapsed().as_secs()),
+            "trouble": status.trouble,
+        })
+    });
+    each.collect()
+}
+
 fn upstreams(state: &State) -> Vec<portcullis_upstream::UpstreamStatus> {
     let now = Instant::now();
     state.compiled.clusters.iter().map(|cluster| cluster.status(now)).collect()
@@ -396,7 +459,7 @@ fn split(
         clusters: compiled.clusters.clone(),
         peers,
         route_metrics,
-        releases: releases.releases(&compiled),
+        releases: releases.releases(&compiled).into(),
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),
         log: compiled.log.clone(),
@@ -428,7 +491,12 @@ fn targets(cluster: &Arc<Cluster>, metrics: &Arc<Metrics>) -> Vec<Target> {
         let (state, upstream, address) = (endpoint.state.clone(), cluster.name.clone(), endpoint.address.clone());
         let (healthy, unhealthy) = (check.healthy, check.unhealthy);
         Target {
-            key: format!("{} {} {check:?} {}", cluster.name, endpoint.address, cluster.tls.is_some()),
+            key: format!(
+                "{} {} {check:?} {:?}",
+                cluster.name,
+                endpoint.address,
+                cluster.tls.as_ref().map(portcullis_tls::UpstreamTls::group_key)
+            ),
             probe: Probe { address: endpoint.address.clone(), kind: kind.clone(), check: check.clone() },
             tell: Arc::new(move |outcome| {
                 if let Some(now) = state.observe(outcome, healthy, unhealthy, Instant::now()) {

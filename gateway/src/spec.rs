@@ -2,6 +2,7 @@
 
 use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::Reserved;
+use portcullis_discover::DiscoverySpec;
 use portcullis_limit::{RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
@@ -45,6 +46,9 @@ pub struct Spec {
     pub upstream: BTreeMap<ObjectName, UpstreamSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub route: BTreeMap<ObjectName, RouteSpec>,
+    /// How endpoints are looked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub discovery: BTreeMap<ObjectName, DiscoverySpec>,
     /// Who issues the tokens that are taken.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub identity: BTreeMap<ObjectName, IdentitySpec>,
@@ -153,7 +157,7 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("identity.*.oidc"),
     Reserved("consumer.*.plan"),
     Reserved("credential"),
-    Reserved("discovery"),
+    Reserved("discovery.*.consul"),
     Reserved("udp_route"),
     Reserved("waf"),
     Reserved("api"),
@@ -183,7 +187,9 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("listener.*.protocol=sni"),
     Reserved("listener.*.protocol=transparent"),
     Reserved("listener.*.protocol=h3"),
-    Reserved("upstream.*.discover"),
+    Reserved("upstream.*.discover.consul"),
+    Reserved("upstream.*.discover.kubernetes"),
+    Reserved("upstream.*.discover.tag"),
     Reserved("route.*.hedge"),
     Reserved("route.*.waf"),
     Reserved("route.*.cache"),

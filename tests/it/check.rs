@@ -24,7 +24,7 @@ endpoints = ["app.internal:80"]                              # 8 host names are 
 [upstream.proto]
 endpoints = ["10.0.0.1:80"]
 protocol = "h9"                                              # 9 `h9` is not one of
-discover = { consul = "shop" }                               # 10 `discover` is not supported by this version
+discover = { consul = "shop" }                               # 10 `consul` is not supported by this version
 [upstream."bad name"]                                        # 11 is not a name
 endpoints = ["10.0.0.1:80"]
 [certificate.a]

@@ -5,6 +5,7 @@ mod support;
 
 mod auth;
 mod check;
+mod discovery;
 mod examples;
 mod explain;
 mod filters;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
@@ -15,7 +15,8 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("ops", &["names", "config"]),
     ("health", &["names", "config", "tls"]),
     ("store", &["names", "config", "limit", "tls"]),
-    ("upstream", &["names", "config", "health", "tls"]),
+    ("discover", &["names", "config"]),
+    ("upstream", &["names", "config", "discover", "health", "tls"]),
     ("proxy", PROXY),
     ("gateway", GATEWAY),
     ("", BINARY),
@@ -24,18 +25,24 @@ const ARROWS: [(&str, &[&str]); 15] = [
 const PROXY: &[&str] =
     &["names", "config", "wire", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream"];
 const GATEWAY: &[&str] = &[
-    "names", "config", "wire", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream",
-    "proxy",
+    "names", "config", "wire", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover", "health",
+    "upstream", "proxy",
 ];
 const BINARY: &[&str] = &[
-    "names", "config", "wire", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream",
-    "proxy", "gateway",
+    "names", "config", "wire", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover", "health",
+    "upstream", "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.
 const RESERVED: [(&str, &[&str]); 2] = [
     ("pingora", &["proxy"]),
-    ("tokio", &["auth", "config", "tls", "store", "ops", "health", "upstream", "proxy", "gateway", ""]),
+    (
+        "tokio",
+        &[
+            "auth", "discover", "config", "tls", "store", "ops", "discover", "health", "upstream", "proxy", "gateway",
+            "",
+        ],
+    ),
 ];
 
 #[test]

@@ -22,9 +22,9 @@ pub struct Snapshot {
     /// Per cluster and endpoint, what pingora needs to reach it.
     pub peers: Peers,
     /// Metric handles of every rule, by plan index.
-    pub route_metrics: Vec<RouteMetrics>,
+    pub route_metrics: Arc<[RouteMetrics]>,
     /// Objectives and rollouts of every rule, by plan index.
-    pub releases: Vec<Releases>,
+    pub releases: Arc<[Releases]>,
     /// Where rate limits count together with other processes.
     pub stores: BTreeMap<ObjectName, StoreConfig>,
     /// Of each identity whose keys are fetched; the fetching ends with the last of them.
@@ -32,6 +32,25 @@ pub struct Snapshot {
     pub log: LogPlan,
     pub drain: Drain,
     pub max_connections: u32,
+}
+
+impl Snapshot {
+    /// The same configuration with other endpoints. `clusters` has the same upstreams in the same order.
+    pub fn with_clusters(&self, clusters: Arc<Clusters>, peers: Peers) -> Self {
+        Self {
+            generation: self.generation,
+            routes: self.routes.clone(),
+            clusters,
+            peers,
+            route_metrics: self.route_metrics.clone(),
+            releases: self.releases.clone(),
+            stores: self.stores.clone(),
+            keys: self.keys.clone(),
+            log: self.log.clone(),
+            drain: self.drain,
+            max_connections: self.max_connections,
+        }
+    }
 }
 
 /// How long ending takes at most.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// One that is declared but could not be loaded keeps its name: the report has its problem, and nobody else need say that
 /// it "is not defined".
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Certificates(BTreeMap<ObjectName, Option<Arc<Certificate>>>);
 
 impl Certificates {

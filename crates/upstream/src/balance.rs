@@ -65,6 +65,7 @@ pub struct Balance {
     /// `Some` for `consistent_hash`.
     pub key: Option<RequestKey>,
     pub(crate) table: Option<HashTable>,
+    algorithm: HashAlgorithm,
     pub(crate) load_factor: Option<f64>,
     pub(crate) slow_start: Option<Duration>,
     pub(crate) locality: Locality,
@@ -86,20 +87,37 @@ impl BalanceSpec {
         if hashes && self.slow_start.is_some() {
             cx.error(&at.key("slow_start"), "`slow_start` would move the keys of a consistent hash");
         }
-        let table = hashes.then(|| {
-            let names: Vec<_> =
-                endpoints.iter().map(|endpoint| (endpoint.address.to_string(), endpoint.weight)).collect();
-            HashTable::new(self.algorithm.unwrap_or_default(), &names)
-        });
+        let algorithm = self.algorithm.unwrap_or_default();
         Balance {
             policy,
+            algorithm,
             key: hashes.then(|| self.key.clone().unwrap_or(portcullis_names::KeyPart::ClientIp.into())),
-            table,
+            table: hashes.then(|| hash_table(algorithm, endpoints)),
             load_factor: self.load_factor,
             slow_start: self.slow_start.map(TimeSpan::get).filter(|time| !time.is_zero()),
             locality: self.locality.unwrap_or_default(),
         }
     }
+}
+
+impl Balance {
+    /// The same settings for other endpoints.
+    pub(crate) fn over(&self, endpoints: &[Endpoint]) -> Self {
+        Self {
+            policy: self.policy,
+            key: self.key.clone(),
+            table: self.table.as_ref().map(|_| hash_table(self.algorithm, endpoints)),
+            algorithm: self.algorithm,
+            load_factor: self.load_factor,
+            slow_start: self.slow_start,
+            locality: self.locality,
+        }
+    }
+}
+
+fn hash_table(algorithm: HashAlgorithm, endpoints: &[Endpoint]) -> HashTable {
+    let names: Vec<_> = endpoints.iter().map(|endpoint| (endpoint.address.to_string(), endpoint.weight)).collect();
+    HashTable::new(algorithm, &names)
 }
 
 /// A round in which each index comes as often as its weight says, evenly mixed: turn k of weight w is due at (k + ½) / w.

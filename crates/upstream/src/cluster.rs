@@ -9,11 +9,12 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use portcullis_config::{Context, Path};
+use portcullis_discover::{DnsSource, Endpoints, Found, Resolvers, Seek, Source};
 use portcullis_health::{EjectReason, HealthCheck, HealthState, Outlier, TryOutcome};
-use portcullis_names::{ObjectName, Percent, TimeSpan};
-use portcullis_tls::{Certificates, Trusts, UpstreamTls};
+use portcullis_names::{EndpointAddress, ObjectName, Percent, TimeSpan};
+use portcullis_tls::{Certificates, Trusts, UpstreamTls, UpstreamTlsMode, UpstreamTlsSpec};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroU32,
     sync::{
         Arc,
@@ -29,7 +30,11 @@ pub type ClusterId = usize;
 #[derive(Debug)]
 pub struct Cluster {
     pub name: ObjectName,
+    /// Those that were listed, then those that were found.
     pub endpoints: Vec<Endpoint>,
+    /// How many were listed.
+    listed: usize,
+    pub source: Option<Source>,
     pub protocol: HttpProtocol,
     pub tls: Option<UpstreamTls>,
     pub balance: Balance,
@@ -78,6 +83,7 @@ pub struct Clusters {
 pub struct Surroundings<'r> {
     pub certificates: &'r Certificates,
     pub trusts: &'r Trusts,
+    pub resolvers: &'r Resolvers,
     pub connect_timeout: Duration,
     /// `site.zone`.
     pub zone: Option<&'r str>,
@@ -177,6 +183,35 @@ impl Clusters {
         }
     }
 
+    /// The same upstreams with the endpoints that discovery knows now; `None` when that changes nothing. State goes on from
+    /// `previous`, if these have just been compiled.
+    pub fn with_found(
+        &self,
+        known: impl Fn(&Source) -> Endpoints,
+        previous: Option<&Self>,
+        now: Instant,
+    ) -> Option<Self> {
+        let mut changed = false;
+        let each = self.clusters.iter().map(|cluster| {
+            let Some(source) = &cluster.source else { return cluster.clone() };
+            let found = known(source);
+            if cluster.has_found(found.as_slice()) {
+                return cluster.clone();
+            }
+            changed = true;
+            let before =
+                previous.and_then(|previous| previous.find(cluster.name.as_str())).map(|(_, before)| &**before);
+            Arc::new(cluster.with_found(found.as_slice(), before, now))
+        });
+        let clusters = each.collect();
+        changed.then(|| Self { clusters, by_name: self.by_name.clone() })
+    }
+
+    /// What discovery is to be run for.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.clusters.iter().filter_map(|cluster| cluster.source.as_ref())
+    }
+
     pub fn get(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
         self.clusters.get(id)
     }
@@ -200,8 +235,14 @@ impl Cluster {
         let previous = around.previous.and_then(|previous| previous.find(name.as_str())).map(|(_, cluster)| cluster);
         let load = previous.map_or_else(|| Arc::new(ClusterLoad::new(around.now)), |previous| previous.load.clone());
         let endpoints = endpoints(name, spec, previous, &load, around.now, at, cx);
-        let tls = spec.tls.as_ref().and_then(|tls| {
-            UpstreamTls::compile(tls, around.certificates, around.trusts, &at.key("tls"), cx).ok().flatten()
+        let source =
+            spec.discover.as_ref().and_then(|discover| discover.compile(around.resolvers, &at.key("discover"), cx));
+        if spec.endpoints.is_empty() && spec.discover.is_none() {
+            cx.error_at_key(at, format!("upstream \"{name}\" has no endpoints"))
+                .help("list them in `endpoints`, or say where to `discover` them");
+        }
+        let tls = named_by_discovery(spec.tls.as_ref(), source.as_ref()).and_then(|tls| {
+            UpstreamTls::compile(&tls, around.certificates, around.trusts, &at.key("tls"), cx).ok().flatten()
         });
         let protocol = spec.protocol.unwrap_or(HttpProtocol::H1);
         check_protocol(spec, protocol, tls.is_some(), at, cx);
@@ -219,19 +260,27 @@ impl Cluster {
         );
         let (write_timeout, idle_timeout) =
             (time("write_timeout", spec.write_timeout, minute), time("idle_timeout", spec.idle_timeout, minute));
-        let health_check = spec.health_check.as_ref().map(|check| check.compile(&at.key("health_check"), cx));
+        let check_at = at.key("health_check");
+        let health_check = spec.health_check.as_ref().map(|check| {
+            if spec.tls.is_none() {
+                check.refuse_tls_keys(&check_at, cx);
+            }
+            check.compile(&check_at, cx)
+        });
         if health_check.is_none() {
             for endpoint in &endpoints {
                 endpoint.state.forget_probes(around.now);
             }
         }
         let balance = spec.balance.clone().unwrap_or_default().compile(&endpoints, &at.key("balance"), cx);
-        check_zones(&balance, &endpoints, around.zone, at, cx);
+        check_zones(spec, &balance, around.zone, at, cx);
         let outlier = spec.outlier.clone().unwrap_or_default().compile(&at.key("outlier"), cx);
         let retry_budget = spec.retry_budget.clone().unwrap_or_default().compile(&at.key("retry_budget"), cx);
         Self {
             name: name.clone(),
+            listed: endpoints.len(),
             endpoints,
+            source,
             protocol,
             tls,
             balance,
@@ -252,6 +301,65 @@ impl Cluster {
             zone: around.zone.map(str::to_owned),
             view: ArcSwap::from_pointee(View::unmade()),
         }
+    }
+
+    /// The same upstream with what discovery found just now. Endpoints that were there before, in `self` or in `previous`, go on
+    /// with all that is known of them; a found address that is listed as well is the listed one.
+    fn with_found(&self, found: &[Found], previous: Option<&Self>, now: Instant) -> Self {
+        let before: HashMap<_, _> = (previous.into_iter().flat_map(|previous| &previous.endpoints))
+            .chain(&self.endpoints)
+            .map(|endpoint| (&endpoint.address, &endpoint.state))
+            .collect();
+        let mut endpoints: Vec<Endpoint> = self.endpoints.iter().take(self.listed).cloned().collect();
+        let listed: HashSet<_> = self.endpoints.iter().take(self.listed).map(|endpoint| &endpoint.address).collect();
+        for one in found.iter().filter(|one| !listed.contains(&one.address)) {
+            let known = before.get(&one.address).map(|state| (*state).clone());
+            endpoints.push(Endpoint {
+                address: one.address.clone(),
+                weight: one.weight,
+                priority: one.priority,
+                zone: one.zone.clone(),
+                token: StickyToken::of(self.name.as_str(), &one.address),
+                state: known.unwrap_or_else(|| Arc::new(EndpointState::new(self.load.epoch.clone(), now))),
+            });
+        }
+        if self.health_check.is_none() {
+            endpoints.iter().for_each(|endpoint| endpoint.state.forget_probes(now));
+        }
+        Self {
+            name: self.name.clone(),
+            balance: self.balance.over(&endpoints),
+            endpoints,
+            listed: self.listed,
+            source: self.source.clone(),
+            protocol: self.protocol,
+            tls: self.tls.clone(),
+            sticky: self.sticky.clone(),
+            connect_timeout: self.connect_timeout,
+            read_timeout: self.read_timeout,
+            write_timeout: self.write_timeout,
+            idle_timeout: self.idle_timeout,
+            streams: self.streams,
+            proxy_protocol: self.proxy_protocol,
+            health_check: self.health_check.clone(),
+            outlier: self.outlier.clone(),
+            circuit_breaker: self.circuit_breaker.clone(),
+            retry_budget: self.retry_budget,
+            fallback: self.fallback,
+            load: self.load.clone(),
+            panic_threshold: self.panic_threshold,
+            zone: self.zone.clone(),
+            view: ArcSwap::from_pointee(View::unmade()),
+        }
+    }
+
+    fn has_found(&self, found: &[Found]) -> bool {
+        let listed =
+            |address: &EndpointAddress| self.endpoints.iter().take(self.listed).any(|own| own.address == *address);
+        let expected = found.iter().filter(|one| !listed(&one.address));
+        let own = self.endpoints.iter().skip(self.listed);
+        own.map(|own| (&own.address, own.weight, own.priority, &own.zone))
+            .eq(expected.map(|one| (&one.address, one.weight, one.priority, &one.zone)))
     }
 
     /// Chooses an endpoint that this request has not tried.
@@ -434,7 +542,7 @@ fn endpoints(
     if spec.endpoints.len() > ENDPOINTS_MAX {
         cx.error(&at, format!("more than {ENDPOINTS_MAX} endpoints"));
     }
-    if spec.endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+    if !spec.endpoints.is_empty() && spec.endpoints.iter().all(|endpoint| endpoint.weight == 0) {
         cx.error(&at, "the weights sum to zero: nobody would get a request");
     }
     let before: HashMap<_, _> = previous
@@ -467,12 +575,23 @@ fn endpoints(
     endpoints
 }
 
-fn check_zones(balance: &Balance, endpoints: &[Endpoint], zone: Option<&str>, at: &Path, cx: &mut Context) {
+/// Endpoints of a name are verified by that name, unless another is given.
+fn named_by_discovery(tls: Option<&UpstreamTlsSpec>, source: Option<&Source>) -> Option<UpstreamTlsSpec> {
+    let mut tls = tls?.clone();
+    if let Some(Source::Dns(DnsSource { seek: Seek::Addresses { name, .. }, .. })) = source
+        && tls.mode != Some(UpstreamTlsMode::Off)
+    {
+        tls.sni.get_or_insert_with(|| name.to_string().trim_end_matches('.').to_owned());
+    }
+    Some(tls)
+}
+
+fn check_zones(spec: &UpstreamSpec, balance: &Balance, zone: Option<&str>, at: &Path, cx: &mut Context) {
     if balance.locality == crate::balance::Locality::Prefer {
         let here = at.key("balance").key("locality");
         if zone.is_none() {
             cx.error(&here, "this process does not know its own zone").help("set `site.zone`");
-        } else if endpoints.iter().all(|endpoint| endpoint.zone.is_none()) {
+        } else if spec.discover.is_none() && spec.endpoints.iter().all(|endpoint| endpoint.zone.is_none()) {
             cx.error(&here, "no endpoint says its `zone`");
         }
     }

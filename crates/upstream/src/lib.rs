@@ -20,6 +20,6 @@ pub use cluster::{Cluster, ClusterId, ClusterLoad, Clusters, NotPicked, Pick, Su
 pub use consistent_hash::{HashAlgorithm, hash_key};
 pub use endpoint::{Endpoint, EndpointState};
 pub use retry_budget::{RetryBudget, RetryBudgetSpec};
-pub use spec::{EndpointSpec, HttpProtocol, ProxyProtocolVersion, UpstreamSpec};
+pub use spec::{HttpProtocol, ProxyProtocolVersion, UpstreamSpec};
 pub use status::{EndpointStatus, UpstreamStatus};
 pub use sticky::{StickySpec, StickyToken};

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use portcullis_config::Context;
+use portcullis_discover::Resolvers;
 use portcullis_health::{EjectReason, Failure, HealthState, Override, TryOutcome};
 use portcullis_names::ObjectName;
 use portcullis_tls::{Certificates, Trusts};
@@ -82,7 +83,9 @@ impl Sim {
 fn compile(json: &str, previous: Option<&Clusters>, now: Instant) -> Result<Clusters, Vec<String>> {
     let specs: BTreeMap<ObjectName, UpstreamSpec> = serde_json::from_str(json).unwrap();
     let (certificates, trusts) = (Certificates::default(), Trusts::default());
+    let resolvers = Resolvers::default();
     let around = Surroundings {
+        resolvers: &resolvers,
         certificates: &certificates,
         trusts: &trusts,
         connect_timeout: Duration::from_secs(2),
