@@ -35,7 +35,7 @@ async fn state(gateway: &Gateway) -> String {
 #[tokio::test]
 async fn a_good_release_goes_through_its_steps_and_is_promoted() {
     let (old, new) = (Origin::fixed("old").await, Origin::fixed("new").await);
-    let rollout = "steps = [\"10%\", \"50%\", \"100%\"]\nhold = \"500ms\"\ngate = { slo = \"shop\", min_requests = 5 }";
+    let rollout = "steps = [\"10%\", \"50%\", \"100%\"]\nhold = \"500ms\"\ngate = { slo = \"shop\", min_requests = 5, max_latency_ratio = 100.0 }";
     let mut gateway = Gateway::start(&config(&old, &new, rollout)).await;
     let first = traffic(&gateway).await;
     let on_new = first.iter().filter(|body| *body == "new").count();

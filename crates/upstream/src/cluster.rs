@@ -343,7 +343,7 @@ impl Cluster {
             proxy_protocol: self.proxy_protocol,
             health_check: self.health_check.clone(),
             outlier: self.outlier.clone(),
-            circuit_breaker: self.circuit_breaker.clone(),
+            circuit_breaker: self.circuit_breaker,
             retry_budget: self.retry_budget,
             fallback: self.fallback,
             load: self.load.clone(),
