@@ -70,6 +70,7 @@ fn request(host: &str, path: &str) -> Facts {
         listener_name: "http".into(),
         scheme: Scheme::Http,
         identity: None,
+        now: 0,
     }
 }
 

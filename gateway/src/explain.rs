@@ -56,6 +56,7 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Result<Explanation, 
         listener_name: listener.plan.name.to_string(),
         scheme,
         identity: None,
+        now: unix_seconds(),
     };
     let name = |id: portcullis_policy::UpstreamId| {
         compiled.clusters.get(id.0 as usize).map_or_else(String::new, |cluster| cluster.name.to_string())
@@ -63,6 +64,12 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Result<Explanation, 
     let mut explanation = compiled.routes.explain(&facts, name);
     if listener.plan.redirects_to_https {
         explanation.steps = vec!["redirect 308 to https".to_owned()];
+        explanation.status = Some(308);
     }
     Ok(explanation)
+}
+
+fn unix_seconds() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

@@ -64,6 +64,81 @@ async fn the_explanation_equals_the_wire_for_random_requests() {
     }
 }
 
+/// Everything that can stand before a route, with answers of our own behind it so that the wire says who took the request.
+const GUARDED: &str = r#"
+[consumer.acme]
+keys = [{ sha256 = { file = "acme.sha256" } }]
+groups = ["gold"]
+[defaults]
+ip.deny = ["192.0.2.0/24"]
+rate_limit = { rate = "1000000/s" }
+may_relax = ["ip", "auth"]
+[route.shop]
+auth.api_key.header = "x-api-key"
+cors = { origins = ["https://www.a.test"] }
+security_headers = "basic"
+compress = ["gzip"]
+concurrency = 100
+respond = { status = 200, body = "shop" }
+[route.shop.rule.gold]
+path = "/gold"
+auth = { api_key.header = "x-api-key", groups = ["gold"] }
+respond = { status = 202, body = "gold" }
+[route.shop.rule.inside]
+path = "/inside"
+ip.allow = ["10.0.0.0/8"]
+respond = { status = 203, body = "inside" }
+[route.shop.rule.open]
+path = "/open"
+relax = ["auth", "ip"]
+respond = { status = 200, body = "open" }
+[route.shop.rule.away]
+path = "/away"
+redirect = { host = "b.test" }
+"#;
+
+#[tokio::test]
+async fn the_explanation_equals_the_wire_with_all_guards_up() {
+    let folder = tempfile::tempdir().unwrap();
+    // Of "key-0123456789abcdef-0123456789".
+    let sum = "7df4af179f4f71466168479a7e12256cf3155b775d9b94fc2a524abd53a44a0c";
+    std::fs::write(folder.path().join("acme.sha256"), sum).unwrap();
+    let trust = "client_ip = { trust = [\"127.0.0.0/8\"], header = \"x-forwarded-for\" }";
+    let gateway = Gateway::start_in(
+        folder,
+        &format!(
+            "[telemetry]\naccess_log = {{ to = \"off\" }}\n[listener.http]\naddress = \"127.0.0.1:0\"\n{trust}\n{GUARDED}"
+        ),
+    )
+    .await;
+    let mut random = fastrand::Rng::with_seed(12);
+    let mut answered = std::collections::BTreeMap::<u16, u32>::new();
+    for _ in 0..600 {
+        let method = ["GET", "OPTIONS"][random.usize(..2)];
+        let path = ["/", "/gold", "/inside", "/open", "/away"][random.usize(..5)];
+        let from = ["10.1.2.3", "192.0.2.1", "198.51.100.1"][random.usize(..3)];
+        let key = ["", "X-Api-Key: key-0123456789abcdef-0123456789", "X-Api-Key: wrong-key-0123456789abcdef"]
+            [random.usize(..3)];
+        let origin = ["", "Origin: https://www.a.test", "Origin: https://evil.test"][random.usize(..3)];
+        let asks = ["", "Access-Control-Request-Method: GET"][random.usize(..2)];
+        let headers: Vec<&str> = [key, origin, asks].into_iter().filter(|field| !field.is_empty()).collect();
+        let fields: String = headers.iter().map(|field| format!("{field}\r\n")).collect();
+        let mut client = Client::connect(gateway.addr("http")).await;
+        client
+            .send(format!("{method} {path} HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: {from}\r\n{fields}\r\n"))
+            .await;
+        let wire = client.response().await.status;
+        let question =
+            json!({ "method": method, "url": format!("http://a.test{path}"), "headers": headers, "from": from });
+        let (_, answer) = gateway.admin("POST", "/explain", &question.to_string()).await;
+        assert_eq!(answer["explanation"]["status"], wire, "{method} {path} from {from} {headers:?}\n{answer}");
+        *answered.entry(wire).or_default() += 1;
+    }
+    for status in [200, 202, 203, 204, 302, 401, 403] {
+        assert!(answered.contains_key(&status), "{status} never came: {answered:?}");
+    }
+}
+
 #[tokio::test]
 async fn losers_are_named_with_reason_and_place() {
     let origin = Origin::fixed("ok").await;

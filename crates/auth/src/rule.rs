@@ -5,7 +5,7 @@ use crate::{
     consumers::BasicCredentials,
 };
 use portcullis_names::{HeaderName, SanPattern};
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 /// What a request must show. A route's rule and its own both apply: security accumulates.
 #[derive(Debug)]
@@ -204,6 +204,24 @@ impl AuthRule {
             return Err(AuthRefusal::NotInGroup);
         }
         Ok(Authenticated { claims: Some(claims), ..Authenticated::default() })
+    }
+}
+
+/// What is asked for, for people.
+impl fmt::Display for AuthRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ways: Vec<String> = Vec::new();
+        ways.extend(self.jwt.as_ref().map(|rule| format!("a token of {}", rule.identity.name())));
+        ways.extend(self.api_key.as_ref().map(|_| "an API key".to_owned()));
+        ways.extend(self.basic.as_ref().map(|_| "a password".to_owned()));
+        f.write_str(&ways.join(" or "))?;
+        if self.client_cert.is_some() {
+            f.write_str(if ways.is_empty() { "a client certificate" } else { ", and a client certificate" })?;
+        }
+        match &self.groups {
+            Some(groups) => write!(f, ", in group {}", groups.join(" or ")),
+            None => Ok(()),
+        }
     }
 }
 

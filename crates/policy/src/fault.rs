@@ -65,6 +65,10 @@ impl FaultSpec {
 }
 
 impl Fault {
+    pub(crate) fn aborts(&self) -> bool {
+        self.abort.is_some()
+    }
+
     /// How long this request waits first; `draw` is even over all of `u64`.
     pub fn delay(&self, draw: u64) -> Option<Duration> {
         self.delay.filter(|(_, percent)| percent.takes(draw)).map(|(time, _)| time)

@@ -1,7 +1,7 @@
 //! What a stage can see of a request, whichever engine carries it.
 
 use crate::ListenerId;
-use portcullis_auth::{AuthRule, Claims};
+use portcullis_auth::{AuthRequest, AuthRule, Claims, Presented, TlsNames};
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 /// A request as the stages see it: borrowed text, nothing parsed twice.
@@ -76,6 +76,8 @@ pub struct Facts {
     pub listener_name: String,
     pub scheme: Scheme,
     pub identity: Option<String>,
+    /// Seconds since 1970: what the question's credentials are judged by.
+    pub now: i64,
 }
 
 impl RequestView for Facts {
@@ -118,14 +120,32 @@ impl RequestView for Facts {
     fn request_id(&self) -> &str {
         "-"
     }
-    // Credentials are not part of a question about routes.
+    // Nobody has passed authentication yet.
     fn consumer(&self) -> Option<&str> {
         None
     }
     fn claim(&self, _: &str) -> Option<Cow<'_, str>> {
         None
     }
-    fn token(&self, _: &AuthRule) -> Option<Arc<Claims>> {
-        None
+    fn token(&self, rule: &AuthRule) -> Option<Arc<Claims>> {
+        rule.claims(self, self.now)
+    }
+}
+
+impl AuthRequest for Facts {
+    fn header(&self, name: &str) -> Presented<'_> {
+        let values = self.headers.iter().filter(|(field, _)| field == name);
+        Presented::from_values(values.map(|(_, value)| Cow::Borrowed(value.as_bytes())))
+    }
+    fn cookie(&self, name: &str) -> Presented<'_> {
+        let fields = self.headers.iter().filter(|(field, _)| field == "cookie");
+        Presented::cookie(fields.map(|(_, value)| value.as_bytes()), name)
+    }
+    fn query(&self, name: &str) -> Presented<'_> {
+        self.query.as_deref().map_or(Presented::Absent, |query| Presented::query(query, name))
+    }
+    fn tls_names(&self) -> Option<TlsNames<'_>> {
+        let names = std::slice::from_ref(self.identity.as_ref()?);
+        Some(TlsNames { uris: names, dns: names })
     }
 }

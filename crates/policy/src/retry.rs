@@ -176,6 +176,19 @@ impl RetryMethods {
     }
 }
 
+impl fmt::Display for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, on) in self.on.iter().enumerate() {
+            write!(f, "{}{on}", if index == 0 { "" } else { ", " })?;
+        }
+        f.write_str(match self.methods {
+            RetryMethods::Safe => " (safe methods)",
+            RetryMethods::Idempotent => " (idempotent methods)",
+            RetryMethods::All => " (all methods)",
+        })
+    }
+}
+
 const WORDS: [(&str, RetryOn); 6] = [
     ("connect", RetryOn::Connect),
     ("refused_stream", RetryOn::RefusedStream),

@@ -671,7 +671,9 @@ mod tests {
 
     fn compile(specs: &BTreeMap<ObjectName, UpstreamSpec>, previous: Option<&Clusters>, cx: &mut Context) -> Clusters {
         let (certificates, trusts) = (Certificates::default(), Trusts::default());
+        let resolvers = Resolvers::default();
         let around = Surroundings {
+            resolvers: &resolvers,
             certificates: &certificates,
             trusts: &trusts,
             connect_timeout: Duration::from_secs(2),
