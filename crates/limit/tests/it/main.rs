@@ -1,6 +1,7 @@
 //! The crate from outside: documents compiled, time simulated.
 #![allow(clippy::unwrap_used)]
 
+mod adaptive;
 mod admits;
 mod bounds;
 mod compile;
