@@ -210,14 +210,15 @@ impl Shared {
 
     fn turn(&self, gradient: &mut Gradient, plan: &AdaptivePlan, now: Nanos) -> Turn {
         let samples = self.latencies.answers().saturating_add(self.dropped.load(Ordering::Relaxed));
-        if !gradient.is_over(samples, now) {
+        let inside = self.taken.load(Ordering::Relaxed);
+        if !gradient.is_over(samples, inside, now) {
             return Turn::Wait;
         }
         let window = Window {
             typical: self.latencies.take(),
             dropped: self.dropped.swap(0, Ordering::Relaxed),
             // Who is still inside counts for the next window too.
-            peak: self.peak.swap(self.taken.load(Ordering::Relaxed), Ordering::Relaxed),
+            peak: self.peak.swap(inside, Ordering::Relaxed),
         };
         if let Some(typical) = window.typical {
             self.latency.store(Nanos::from(typical.latency).0.max(1), Ordering::Relaxed);

@@ -66,10 +66,12 @@ pub(crate) enum Turn {
 const WINDOW: Duration = Duration::from_millis(100);
 const WINDOW_MAX: Duration = Duration::from_secs(5);
 /// Requests that say enough; with fewer a window lasts up to [`PATIENCE`] times as long.
-const WINDOW_SAMPLES: u32 = 10;
+const SAMPLES: u32 = 30;
 const PATIENCE: u32 = 10;
-/// Requests by which the unloaded latency is measured.
-const MEASURE_SAMPLES: u32 = 30;
+/// A measuring has so many samples to each request that has not ended yet.
+const FAIR_SHARE: u32 = 8;
+/// The first window, when nothing is known of how long requests take.
+const FIRST_MAX: Duration = Duration::from_secs(10);
 /// A measuring lets in a third of the limit. The limit stands at about 1.3 of what the server does at a time, so that a
 /// third meets no queue; and where the unloaded latency was measured too high, the next measuring finds less.
 const MEASURE_SHARE: f64 = 1.0 / 3.0;
@@ -134,13 +136,18 @@ impl Gradient {
         }
     }
 
-    /// Whether the window, which holds so many samples, has come to its end.
-    pub(crate) fn is_over(&self, samples: u32, now: Nanos) -> bool {
+    /// Whether the window has come to its end: `samples` were taken while `inside` are still at it.
+    pub(crate) fn is_over(&self, samples: u32, inside: u32, now: Nanos) -> bool {
         let age = self.began.until(now);
         let window = nanos(self.window());
-        match self.phase {
-            Phase::Steering => age >= window && (samples >= WINDOW_SAMPLES || age >= window * u64::from(PATIENCE)),
-            Phase::Measuring => samples >= MEASURE_SAMPLES || age >= window * u64::from(PATIENCE),
+        let impatient = age >= window.saturating_mul(u64::from(PATIENCE));
+        let enough = samples >= SAMPLES;
+        // Of those who began together the quick ones end first: until most have ended, the samples are too fast.
+        let fair = samples >= inside.saturating_mul(FAIR_SHARE);
+        match (self.phase, self.unloaded) {
+            (Phase::Steering, Some(_)) => age >= window && (enough || impatient),
+            (Phase::Steering, None) => age >= window && ((enough && fair) || age >= nanos(FIRST_MAX)),
+            (Phase::Measuring, _) => (enough && fair) || impatient,
         }
     }
 
@@ -155,12 +162,13 @@ impl Gradient {
     }
 
     fn steer(&mut self, plan: &AdaptivePlan, window: &Window, now: Nanos) -> Turn {
-        if let Some(Typical { latency, .. }) = window.typical {
+        if let Some(Typical { latency, answers }) = window.typical {
             match self.unloaded {
                 None => {
                     self.unloaded = Some(latency);
                     self.measure_at = self.soon(now);
                 }
+                Some(_) if answers < SAMPLES => {}
                 // Far below: the server has become faster, which no luck explains.
                 Some(unloaded) if latency < unloaded / 2 => self.unloaded = Some(latency),
                 Some(unloaded) if latency < unloaded => {
@@ -221,7 +229,9 @@ impl Gradient {
             now.plus(self.jittered(every))
         };
         self.phase = Phase::Steering;
-        Turn::Afresh
+        // Who is inside met no queue, and is not left out: without them the next window had only the quick ones of those
+        // who come now.
+        Turn::Next
     }
 
     fn soon(&mut self, now: Nanos) -> Nanos {

@@ -151,35 +151,199 @@ impl World {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A server sent `load` times what it can do settles at a limit near what it does at a time.
-#[track_caller]
-fn settles(name: &str, plan: AdaptivePlan, server: Server, load: f64) {
+/// A server sent `load` times what it can do, for a minute to settle and another one to look at.
+fn under_load(plan: AdaptivePlan, server: Server, load: f64, seed: u64) -> (World, Seen, f64) {
     let capacity = server.at_a_time as f64 / server.service.as_secs_f64();
     let mut world = World::new(plan, server);
-    let start = world.run(MINUTE, capacity * load);
-    let mut seen = world.run(5 * MINUTE, capacity * load);
-    let state = world.limit.state();
-    let served = f64::from(seen.answered) / (300.0 * capacity);
-    let (median, p99) = (seen.percentile(50), seen.percentile(99));
-    println!(
-        "{name}: limit {} ({}..{}), served {served:.3}, unloaded {:?}, median {median:?}, p99 {p99:?}, refused {} (start {})",
-        state.limit, seen.lowest, seen.highest, state.unloaded, seen.refused, start.refused,
-    );
+    world.random.seed(seed);
+    world.run(MINUTE, capacity * load);
+    let seen = world.run(MINUTE, capacity * load);
+    let served = f64::from(seen.answered) / (60.0 * capacity);
+    (world, seen, served)
+}
+
+/// The limit ends between `limit`, the server stays busy, and an answer takes at most `slower` times the service.
+#[track_caller]
+fn settles(server: Server, load: f64, seed: u64, limit: std::ops::RangeInclusive<u32>, slower: f64) {
+    let (world, mut seen, served) = under_load(plan(3, 1_000), server, load, seed);
+    let (name, state) = (format!("{} at a time, {load} times the load", server.at_a_time), world.limit.state());
+    assert!(limit.contains(&state.limit), "{name}: {state:?}");
+    assert!(served > 0.92, "{name}: served {served}");
+    let median = seen.percentile(50);
+    assert!(median <= server.service.mul_f64(slower), "{name}: {median:?}");
+    let offered = f64::from(seen.answered + seen.refused);
+    let excess = 1.0 - 1.0 / load;
+    assert!((f64::from(seen.refused) / offered - excess).abs() < 0.05, "{name}: {seen:?}");
 }
 
 #[test]
-fn look() {
-    for load in [0.5, 0.9, 1.2, 2.0, 5.0] {
-        settles(&format!("c100 10ms x{load}"), plan(10, 500), server(100, 10), load);
+fn the_limit_settles_near_what_the_server_does_at_a_time() {
+    settles(server(100, 50), 1.2, 42, 100..=165, 1.6);
+    settles(server(100, 50), 2.0, 42, 100..=165, 1.6);
+    settles(server(100, 50), 5.0, 42, 100..=165, 1.6);
+    settles(server(20, 20), 2.0, 42, 20..=42, 2.0);
+    settles(server(20, 200), 3.0, 42, 20..=42, 2.0);
+    settles(server(4, 10), 2.0, 42, 3..=10, 2.5);
+    settles(server(200, 1_000), 1.5, 42, 200..=330, 1.5);
+}
+
+#[test]
+fn service_times_that_vary_do_not_lead_it_astray() {
+    for seed in 0..4 {
+        let varied = |server: Server| Server { varies: Varies::Exponentially, ..server };
+        // The median of exponential times is 0.69 of their mean.
+        settles(varied(server(50, 20)), 2.0, seed, 40..=90, 1.4);
+        settles(varied(server(20, 50)), 2.0, seed, 15..=45, 1.6);
     }
-    for load in [0.9, 2.0] {
-        settles(&format!("c20 50ms x{load}"), plan(5, 1000), server(20, 50), load);
-        settles(&format!("c1 5ms x{load}"), plan(1, 100), server(1, 5), load);
-        settles(&format!("c50 1s x{load}"), plan(10, 500), server(50, 1000), load);
-        settles(&format!("c50 10s x{load}"), plan(10, 500), server(50, 10_000), load);
-        let noisy = Server { varies: Varies::Exponentially, ..server(100, 10) };
-        settles(&format!("c100 exp 10ms x{load}"), plan(10, 500), noisy, load);
-        let noisy = Server { varies: Varies::Exponentially, ..server(10, 100) };
-        settles(&format!("c10 exp 100ms x{load}"), plan(3, 500), noisy, load);
+}
+
+#[test]
+fn nobody_is_refused_while_the_server_has_room() {
+    for load in [0.1, 0.5, 0.8] {
+        let (world, seen, _) = under_load(plan(10, 500), server(50, 20), load, 42);
+        assert_eq!((seen.refused, world.limit.state().refused), (0, 0), "{load}");
     }
+}
+
+#[test]
+fn without_a_limit_of_use_the_queue_would_have_no_end() {
+    let fixed = AdaptivePlan { min: 100_000.try_into().unwrap(), ..plan(1, 100_000) };
+    let (_, mut seen, _) = under_load(fixed, server(20, 20), 1.5, 42);
+    assert!(seen.percentile(50) > Duration::from_secs(10));
+}
+
+#[test]
+fn a_server_that_becomes_slower_is_learnt_and_one_that_becomes_faster_again_too() {
+    for slower in [2_u32, 5, 20] {
+        let mut world = World::new(plan(5, 500), server(50, 20));
+        world.run(MINUTE, 2_000.0);
+        world.server.service *= slower;
+        world.run(Duration::from_secs(30), 2_000.0);
+        let slow = world.run(MINUTE, 2_000.0);
+        let possible = 60.0 * 2_500.0 / f64::from(slower);
+        let served = f64::from(slow.answered) / possible.min(60.0 * 2_000.0);
+        assert!(served > 0.9, "{slower} times slower: served {served} of what it can, {:?}", world.limit.state());
+        world.server.service /= slower;
+        world.run(Duration::from_secs(15), 2_000.0);
+        let mut fast = world.run(MINUTE, 2_000.0);
+        let refused = f64::from(fast.refused) / f64::from(fast.answered + fast.refused);
+        assert!(refused < 0.01, "{slower} times slower, then well: {refused} refused, {:?}", world.limit.state());
+        assert!(fast.percentile(99) < Duration::from_millis(40), "{:?}", fast.percentile(99));
+    }
+}
+
+#[test]
+fn a_server_that_loses_half_of_itself_is_sent_half() {
+    let mut world = World::new(plan(5, 500), server(100, 50));
+    world.run(MINUTE, 1_600.0);
+    world.server.at_a_time = 50;
+    world.run(Duration::from_secs(30), 1_600.0);
+    let mut seen = world.run(MINUTE, 1_600.0);
+    let state = world.limit.state();
+    assert!((50..=90).contains(&state.limit), "{state:?}");
+    assert!(seen.percentile(50) < Duration::from_millis(90), "{:?}", seen.percentile(50));
+    world.server.at_a_time = 100;
+    world.run(Duration::from_secs(15), 1_600.0);
+    let refused = world.run(MINUTE, 1_600.0).refused;
+    assert!(refused < 960, "{refused} of 96000");
+}
+
+#[test]
+fn what_a_server_refuses_shrinks_the_limit() {
+    let full = Server { room: 30, ..server(20, 50) };
+    let (world, seen, _) = under_load(plan(3, 500), full, 3.0, 42);
+    assert!(world.limit.state().limit <= 45, "{:?}", world.limit.state());
+    // Of what is too much, most is refused before it gets there.
+    assert!(seen.refused > 2 * seen.dropped, "{} refused, {} dropped", seen.refused, seen.dropped);
+}
+
+#[test]
+fn some_errors_do_not_close_the_gate() {
+    for (failing, least) in [(1_u32, 500), (5, 500), (10, 250), (20, 50), (50, 3)] {
+        let limit = AdaptiveLimit::new(plan(3, 500), Instant::now(), 1);
+        let lowest = errors(&limit, failing, 20_000);
+        assert!(lowest >= least, "{failing}% errors: {lowest}");
+    }
+}
+
+/// As many as may, again and again, each for 10 ms; `failing` percent are dropped. Gives the lowest limit, but for the times
+/// of measuring.
+fn errors(limit: &AdaptiveLimit, failing: u32, rounds: u32) -> u32 {
+    let origin = Instant::now();
+    let (mut count, mut seen) = (0_u32, Vec::new());
+    for round in 0..rounds {
+        let now = origin + Duration::from_millis(10) * round;
+        let permits: Vec<_> = std::iter::from_fn(|| limit.enter(now)).take(500).collect();
+        seen.push(limit.limit());
+        for permit in permits {
+            count += 1;
+            let outcome = if count * 37 % 100 < failing { Outcome::Dropped } else { Outcome::Answered };
+            permit.finish(now + Duration::from_millis(10), outcome);
+        }
+    }
+    seen.sort_unstable();
+    seen[seen.len() / 20]
+}
+
+#[test]
+fn never_below_the_minimum_nor_above_the_maximum() {
+    for (min, max) in [(1, 1), (1, 7), (40, 60), (200, 200), (5, 500)] {
+        for load in [0.3, 1.0, 10.0] {
+            let mut world = World::new(plan(min, max), server(20, 20));
+            for slower in [1, 30, 1] {
+                world.server.service = Duration::from_millis(20) * slower;
+                let seen = world.run(Duration::from_secs(20), 1_000.0 * load);
+                assert!(seen.lowest >= min && seen.highest <= max, "{min}..{max} at {load}: {seen:?}");
+                assert!(world.inside.len() <= max as usize);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_permit_is_given_back_whatever_becomes_of_it() {
+    let now = Instant::now();
+    let limit = AdaptiveLimit::new(plan(1, 2), now, 0);
+    let (first, mut second) = (limit.enter(now).unwrap(), limit.enter(now).unwrap());
+    assert!(limit.enter(now).is_none());
+    drop(first);
+    second.sample(now, Outcome::Answered);
+    assert_eq!(limit.state().taken, 1);
+    second.finish(now, Outcome::Unrelated);
+    assert_eq!((limit.state().taken, limit.state().refused), (0, 1));
+}
+
+#[test]
+fn what_was_learnt_and_who_is_inside_go_on_over_a_reload_within_the_new_bounds() {
+    let (world, _, _) = under_load(plan(3, 500), server(20, 20), 2.0, 42);
+    let before = world.limit.state();
+    let mut same = AdaptiveLimit::new(plan(3, 400), world.origin, 1);
+    same.carry_over(&world.limit);
+    assert_eq!(same.state(), before);
+    for (min, max) in [(100, 200), (1, 5)] {
+        let mut other = AdaptiveLimit::new(plan(min, max), world.origin, 1);
+        other.carry_over(&world.limit);
+        assert_eq!(other.limit(), before.limit.clamp(min, max));
+        assert_eq!(other.state().taken, before.taken);
+        assert_eq!(world.limit.state(), before, "a reload that is refused changes nothing");
+    }
+}
+
+#[test]
+fn never_more_than_the_limit_from_many_threads() {
+    let limit = AdaptiveLimit::new(plan(1, 4), Instant::now(), 3);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..5_000 {
+                    let now = Instant::now();
+                    if let Some(permit) = limit.enter(now) {
+                        assert!(limit.state().taken <= 4);
+                        permit.finish(now, Outcome::Answered);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(limit.state().taken, 0);
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod adaptive;
+mod adaptive_spec;
 mod admits;
 mod bounds;
 mod compile;
