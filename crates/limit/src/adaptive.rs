@@ -134,6 +134,10 @@ impl AdaptiveLimit {
         limit.min(self.0.plan.max.get()).max(self.0.plan.min.get())
     }
 
+    pub fn taken(&self) -> u32 {
+        self.0.shared.taken.load(Ordering::Relaxed)
+    }
+
     pub fn plan(&self) -> &AdaptivePlan {
         &self.0.plan
     }
@@ -143,7 +147,7 @@ impl AdaptiveLimit {
         let latency = shared.latency.load(Ordering::Relaxed);
         AdaptiveState {
             limit: self.limit(),
-            taken: shared.taken.load(Ordering::Relaxed),
+            taken: self.taken(),
             unloaded: shared.gradient.lock().unwrap_or_else(PoisonError::into_inner).unloaded(),
             latency: (latency > 0).then(|| Duration::from_nanos(latency)),
             refused: shared.refused.load(Ordering::Relaxed),

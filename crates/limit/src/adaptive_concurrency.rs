@@ -57,7 +57,7 @@ impl Concurrency {
     pub fn taken(&self) -> u32 {
         match self {
             Self::Fixed(limit) => limit.taken(),
-            Self::Adaptive(limit) => limit.state().taken,
+            Self::Adaptive(limit) => limit.taken(),
         }
     }
 }

@@ -36,7 +36,7 @@ impl OverloadSampler {
         Self { sources, shedding, monitor, levels, memory: Readable::Yes, cpu: Readable::Yes }
     }
 
-    /// Until the future is dropped. The files are the kernel's: reading them takes microseconds and waits for no disk.
+    /// Until the future is dropped. The files are the kernel's own: reading them waits for no disk.
     pub async fn run(mut self) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
