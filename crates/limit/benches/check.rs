@@ -1,11 +1,15 @@
 //! What one request pays for one local limit, aim: under 200 ns. `cargo bench --profile dist -p portcullis-limit`.
 
 use portcullis_config::Document;
-use portcullis_limit::{Key, Known, RateLimit, RateLimitSpec};
+use portcullis_limit::{AdaptiveLimit, AdaptivePlan, Key, Known, Outcome, RateLimit, RateLimitSpec};
 use std::{
     collections::{BTreeMap, BTreeSet},
     hint::black_box,
-    sync::Arc,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -57,4 +61,33 @@ fn sliding_window(bencher: divan::Bencher<'_, '_>, clients: u32) {
 #[divan::bench]
 fn flood_of_fresh_keys(bencher: divan::Bencher<'_, '_>) {
     turn(bencher, "{ rate = \"10/s\", keys = 10000 }", 500_000);
+}
+
+fn adaptive(max: u32) -> AdaptiveLimit {
+    let min = NonZeroU32::MIN;
+    let max = NonZeroU32::new(max).expect("not zero");
+    let plan = AdaptivePlan { min, max, tolerance: 0.25, measure_every: Duration::from_secs(60) };
+    AdaptiveLimit::new(plan, Instant::now(), 1)
+}
+
+/// In and out again, a microsecond apart.
+#[divan::bench(threads = [1, 2])]
+fn adaptive_concurrency(bencher: divan::Bencher<'_, '_>) {
+    let limit = adaptive(500);
+    let origin = Instant::now();
+    let count = AtomicU64::new(0);
+    bencher.bench(|| {
+        let now = origin + Duration::from_micros(count.fetch_add(1, Ordering::Relaxed));
+        if let Some(permit) = black_box(&limit).enter(now) {
+            permit.finish(now + Duration::from_millis(5), Outcome::Answered);
+        }
+    });
+}
+
+#[divan::bench]
+fn adaptive_concurrency_refuses(bencher: divan::Bencher<'_, '_>) {
+    let limit = adaptive(1);
+    let now = Instant::now();
+    let _inside = limit.enter(now);
+    bencher.bench_local(|| black_box(&limit).enter(now).is_none());
 }

@@ -6,6 +6,11 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adaptive;
+mod adaptive_concurrency;
+mod adaptive_gradient;
+mod adaptive_latencies;
+mod adaptive_spec;
 mod concurrency;
 mod fields;
 mod gcra;
@@ -18,6 +23,10 @@ mod rate_limit_refs;
 mod sliding_window;
 mod spec;
 
+pub use adaptive::{AdaptiveLimit, AdaptivePermit, AdaptiveState, Outcome};
+pub use adaptive_concurrency::{Concurrency, ConcurrencyPermit};
+pub use adaptive_gradient::AdaptivePlan;
+pub use adaptive_spec::{ConcurrencySpec, ConcurrencyTable};
 pub use concurrency::{ConcurrencyLimit, Permit};
 pub use fields::{write_policy, write_retry_after, write_state};
 pub use gcra::Gcra;

@@ -1,4 +1,5 @@
-//! What an operator touches: metrics, the access log, the admin socket, signals, and the hand-over to a new binary.
+//! What an operator touches: metrics, the access log, the admin socket, signals, the hand-over to a new binary; and what
+//! keeps the process alive when memory or CPU gives out.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -7,10 +8,25 @@ pub mod admin;
 pub mod handover;
 pub mod log;
 pub mod metrics;
+mod overload;
+mod overload_metrics;
+mod overload_monitor;
+mod overload_sampler;
+mod overload_sources;
+mod overload_spec;
 pub mod signals;
 mod spec;
 pub mod systemd;
 
+pub use overload::{
+    MemoryLimit, MemoryWatch, Overload, OverloadAction, OverloadState, Resource, ResourceLevel, ResourceLevels,
+    ResourceState, Shedding,
+};
+pub use overload_metrics::OverloadMetrics;
+pub use overload_monitor::{CpuReading, MemoryReading, OverloadMonitor, Reading};
+pub use overload_sampler::OverloadSampler;
+pub use overload_sources::{OverloadSources, ReadError};
+pub use overload_spec::{OverloadSpec, OverloadTable};
 pub use spec::{
     AccessLogSpec, AccessLogTarget, AdminSpec, LogFormat, MetricsSpec, ProcessSpec, TelemetrySpec, Threads,
 };

@@ -1,5 +1,6 @@
 //! `[process]`, `[admin]` and `[telemetry]` as the operator writes them.
 
+use crate::OverloadSpec;
 use portcullis_names::{ListenAddress, Percent, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -23,6 +24,10 @@ pub struct ProcessSpec {
     /// Socket over which a new binary takes the listeners over (default unix:run/upgrade.sock). Cannot change while running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<ListenAddress>,
+    /// When requests are turned away so that memory and CPU do not give out (default: memory, at 95% of the limit of the
+    /// control group if that has one).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overload: Option<OverloadSpec>,
 }
 
 /// `"auto"` or a number.
