@@ -8,7 +8,7 @@ use portcullis_auth::Identity;
 use portcullis_config::{Context, Document, Path, Report};
 use portcullis_discover::Resolvers;
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
-use portcullis_ops::{Threads, access_log::LogPlan};
+use portcullis_ops::{Overload, Threads, access_log::LogPlan};
 use portcullis_policy::{
     Action, CarriedGuards, ClientIp, Known, KnownGuards, Level, ListenerId, RouteDefaults, RouteTable, SecurityHeaders,
     UpstreamId,
@@ -44,6 +44,7 @@ pub struct Compiled {
     pub log: LogPlan,
     pub drain: Drain,
     pub max_connections: u32,
+    pub overload: Overload,
     pub fixed: Fixed,
     /// Files whose change can change all this.
     pub watched: Vec<PathBuf>,
@@ -115,6 +116,8 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     let fixed = compile_fixed(&spec, cx);
     check_fixed(&fixed, previous, cx);
     let process = spec.process.clone().unwrap_or_default();
+    let overload_at = Path::root().key("process").key("overload");
+    let overload = process.overload.as_ref().map(|overload| overload.compile(&overload_at, cx)).unwrap_or_default();
     let exchanges = process.drain.map_or(Duration::from_secs(30), TimeSpan::get);
     let drain = Drain {
         exchanges,
@@ -139,6 +142,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         certificates,
         log,
         drain,
+        overload,
         max_connections: process.max_connections.map_or(100_000, std::num::NonZeroU32::get),
         fixed,
         watched,

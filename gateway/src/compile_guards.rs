@@ -65,7 +65,7 @@ impl GuardObjects {
 
     pub(crate) fn known<'k>(&'k self, previous: &'k CarriedGuards, now: Instant) -> KnownGuards<'k> {
         let names = AuthNames { identities: &self.identities, consumers: &self.consumers };
-        KnownGuards { limits: &self.limits, stores: &self.store_names, names, previous, now }
+        KnownGuards { limits: &self.limits, stores: &self.store_names, names, previous, now, draw: fastrand::u64(..) }
     }
 }
 

@@ -11,6 +11,7 @@ use portcullis_discover::{Discovery, FIRST_ANSWERS, Source};
 use portcullis_health::{HealthState, Override, Probe, ProbeKind, Prober, Target};
 use portcullis_names::ObjectName;
 use portcullis_ops::{
+    OverloadSampler, OverloadSources, Shedding,
     access_log::AccessLog,
     handover::{self, NamedSocket},
     metrics::Metrics,
@@ -26,6 +27,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
 };
+
+use tokio::task::JoinSet;
 
 /// A gateway that serves. Cheap to clone; all clones are the same one.
 #[derive(Clone)]
@@ -44,6 +47,8 @@ struct State {
     cores: Vec<CoreThread>,
     prober: Prober,
     releases: ReleaseBoard,
+    /// Ends with the gateway.
+    _sampler: JoinSet<()>,
     discovery: Discovery,
     last_reload: LastReload,
     endpoints: HashSet<(String, String)>,
@@ -101,7 +106,11 @@ impl Gateway {
         let releases = ReleaseBoard::open(state_file, &compiled);
         let (discovery, compiled) = discover(compiled, None);
         let (compiled, snapshot) = split(compiled, generation, &releases, &metrics);
-        let edge = Arc::new(Edge::new(snapshot, metrics.clone(), access_log));
+        let shedding = Shedding::new(compiled.overload);
+        let sources = OverloadSources::system(compiled.fixed.threads);
+        let mut sampler = JoinSet::new();
+        sampler.spawn(OverloadSampler::new(sources, shedding.clone()).run());
+        let edge = Arc::new(Edge::new(snapshot, metrics.clone(), access_log, shedding));
         let cores = (0..compiled.fixed.threads)
             .map(|index| CoreThread::start(edge.clone(), index))
             .collect::<Result<Vec<_>, _>>();
@@ -114,6 +123,7 @@ impl Gateway {
             cores,
             prober: Prober::default(),
             releases,
+            _sampler: sampler,
             discovery,
             last_reload: LastReload { outcome: "started", at: unix_now(), trigger: "start".to_owned(), report: None },
             endpoints: HashSet::new(),
@@ -181,6 +191,7 @@ impl Gateway {
         let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, &self.0.edge.metrics);
         // From here on nothing can fail: everything is compiled and every socket is open.
         self.0.edge.publish(snapshot);
+        self.0.edge.shedding.adopt(compiled.overload);
         state.generation += 1;
         if let Err(error) = state.listeners.apply(&compiled.listeners, opened, &state.cores, &self.0.edge.metrics) {
             tracing::error!(%error, "a listening socket cannot be duplicated; it will be missing in an upgrade");
@@ -300,6 +311,7 @@ impl Gateway {
     pub fn metrics(&self) -> String {
         let snapshot = self.0.edge.snapshot();
         snapshot.peers.sync_metrics(&snapshot.clusters, Instant::now());
+        self.0.edge.metrics.overload.sync(&self.0.edge.shedding);
         for limit in snapshot.routes.carried().limits.values() {
             let counts = limit.counts();
             let told = [("refused", counts.refused), ("shadowed", counts.shadowed), ("evicted", counts.evicted)];
@@ -332,6 +344,7 @@ impl Gateway {
             "last_reload": state.last_reload,
             "listeners": listeners(&state),
             "upstreams": upstreams(&state),
+            "overload": self.0.edge.shedding.state(),
             "discovery": discovery(&state),
             "objectives": state.releases.objectives(),
             "rollouts": state.releases.rollouts(),

@@ -3,7 +3,7 @@
 use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::Reserved;
 use portcullis_discover::DiscoverySpec;
-use portcullis_limit::{RateLimitRefs, RateLimitSpec};
+use portcullis_limit::{ConcurrencySpec, RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
 use portcullis_policy::{GuardSpecs, Relaxable, RouteSpec, SecurityHeaders};
@@ -14,7 +14,7 @@ use portcullis_tls::{CertificateSpec, TlsVersion, TrustSpec};
 use portcullis_upstream::UpstreamSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::collections::BTreeMap;
 
 /// One document; named tables, in any order.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -119,7 +119,7 @@ pub struct DefaultsSpec {
     pub rate_limit: Option<RateLimitRefs>,
     /// Requests at a time, of all routes together.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<NonZeroU32>,
+    pub concurrency: Option<ConcurrencySpec>,
     /// Checks that routes and rules may be let off.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub may_relax: Vec<Relaxable>,
@@ -170,7 +170,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("zone"),
     Reserved("public_service"),
     Reserved("process.user"),
-    Reserved("process.overload"),
     Reserved("admin.role"),
     Reserved("telemetry.tracing"),
     Reserved("telemetry.tap"),

@@ -247,3 +247,81 @@ async fn two_gateways_count_together_until_the_store_dies() {
         assert!(one.metric("portcullis_store_failures_total", &["store=\"shared\""]).await >= 4.0);
     }
 }
+
+/// An origin that serves two requests at a time, each in 30 ms; the others wait.
+async fn two_at_a_time() -> Origin {
+    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(2));
+    Origin::raw(move |mut stream| {
+        let places = places.clone();
+        async move {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let mut buffer = [0; 1024];
+            while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+                let place = places.acquire().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                drop(place);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_adaptive_limit_finds_what_the_origin_bears() {
+    let origin = two_at_a_time().await;
+    let config = format!(
+        "{LISTENER}[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\nconcurrency = {{ max = 40, adaptive = true, min = 2 }}\n",
+        origin.addr
+    );
+    let gateway = Gateway::start(&config).await;
+    // Forty clients at once, again and again: all of them are let in at first, and the origin takes ever longer.
+    eventually("the excess is refused", async || {
+        let all = futures_all((0..40).map(|_| ask(&gateway, PLAIN))).await;
+        let refused = all.iter().filter(|response| response.status == 503).count();
+        let served = all.iter().filter(|response| response.status == 200).count();
+        (refused >= 20 && served >= 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_process_short_of_cpu_sheds_with_503_and_its_admin_still_answers() {
+    let (mut gateway, origin) = edge("", "").await;
+    let config = |overload: &str| {
+        format!(
+            "[process.overload]\n{overload}\n{LISTENER}[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\n",
+            origin.addr
+        )
+    };
+    // A tenth of the CPU that two threads have is soon used up by an unoptimised build.
+    assert_eq!(gateway.reload(&config("cpu = \"10%\"\naction = \"shadow\"")).await.0, 200);
+    let burst = async || futures_all((0..100).map(|_| ask(&gateway, PLAIN))).await;
+    eventually("it would shed", async || {
+        let all = burst().await;
+        assert!(all.iter().all(|response| response.status == 200), "a shadow refuses nobody");
+        (gateway.metric("portcullis_overload_shed_total", &["resource=\"cpu\"", "what=\"shadowed\""]).await > 0.0)
+            .then_some(())
+    })
+    .await;
+    assert_eq!(gateway.reload(&config("cpu = \"10%\"")).await.0, 200);
+    let burst = async || futures_all((0..100).map(|_| ask(&gateway, PLAIN))).await;
+    let shed = eventually("it sheds", async || burst().await.into_iter().find(|response| response.status == 503)).await;
+    assert_eq!(shed.header("retry-after"), Some("1"));
+    let (status, state) = gateway.admin("GET", "/status", "").await;
+    assert_eq!(status, 200, "those who must look can");
+    assert_eq!(state["overload"]["cpu"]["threshold"], "10%");
+    assert!(gateway.metric("portcullis_refusals_total", &["overloaded"]).await >= 1.0);
+    eventually("it is calm again", async || {
+        let (_, state) = gateway.admin("GET", "/status", "").await;
+        (state["overload"]["cpu"]["shedding"] == false || ask(&gateway, PLAIN).await.status == 200).then_some(())
+    })
+    .await;
+
+    let folder = tempfile::tempdir().unwrap();
+    for (overload, message) in [("", "overload"), ("cpu = \"100%\"", "99%"), ("memory = \"5%\"", "10%")] {
+        std::fs::write(folder.path().join("edge.toml"), config(overload)).unwrap();
+        let (code, out) = run_in(folder.path(), &["check", "edge.toml"]).await;
+        assert!(code == 1 && out.contains(message), "{message}\n{out}");
+    }
+}

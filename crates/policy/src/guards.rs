@@ -6,11 +6,10 @@
 use crate::{Reason, Relaxable, RequestView, key::write_part};
 use portcullis_auth::{AuthNames, AuthRule, Authz, AuthzSpec, Consumers, Identity, IpRules, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::{Context, Path};
-use portcullis_limit::{ConcurrencyLimit, Key, RateLimit, RateLimitRefs};
+use portcullis_limit::{Concurrency, ConcurrencySpec, Key, RateLimit, RateLimitRefs};
 use portcullis_names::{KeyPart, ObjectName};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    num::NonZeroU32,
     sync::{Arc, LazyLock},
     time::Instant,
 };
@@ -31,7 +30,7 @@ pub enum Guard {
 #[derive(Debug)]
 pub struct Slots {
     pub owner: String,
-    pub limit: ConcurrencyLimit,
+    pub limit: Concurrency,
 }
 
 /// The checks of one rule, in the order in which they run.
@@ -82,7 +81,7 @@ pub struct GuardSpecs<'s> {
     pub rate_limit: Option<&'s RateLimitRefs>,
     pub auth: Option<&'s RuleAuthSpec>,
     pub authz: Option<&'s AuthzSpec>,
-    pub concurrency: Option<NonZeroU32>,
+    pub concurrency: Option<ConcurrencySpec>,
     pub relax: &'s [Relaxable],
     pub may_relax: &'s [Relaxable],
 }
@@ -106,6 +105,8 @@ pub struct KnownGuards<'k> {
     pub names: AuthNames<'k>,
     pub previous: &'k CarriedGuards,
     pub now: Instant,
+    /// For what must not happen everywhere at one moment.
+    pub draw: u64,
 }
 
 /// State that goes on over a reload, by name.
@@ -125,7 +126,7 @@ impl KnownGuards<'static> {
         static CONSUMERS: LazyLock<Arc<Consumers>> =
             LazyLock::new(|| Arc::new(Consumers::compile(&BTreeMap::new(), &Path::root(), &mut Context::default())));
         let names = AuthNames { identities: &IDENTITIES, consumers: &CONSUMERS };
-        Self { limits: &LIMITS, stores: &STORES, names, previous: &PREVIOUS, now }
+        Self { limits: &LIMITS, stores: &STORES, names, previous: &PREVIOUS, now, draw: 0 }
     }
 }
 
@@ -153,8 +154,9 @@ impl GuardSpecs<'_> {
             };
             level.rate_limits.extend(refs.compile(owner, &refer, known.now, &at.key("rate_limit"), cx));
         }
-        if let Some(max) = self.concurrency {
-            let mut limit = ConcurrencyLimit::new(max);
+        let concurrency =
+            self.concurrency.and_then(|spec| spec.compile(known.now, known.draw, &at.key("concurrency"), cx));
+        if let Some(mut limit) = concurrency {
             if let Some(previous) = known.previous.slots.get(owner) {
                 limit.carry_over(&previous.limit);
             }

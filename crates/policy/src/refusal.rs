@@ -89,6 +89,7 @@ reasons! {
     ClientProtocol = "client_protocol", 400, Client, "the client broke the protocol in the middle of a message";
     H2Abuse = "h2_abuse", 400, Client, "the h2 connection was cut for abuse";
     Connect = "connect_not_allowed", 405, Client, "CONNECT is not served here";
+    Overloaded = "overloaded", 503, Gateway, "the process is short of memory or CPU and sheds a share of the requests";
     ConcurrencyLimited = "concurrency_limited", 503, Gateway, "the rule has as many requests in progress as it may have";
     LimitStoreDown = "limit_store_down", 503, Gateway, "the store of a rate limit gives no answer, and its `on_fail` is deny";
     NoEndpoint = "no_endpoint", 503, Upstream, "the upstream has no endpoint that may be used";
@@ -111,6 +112,7 @@ impl Reason {
             Self::Denied { status: 503, .. }
                 | Self::NoEndpoint
                 | Self::CircuitOpen
+                | Self::Overloaded
                 | Self::ConcurrencyLimited
                 | Self::LimitStoreDown
         )

@@ -5,11 +5,11 @@ use crate::{
     RespondSpec, RetrySpec, SecurityHeaders,
 };
 use portcullis_auth::{AuthzSpec, IpRulesSpec, RuleAuthSpec};
-use portcullis_limit::RateLimitRefs;
+use portcullis_limit::{ConcurrencySpec, RateLimitRefs};
 use portcullis_names::{HostPattern, ObjectName, Percent, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::collections::BTreeMap;
 
 /// Which requests, and what happens to them. A route with rules lends them what they do not say themselves.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -73,7 +73,7 @@ pub struct RouteSpec {
     pub authz: Option<AuthzSpec>,
     /// Requests at a time; more are refused at once (503).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<NonZeroU32>,
+    pub concurrency: Option<ConcurrencySpec>,
     /// Checks that the levels above demand and this one is let off.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relax: Vec<Relaxable>,
@@ -137,7 +137,7 @@ pub struct RuleSpec {
     pub authz: Option<AuthzSpec>,
     /// Requests at a time; more are refused at once (503).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<NonZeroU32>,
+    pub concurrency: Option<ConcurrencySpec>,
     /// Checks that the levels above demand and this one is let off.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relax: Vec<Relaxable>,

@@ -5,6 +5,7 @@ use arc_swap::ArcSwap;
 use portcullis_auth::KeyHandle;
 use portcullis_names::ObjectName;
 use portcullis_ops::{
+    Shedding,
     access_log::{AccessLog, LogPlan},
     metrics::{Metrics, RouteMetrics},
 };
@@ -68,16 +69,18 @@ pub struct Edge {
     snapshot: ArcSwap<Snapshot>,
     pub metrics: Arc<Metrics>,
     pub access_log: AccessLog,
+    pub shedding: Shedding,
     pub(crate) connections: Counter,
     pub(crate) accepting: Counter,
 }
 
 impl Edge {
-    pub fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
+    pub fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>, access_log: AccessLog, shedding: Shedding) -> Self {
         Self {
             snapshot: ArcSwap::new(snapshot),
             metrics,
             access_log,
+            shedding,
             connections: Counter::default(),
             accepting: Counter::default(),
         }

@@ -32,6 +32,7 @@ use pingora::{
 };
 use portcullis_auth::AuthzClient;
 use portcullis_health::TryOutcome;
+use portcullis_limit::Outcome;
 use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect};
 use portcullis_upstream::{Tried, Wish};
 use std::{
@@ -118,6 +119,9 @@ impl ProxyHttp for App {
         if header.headers.len() > exchange.facts.listener.plan().limits.headers {
             let refusal = portcullis_wire::Refusal::TooManyFields;
             exchange.fail(Reason::Malformed { label: refusal.as_str(), status: refusal.status() }, "admit");
+        }
+        if exchange.fate.is_none() && self.edge.shedding.sheds(fastrand::u64(..)) {
+            exchange.fail(Reason::Overloaded, "admit");
         }
         match exchange.fate {
             Some((reason, stage)) => Err(Self::refuse(exchange, reason, stage)),
@@ -382,6 +386,9 @@ impl ProxyHttp for App {
             if exchange.facts.listener.is_draining() {
                 session.set_keepalive(None);
             }
+            // Those that say "too much" are the sign that a limit is too high.
+            let refused = matches!(response.status.as_u16(), 429 | 503);
+            exchange.sample(if refused { Outcome::Dropped } else { Outcome::Answered }, Instant::now());
             set_sticky_cookie(response, exchange)?;
             let request = session.req_header();
             exchange.encoder = exchange.plan().and_then(|plan| begin_encoding(response, request, plan));

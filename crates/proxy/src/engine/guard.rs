@@ -63,7 +63,7 @@ impl App {
                     }
                 }
                 Guard::Concurrency(slots) => {
-                    exchange.slots.push(slots.limit.try_acquire().ok_or(Reason::ConcurrencyLimited)?);
+                    exchange.slots.push(slots.limit.try_acquire(Instant::now()).ok_or(Reason::ConcurrencyLimited)?);
                 }
             }
         }

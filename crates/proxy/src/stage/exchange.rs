@@ -8,7 +8,7 @@ use crate::{
     snapshot::Snapshot,
 };
 use portcullis_auth::{Authenticated, AuthzEdits};
-use portcullis_limit::{Key, RateLimit, Verdict};
+use portcullis_limit::{ConcurrencyPermit, Key, Outcome, RateLimit, Verdict};
 use portcullis_policy::{Cleared, Plan, Reason, Scheme, TraceContext};
 use portcullis_upstream::{ClusterId, Permit, Pick, StickyToken, Tried, Wish};
 use std::{
@@ -46,7 +46,7 @@ pub(crate) struct Exchange {
     /// Kept from limit to limit.
     pub(crate) limit_key: Key,
     /// Given back at the end.
-    pub(crate) slots: Vec<portcullis_limit::Permit>,
+    pub(crate) slots: Vec<ConcurrencyPermit>,
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) pick: Option<Pick>,
     pub(crate) wish: Option<Wish>,
@@ -81,6 +81,13 @@ pub(crate) struct Limited {
 impl Exchange {
     pub(crate) fn plan(&self) -> Option<&Plan> {
         self.snapshot.routes.plan(self.plan?)
+    }
+
+    /// Tells adaptive limits how the upstream bore it; the first word counts, the places are kept to the end.
+    pub(crate) fn sample(&mut self, outcome: Outcome, now: Instant) {
+        for slot in &mut self.slots {
+            slot.sample(now, outcome);
+        }
     }
 
     pub(crate) fn releases(&self) -> Option<&Releases> {

@@ -21,6 +21,11 @@ pub(crate) struct Ending<'e> {
 pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, now: Instant) {
     // Released first: whoever reads the metrics after this line sees the exchange as over.
     let endpoint = exchange.pick.take().map(|pick| pick.index);
+    let outcome = match exchange.fate {
+        Some((reason, _)) if reason.side() == Side::Upstream => portcullis_limit::Outcome::Dropped,
+        _ => portcullis_limit::Outcome::Unrelated,
+    };
+    exchange.sample(outcome, now);
     exchange.slots.clear();
     let took = now.saturating_duration_since(exchange.started);
     let snapshot = exchange.snapshot.clone();
