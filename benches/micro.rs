@@ -50,6 +50,7 @@ fn table(spec: &Spec, cx: &mut Context) -> RouteTable {
         &Known {
             listeners: &listeners,
             upstreams: &upstreams,
+            geo: None,
             guards: KnownGuards::none(Instant::now()),
             demanded: &Level::default(),
         },
@@ -70,6 +71,7 @@ fn request(host: &str, path: &str) -> Facts {
         listener_name: "http".into(),
         scheme: Scheme::Http,
         identity: None,
+        country: None,
         now: 0,
     }
 }

@@ -10,8 +10,8 @@ use portcullis_discover::Resolvers;
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
 use portcullis_ops::{Overload, Threads, access_log::LogPlan};
 use portcullis_policy::{
-    Action, CarriedGuards, ClientIp, Known, KnownGuards, Level, ListenerId, RouteDefaults, RouteTable, SecurityHeaders,
-    UpstreamId,
+    Action, CarriedGuards, ClientIp, Geo, Known, KnownGuards, Level, ListenerId, RouteDefaults, RouteTable,
+    SecurityHeaders, UpstreamId,
 };
 use portcullis_proxy::{
     Drain, SniRoutes, TcpRoute,
@@ -35,6 +35,7 @@ pub struct Compiled {
     pub spec: Arc<Spec>,
     pub routes: Arc<RouteTable>,
     pub clusters: Arc<Clusters>,
+    pub geo: Option<Arc<Geo>>,
     pub slos: BTreeMap<ObjectName, Arc<Slo>>,
     pub rollouts: BTreeMap<ObjectName, Arc<RolloutPlan>>,
     pub stores: BTreeMap<ObjectName, StoreConfig>,
@@ -103,13 +104,15 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     let listeners =
         Listeners { spec: &spec, certificates: &certificates, trusts: &trusts, clusters: &clusters, previous }
             .compile(cx);
+    let geo = spec.geo.as_ref().and_then(|geo| geo.compile(&Path::root().key("geo"), cx)).map(Arc::new);
+    compile_guards::check_country_keys(&spec, cx);
     let nothing = CarriedGuards::default();
     let carried = compile_guards::carried(previous).unwrap_or(&nothing);
     let now = Instant::now();
     let objects = GuardObjects::compile(&spec, &certificates, &trusts, carried, now, cx);
     let known = objects.known(carried, now);
     let demanded = compile_guards::demanded(&spec, known, cx);
-    let routes = compile_routes(&spec, &listeners, &clusters, known, &demanded, cx);
+    let routes = compile_routes(&spec, &listeners, &clusters, geo.as_deref(), known, &demanded, cx);
     let (slos, rollouts) = compile_releases(&spec, &routes, &clusters, cx);
     check_certificates(&routes, &listeners, cx);
     check_used(&spec, &routes, cx);
@@ -134,6 +137,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         document,
         routes: Arc::new(routes),
         clusters: Arc::new(clusters),
+        geo,
         slos,
         rollouts,
         stores: objects.stores,
@@ -428,6 +432,7 @@ fn compile_routes(
     spec: &Spec,
     listeners: &[ListenerPlan],
     clusters: &Clusters,
+    geo: Option<&Geo>,
     guards: KnownGuards<'_>,
     demanded: &Level,
     cx: &mut Context,
@@ -459,7 +464,7 @@ fn compile_routes(
     };
     RouteTable::compile(
         &spec.route,
-        &Known { listeners: &names, upstreams: &upstreams, guards, demanded },
+        &Known { listeners: &names, upstreams: &upstreams, geo, guards, demanded },
         defaults,
         cx,
     )

@@ -3,8 +3,8 @@
 use crate::{Compiled, spec::Spec};
 use portcullis_auth::{AuthNames, Consumers, Identity};
 use portcullis_config::{Context, Path};
-use portcullis_limit::{Known, RateLimit};
-use portcullis_names::ObjectName;
+use portcullis_limit::{Known, RateLimit, RateLimitRef, RateLimitRefs};
+use portcullis_names::{KeyPart, ObjectName, RequestKey};
 use portcullis_policy::{CarriedGuards, KnownGuards, Level};
 use portcullis_store::StoreConfig;
 use portcullis_tls::{Certificates, Trusts};
@@ -78,4 +78,42 @@ pub(crate) fn demanded(spec: &Spec, known: KnownGuards<'_>, cx: &mut Context) ->
 /// The guards of the configuration before, for what goes on from them.
 pub(crate) fn carried(previous: Option<&Compiled>) -> Option<&CarriedGuards> {
     previous.map(|previous| previous.routes.carried())
+}
+
+/// A key by a fact that nobody can tell would put everybody together.
+pub(crate) fn check_country_keys(spec: &Spec, cx: &mut Context) {
+    if spec.geo.is_some() {
+        return;
+    }
+    let by_country = |key: Option<&RequestKey>| key.is_some_and(|key| key.parts().contains(&KeyPart::Country));
+    let mut wrong: Vec<Path> = Vec::new();
+    for (name, _) in spec.rate_limit.iter().filter(|(_, limit)| by_country(limit.key.as_ref())) {
+        wrong.push(Path::root().key("rate_limit").key(name).key("key"));
+    }
+    for (name, upstream) in &spec.upstream {
+        if by_country(upstream.balance.as_ref().and_then(|balance| balance.key.as_ref())) {
+            wrong.push(Path::root().key("upstream").key(name).key("balance").key("key"));
+        }
+    }
+    let refs = |refs: Option<&RateLimitRefs>| {
+        refs.is_some_and(|refs| {
+            refs.iter().any(|one| matches!(one, RateLimitRef::Own(own) if by_country(own.key.as_ref())))
+        })
+    };
+    if refs(spec.defaults.as_ref().and_then(|defaults| defaults.rate_limit.as_ref())) {
+        wrong.push(Path::root().key("defaults").key("rate_limit"));
+    }
+    for (name, route) in &spec.route {
+        let at = Path::root().key("route").key(name);
+        if refs(route.rate_limit.as_ref()) {
+            wrong.push(at.key("rate_limit"));
+        }
+        for (rule, _) in route.rule.iter().filter(|(_, own)| refs(own.rate_limit.as_ref())) {
+            wrong.push(at.key("rule").key(rule).key("rate_limit"));
+        }
+    }
+    for at in wrong {
+        cx.error(&at, "`country` is a key here, and nothing says where an address is")
+            .help("add [geo] with `file`, a database in MaxMind's format");
+    }
 }

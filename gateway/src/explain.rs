@@ -56,6 +56,7 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Result<Explanation, 
         listener_name: listener.plan.name.to_string(),
         scheme,
         identity: None,
+        country: compiled.geo.as_ref().and_then(|geo| geo.country(question.from)).map(str::to_owned),
         now: unix_seconds(),
     };
     let name = |id: portcullis_policy::UpstreamId| {

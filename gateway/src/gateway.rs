@@ -473,6 +473,7 @@ fn split(
         peers,
         route_metrics,
         releases: releases.releases(&compiled).into(),
+        geo: compiled.geo.clone(),
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),
         log: compiled.log.clone(),

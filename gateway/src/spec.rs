@@ -6,7 +6,7 @@ use portcullis_discover::DiscoverySpec;
 use portcullis_limit::{ConcurrencySpec, RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
-use portcullis_policy::{GuardSpecs, Relaxable, RouteSpec, SecurityHeaders};
+use portcullis_policy::{GeoSpec, GuardSpecs, Relaxable, RouteSpec, SecurityHeaders};
 use portcullis_proxy::{TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
 use portcullis_rollout::{RolloutSpec, SloSpec};
 use portcullis_store::StoreSpec;
@@ -46,6 +46,9 @@ pub struct Spec {
     pub upstream: BTreeMap<ObjectName, UpstreamSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub route: BTreeMap<ObjectName, RouteSpec>,
+    /// Where addresses are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub geo: Option<GeoSpec>,
     /// How endpoints are looked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub discovery: BTreeMap<ObjectName, DiscoverySpec>,
@@ -192,11 +195,9 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("route.*.hedge"),
     Reserved("route.*.waf"),
     Reserved("route.*.cache"),
-    Reserved("route.*.match.country"),
     Reserved("route.*.match.when"),
     Reserved("route.*.rule.*.hedge"),
     Reserved("route.*.rule.*.waf"),
     Reserved("route.*.rule.*.cache"),
-    Reserved("route.*.rule.*.match.country"),
     Reserved("route.*.rule.*.match.when"),
 ];

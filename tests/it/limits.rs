@@ -1,5 +1,6 @@
 //! Rate limits and concurrency limits, as clients meet them.
 
+use crate::mmdb;
 use crate::support::{
     client::{Client, Response},
     eventually,
@@ -321,6 +322,43 @@ async fn a_process_short_of_cpu_sheds_with_503_and_its_admin_still_answers() {
     let folder = tempfile::tempdir().unwrap();
     for (overload, message) in [("", "overload"), ("cpu = \"100%\"", "99%"), ("memory = \"5%\"", "10%")] {
         std::fs::write(folder.path().join("edge.toml"), config(overload)).unwrap();
+        let (code, out) = run_in(folder.path(), &["check", "edge.toml"]).await;
+        assert!(code == 1 && out.contains(message), "{message}\n{out}");
+    }
+}
+
+#[tokio::test]
+async fn where_an_address_is_routes_counts_and_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let known = [("203.0.113.0/24", "DE"), ("198.51.100.0/24", "GB")];
+    let countries = known.map(|(network, code)| (network, mmdb::country(code)));
+    std::fs::write(folder.path().join("geo.mmdb"), mmdb::database(countries.into())).unwrap();
+    let origin = Origin::echo().await;
+    let config = format!(
+        "{LISTENER}[geo]\nfile = \"geo.mmdb\"\n[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\n\
+         request_headers.set = {{ x-country = \"${{country}}\" }}\nrate_limit = {{ rate = \"2/h\", key = \"country\" }}\n\
+         [route.app.rule.island]\nmatch.country = [\"GB\", \"IE\"]\nrespond = {{ status = 200, body = \"island\" }}\n",
+        origin.addr
+    );
+    let gateway = Gateway::start_in(folder, &config).await;
+    let from = async |address: &str| ask(&gateway, &format!("{PLAIN}\r\nX-Forwarded-For: {address}")).await;
+    assert_eq!(from("198.51.100.7").await.text(), "island");
+    assert_eq!(from("203.0.113.7").await.status, 200);
+    assert_eq!(origin.last().header("x-country"), Some("DE"));
+    assert_eq!(from("203.0.113.99").await.status, 200);
+    assert_eq!(from("203.0.113.8").await.status, 429, "a country's two are spent");
+    assert_eq!(from("192.0.2.1").await.status, 200, "nowhere is a place of its own");
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("not.mmdb"), "hello").unwrap();
+    let base = "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"127.0.0.1:1\"]\n[route.app]\nupstream = \"app\"\n";
+    for (rest, message) in [
+        ("match.country = [\"GB\"]\n", "nothing says where an address is"),
+        ("match.country = [\"uk\"]\n", "two capital letters"),
+        ("rate_limit = { rate = \"1/s\", key = \"country\" }\n", "nothing says where an address is"),
+        ("[geo]\nfile = \"not.mmdb\"\n", "no database in MaxMind's format"),
+    ] {
+        std::fs::write(folder.path().join("edge.toml"), format!("{base}{rest}")).unwrap();
         let (code, out) = run_in(folder.path(), &["check", "edge.toml"]).await;
         assert!(code == 1 && out.contains(message), "{message}\n{out}");
     }

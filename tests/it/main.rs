@@ -15,6 +15,8 @@ mod h2;
 mod keys;
 mod lifecycle;
 mod limits;
+#[path = "../../gslb/tests/it/mmdb.rs"]
+mod mmdb;
 mod observe;
 mod releases;
 mod reload;

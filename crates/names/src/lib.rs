@@ -8,6 +8,7 @@
 
 mod byte_size;
 mod cidr;
+mod country;
 mod endpoint_address;
 mod header_name;
 mod host_pattern;
@@ -26,6 +27,7 @@ mod time_span;
 
 pub use byte_size::ByteSize;
 pub use cidr::{Cidr, CidrSet};
+pub use country::Country;
 pub use endpoint_address::EndpointAddress;
 pub use header_name::HeaderName;
 pub use host_pattern::{HostPattern, normalise_host};

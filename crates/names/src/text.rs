@@ -100,6 +100,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), ParseError>> 
     table!(
         ByteSize,
         Cidr,
+        Country,
         EndpointAddress,
         HeaderName,
         HostPattern,

@@ -34,7 +34,6 @@ pub(crate) fn write_part<R>(part: &KeyPart, request: &impl RequestView, write: i
         KeyPart::Query(name) => write(matcher::query_value(request.query(), name).map(str::as_bytes)),
         KeyPart::Consumer => write(request.consumer().map(str::as_bytes)),
         KeyPart::Claim(name) => write(request.claim(name).as_deref().map(str::as_bytes)),
-        // A fact that this request does not have: nobody told it.
-        KeyPart::Country => write(None),
+        KeyPart::Country => write(request.country().map(str::as_bytes)),
     }
 }

@@ -3,7 +3,7 @@
 use crate::RequestView;
 use portcullis_auth::AuthRule;
 use portcullis_config::{Context, Path};
-use portcullis_names::{Cidr, CidrSet, HeaderName, Method, SanPattern};
+use portcullis_names::{Cidr, CidrSet, Country, HeaderName, Method, SanPattern};
 use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -29,6 +29,9 @@ pub struct MatchSpec {
     /// The client's certificate carries one of these names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identity: Vec<SanPattern>,
+    /// The client's address is in one of these, by the database of `[geo]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub country: Vec<Country>,
     /// Of the verified token that the rule's `auth.jwt` takes. Where there is none, or it is not good, nothing matches.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub claims: BTreeMap<String, ValueSpec>,
@@ -128,6 +131,7 @@ pub(crate) struct Conditions {
     pub(crate) cookies: Vec<(String, ValueMatch)>,
     pub(crate) source: Option<CidrSet>,
     pub(crate) identity: Vec<SanPattern>,
+    pub(crate) country: Vec<Country>,
     /// Of a token that the rule itself takes.
     pub(crate) claims: Option<(Arc<AuthRule>, Vec<(String, ValueMatch)>)>,
 }
@@ -197,6 +201,7 @@ impl MatchSpec {
             cookies: values("cookies", self.cookies.iter().map(|(name, value)| (name.as_str(), value)).collect()),
             source: (!self.source.is_empty()).then(|| CidrSet::new(&self.source)),
             identity: self.identity.clone(),
+            country: self.country.clone(),
             claims: None,
         }
     }
@@ -281,6 +286,12 @@ impl Conditions {
                 return Some("identity");
             }
         }
+        if !self.country.is_empty() {
+            let country = request.country();
+            if !self.country.iter().any(|own| Some(own.as_str()) == country) {
+                return Some("country");
+            }
+        }
         // Last: it may cost a signature check.
         if let Some((rule, claims)) = &self.claims {
             let token = request.token(rule);
@@ -292,8 +303,8 @@ impl Conditions {
         None
     }
 
-    /// How much is asked, in the order of the Gateway API, then ours: cookies, source, identity, claims.
-    pub(crate) fn specificity(&self) -> [usize; 7] {
+    /// How much is asked, in the order of the Gateway API, then ours: cookies, source, identity, country, claims.
+    pub(crate) fn specificity(&self) -> [usize; 8] {
         [
             usize::from(!self.methods.is_empty()),
             self.headers.len(),
@@ -301,6 +312,7 @@ impl Conditions {
             self.cookies.len(),
             usize::from(self.source.is_some()),
             usize::from(!self.identity.is_empty()),
+            usize::from(!self.country.is_empty()),
             self.claims.as_ref().map_or(0, |(_, claims)| claims.len()),
         ]
     }

@@ -25,6 +25,8 @@ pub trait RequestView {
     fn consumer(&self) -> Option<&str>;
     /// A claim of the verified token as text, once authentication was passed.
     fn claim(&self, name: &str) -> Option<Cow<'_, str>>;
+    /// Where the client's address is, if a database says.
+    fn country(&self) -> Option<&str>;
     /// The claims of a token that `rule` takes, before its turn: for `match.claims`.
     fn token(&self, rule: &AuthRule) -> Option<Arc<Claims>>;
 }
@@ -76,6 +78,7 @@ pub struct Facts {
     pub listener_name: String,
     pub scheme: Scheme,
     pub identity: Option<String>,
+    pub country: Option<String>,
     /// Seconds since 1970: what the question's credentials are judged by.
     pub now: i64,
 }
@@ -119,6 +122,9 @@ impl RequestView for Facts {
     }
     fn request_id(&self) -> &str {
         "-"
+    }
+    fn country(&self) -> Option<&str> {
+        self.country.as_deref()
     }
     // Nobody has passed authentication yet.
     fn consumer(&self) -> Option<&str> {

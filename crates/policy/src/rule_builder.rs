@@ -174,6 +174,11 @@ impl RuleBuilder<'_, '_> {
                 rule.guards().compile(&owner, &self.level, self.known.guards, at, self.cx)
             }
         };
+        if !matches.country.is_empty() && self.known.geo.is_none() {
+            self.cx
+                .error(&at.key("match").key("country"), "nothing says where an address is")
+                .help("add [geo] with `file`, a database in MaxMind's format");
+        }
         matches.compile_claims(level.token_rule(), &mut conditions, &at.key("match"), self.cx);
         let guards = level.guards(preflight);
         let plan = Plan {
@@ -328,6 +333,7 @@ fn merge(rule: Option<&MatchSpec>, route: &MatchSpec) -> MatchSpec {
         query: maps(&rule.query, &route.query),
         cookies: maps(&rule.cookies, &route.cookies),
         source: if rule.source.is_empty() { route.source.clone() } else { rule.source.clone() },
+        country: if rule.country.is_empty() { route.country.clone() } else { rule.country.clone() },
         claims: maps(&rule.claims, &route.claims),
         identity: if rule.identity.is_empty() { route.identity.clone() } else { rule.identity.clone() },
     }

@@ -2,11 +2,11 @@
 //!
 //! Precedence, whatever the order in the files (Gateway API `HTTPRoute`): the most specific host that has a matching rule;
 //! then an exact path, the longest segment prefix, a regex, and last what takes every path (`/`, or no path at all);
-//! then a method, more headers, more query parameters, more cookies, a source, an identity, more claims; then the higher `priority`.
+//! then a method, more headers, more query parameters, more cookies, a source, an identity, a country, more claims; then the higher `priority`.
 //! What is still equal is an error when the table is compiled.
 
 use crate::{
-    CarriedGuards, KnownGuards, Level, ListenerId, Plan, RequestView, RouteSpec, SecurityHeaders, UpstreamId,
+    CarriedGuards, Geo, KnownGuards, Level, ListenerId, Plan, RequestView, RouteSpec, SecurityHeaders, UpstreamId,
     matcher::{Conditions, MatchSpec, PathMatch},
     rule_builder::compile_route,
 };
@@ -56,6 +56,7 @@ pub struct Known<'k> {
     /// Listeners that speak HTTP.
     pub listeners: &'k BTreeMap<String, ListenerId>,
     pub upstreams: &'k BTreeMap<String, UpstreamId>,
+    pub geo: Option<&'k Geo>,
     pub guards: KnownGuards<'k>,
     /// What `[defaults]` demands of every request.
     pub demanded: &'k Level,
@@ -284,7 +285,7 @@ impl Rule {
         self.conditions.failing(request)
     }
 
-    fn rank(&self) -> ([usize; 7], i32) {
+    fn rank(&self) -> ([usize; 8], i32) {
         (self.conditions.specificity(), self.priority)
     }
 

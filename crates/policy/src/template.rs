@@ -20,13 +20,14 @@ enum Part {
     Identity,
     Listener,
     Consumer,
+    Country,
     Claim(String),
     Header(String),
     QueryValue(String),
     Cookie(String),
 }
 
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "client_ip",
     "host",
     "path",
@@ -37,6 +38,7 @@ const VARIABLES: [&str; 14] = [
     "identity",
     "listener",
     "consumer",
+    "country",
     "claim.NAME",
     "header.NAME",
     "query.NAME",
@@ -85,6 +87,7 @@ impl Template {
             "identity" => Part::Identity,
             "listener" => Part::Listener,
             "consumer" => Part::Consumer,
+            "country" => Part::Country,
             _ => match name.split_once('.') {
                 Some(("header", field)) if !field.is_empty() => Part::Header(field.to_ascii_lowercase()),
                 Some(("claim", name)) if !name.is_empty() => Part::Claim(name.to_owned()),
@@ -123,6 +126,7 @@ impl Template {
                     push(&mut value, identity.and_then(|identity| identity.name()).unwrap_or_default().as_bytes());
                 }
                 Part::Consumer => push(&mut value, request.consumer().unwrap_or_default().as_bytes()),
+                Part::Country => push(&mut value, request.country().unwrap_or_default().as_bytes()),
                 Part::Claim(name) => push(&mut value, request.claim(name).unwrap_or_default().as_bytes()),
                 Part::Header(name) => push(&mut value, request.header(name).unwrap_or_default()),
                 Part::QueryValue(key) => {

@@ -9,7 +9,7 @@ use portcullis_ops::{
     access_log::{AccessLog, LogPlan},
     metrics::{Metrics, RouteMetrics},
 };
-use portcullis_policy::RouteTable;
+use portcullis_policy::{Geo, RouteTable};
 use portcullis_store::StoreConfig;
 use portcullis_upstream::Clusters;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -26,6 +26,7 @@ pub struct Snapshot {
     pub route_metrics: Arc<[RouteMetrics]>,
     /// Objectives and rollouts of every rule, by plan index.
     pub releases: Arc<[Releases]>,
+    pub geo: Option<Arc<Geo>>,
     /// Where rate limits count together with other processes.
     pub stores: BTreeMap<ObjectName, StoreConfig>,
     /// Of each identity whose keys are fetched; the fetching ends with the last of them.
@@ -45,6 +46,7 @@ impl Snapshot {
             peers,
             route_metrics: self.route_metrics.clone(),
             releases: self.releases.clone(),
+            geo: self.geo.clone(),
             stores: self.stores.clone(),
             keys: self.keys.clone(),
             log: self.log.clone(),

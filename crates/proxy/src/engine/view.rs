@@ -57,6 +57,9 @@ impl RequestView for View<'_> {
     fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
         self.exchange.who.claims.as_ref()?.claim(name)
     }
+    fn country(&self) -> Option<&str> {
+        self.exchange.snapshot.geo.as_ref()?.country(self.exchange.client_ip)
+    }
     fn token(&self, rule: &AuthRule) -> Option<Arc<Claims>> {
         rule.claims(self, crate::unix_seconds())
     }
