@@ -29,6 +29,8 @@ pub struct Record<'r> {
     pub tls_cipher: Option<&'r str>,
     pub sni: Option<&'r str>,
     pub identity: Option<&'r str>,
+    /// Who asks, once that was found out: consumer, subject of the token, or name in the certificate that a rule asks for.
+    pub subject: Option<&'r str>,
     pub method: &'r str,
     pub host: &'r str,
     pub path: &'r str,
@@ -52,7 +54,7 @@ pub struct Record<'r> {
     pub referer: Option<&'r [u8]>,
 }
 
-const FIELDS: [&str; 29] = [
+const FIELDS: [&str; 30] = [
     "time",
     "request_id",
     "trace_id",
@@ -64,6 +66,7 @@ const FIELDS: [&str; 29] = [
     "tls_cipher",
     "sni",
     "identity",
+    "subject",
     "method",
     "host",
     "path",
@@ -299,6 +302,7 @@ fn encode(plan: &LogPlan, record: &Record<'_>, now: OffsetDateTime, line: &mut V
         ("tls_cipher", record.tls_cipher),
         ("sni", record.sni),
         ("identity", record.identity),
+        ("subject", record.subject),
     ] {
         encoder.maybe(name, value);
     }
