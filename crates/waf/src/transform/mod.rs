@@ -1,0 +1,291 @@
+//! The transformations a value passes before an operator sees it.
+//!
+//! Byte-exact with ModSecurity 2, including where that is odd. Each takes the value and gives it back untouched, without
+//! a copy, when there is nothing to change.
+
+mod command;
+mod encoding;
+mod escape;
+mod path;
+mod text;
+mod unicode;
+mod url;
+
+use std::borrow::Cow;
+
+pub(crate) use unicode::UnicodeMap;
+pub(crate) use url::{decode_form, is_valid_percent_encoding};
+
+macro_rules! transforms {
+    ($($variant:ident $($name:literal)|+)+) => {
+        /// One transformation.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum Transform { $($variant),+ }
+
+        impl Transform {
+            /// Names are matched in any case.
+            pub(crate) fn parse(name: &str) -> Option<Self> {
+                $($(if name.eq_ignore_ascii_case($name) { return Some(Self::$variant); })+)+
+                None
+            }
+        }
+    };
+}
+
+transforms! {
+    Base64Decode "base64Decode"
+    Base64DecodeExt "base64DecodeExt"
+    Base64Encode "base64Encode"
+    CmdLine "cmdLine"
+    CompressWhitespace "compressWhitespace"
+    CssDecode "cssDecode"
+    EscapeSeqDecode "escapeSeqDecode"
+    HexDecode "hexDecode"
+    HexEncode "hexEncode"
+    HtmlEntityDecode "htmlEntityDecode"
+    JsDecode "jsDecode"
+    Length "length"
+    Lowercase "lowercase"
+    Md5 "md5"
+    NormalizePath "normalizePath" | "normalisePath"
+    NormalizePathWin "normalizePathWin" | "normalisePathWin"
+    ParityEven7Bit "parityEven7bit"
+    ParityOdd7Bit "parityOdd7bit"
+    ParityZero7Bit "parityZero7bit"
+    RemoveComments "removeComments"
+    RemoveCommentsChar "removeCommentsChar"
+    RemoveNulls "removeNulls"
+    RemoveWhitespace "removeWhitespace"
+    ReplaceComments "replaceComments"
+    ReplaceNulls "replaceNulls"
+    Sha1 "sha1"
+    SqlHexDecode "sqlHexDecode"
+    Trim "trim"
+    TrimLeft "trimLeft"
+    TrimRight "trimRight"
+    Uppercase "uppercase"
+    UrlDecode "urlDecode"
+    UrlDecodeUni "urlDecodeUni"
+    UrlEncode "urlEncode"
+    Utf8ToUnicode "utf8toUnicode"
+}
+
+impl Transform {
+    /// Applies it; what is untouched is handed back as it came.
+    pub(crate) fn apply<'v>(self, value: Cow<'v, [u8]>, map: &UnicodeMap) -> Cow<'v, [u8]> {
+        match self.changed(&value, map) {
+            Some(changed) => Cow::Owned(changed),
+            None => value,
+        }
+    }
+
+    /// The new value, when it differs or may differ.
+    fn changed(self, value: &[u8], map: &UnicodeMap) -> Option<Vec<u8>> {
+        match self {
+            Self::Base64Decode => Some(encoding::base64_decode(value)),
+            Self::Base64DecodeExt => Some(encoding::base64_decode_lenient(value)),
+            Self::Base64Encode => Some(encoding::base64_encode(value)),
+            Self::CmdLine => command::cmd_line(value),
+            Self::CompressWhitespace => text::compress_whitespace(value),
+            Self::CssDecode => escape::css_decode(value),
+            Self::EscapeSeqDecode => escape::escape_seq_decode(value),
+            Self::HexDecode => Some(encoding::hex_decode(value)),
+            Self::HexEncode => Some(encoding::hex_encode(value)),
+            Self::HtmlEntityDecode => escape::html_entity_decode(value),
+            Self::JsDecode => escape::js_decode(value),
+            Self::Length => Some(value.len().to_string().into_bytes()),
+            Self::Lowercase => value.iter().any(u8::is_ascii_uppercase).then(|| value.to_ascii_lowercase()),
+            Self::Md5 => Some(encoding::md5(value)),
+            Self::NormalizePath => path::normalize(value),
+            Self::NormalizePathWin => Some(path::normalize_windows(value)),
+            Self::ParityEven7Bit => Some(encoding::parity(value, encoding::Parity::Even)),
+            Self::ParityOdd7Bit => Some(encoding::parity(value, encoding::Parity::Odd)),
+            Self::ParityZero7Bit => Some(encoding::parity(value, encoding::Parity::Zero)),
+            Self::RemoveComments => command::remove_comments(value),
+            Self::RemoveCommentsChar => command::remove_comment_marks(value),
+            Self::RemoveNulls => text::remove(value, |byte| byte == 0),
+            Self::RemoveWhitespace => text::remove(value, text::is_space_or_nbsp),
+            Self::ReplaceComments => command::replace_comments(value),
+            Self::ReplaceNulls => text::replace_nulls(value),
+            Self::Sha1 => Some(encoding::sha1(value)),
+            Self::SqlHexDecode => escape::sql_hex_decode(value),
+            Self::Trim => text::trimmed(value, text::Ends::Both),
+            Self::TrimLeft => text::trimmed(value, text::Ends::Left),
+            Self::TrimRight => text::trimmed(value, text::Ends::Right),
+            Self::Uppercase => value.iter().any(u8::is_ascii_lowercase).then(|| value.to_ascii_uppercase()),
+            Self::UrlDecode => url::decode(value),
+            Self::UrlDecodeUni => url::decode_unicode(value, map),
+            Self::UrlEncode => Some(url::encode(value)),
+            Self::Utf8ToUnicode => unicode::utf8_to_unicode(value),
+        }
+    }
+}
+
+/// The value of one hexadecimal digit.
+pub(crate) fn hex(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// Two hexadecimal digits at the start of `text`.
+pub(crate) fn hex_pair(text: &[u8]) -> Option<u8> {
+    let (high, low) = (hex(*text.first()?)?, hex(*text.get(1)?)?);
+    Some(high << 4 | low)
+}
+
+/// White space as C's `isspace` sees it.
+pub(crate) fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, cases: &[(&[u8], &[u8])]) {
+        let transform = Transform::parse(name).unwrap();
+        for (input, expected) in cases {
+            let got = transform.apply(Cow::Borrowed(input), &UnicodeMap::default());
+            assert_eq!(
+                got.escape_ascii().to_string(),
+                expected.escape_ascii().to_string(),
+                "{name} {}",
+                input.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn encodings() {
+        check("base64Decode", &[(b"VGVzdA==", b"Test"), (b"VGVzdA", b"Test"), (b"VGVz.dA", b"Tes"), (b"", b"")]);
+        check("base64DecodeExt", &[(b"VG.Vz dA==", b"Test"), (b"P.HNjcmlwdD4=", b"<script>")]);
+        check("base64Encode", &[(b"Test", b"VGVzdA=="), (b"Tes", b"VGVz"), (b"", b"")]);
+        check("hexDecode", &[(b"5465", b"Te"), (b"546", b"T")]);
+        check("hexEncode", &[(b"T\0e", b"540065")]);
+        check("length", &[(b"", b"0"), (b"abc", b"3")]);
+        check("md5", &[(b"", b"\xd4\x1d\x8c\xd9\x8f\x00\xb2\x04\xe9\x80\x09\x98\xec\xf8\x42\x7e")]);
+        check("sha1", &[(b"", b"\xda9\xa3\xee^kK\r2U\xbf\xef\x95`\x18\x90\xaf\xd8\x07\x09")]);
+        check("parityEven7bit", &[(b"abc", b"\xe1\xe2\x63")]);
+        check("parityOdd7bit", &[(b"abc", b"\x61\x62\xe3")]);
+        check("parityZero7bit", &[(b"\xe1\xe2c", b"abc")]);
+    }
+
+    #[test]
+    fn url_decoding() {
+        check("urlDecode", &[(b"a+b%20c%zz%4", b"a b c%zz%4"), (b"%00", b"\0"), (b"%u0041", b"%u0041")]);
+        check(
+            "urlDecodeUni",
+            &[
+                (b"a+b%20c", b"a b c"),
+                (b"%u0041%u00e9", b"A\xe9"),
+                (b"%uff1cscript%uff1e", b"<script>"),
+                (b"%u00zz%2", b"%u00zz%2"),
+                (b"%%41", b"%A"),
+                (b"plain", b"plain"),
+            ],
+        );
+        check("urlEncode", &[(b"a b*/\xff", b"a+b*%2f%ff")]);
+    }
+
+    #[test]
+    fn escapes() {
+        check(
+            "jsDecode",
+            &[
+                (br"\x41\u0042\103\n\q", b"ABC\nq"),
+                (br"\uff1c", b"<"),
+                (br"\777", b"?7"),
+                (br"\u00", b"u00"),
+                (b"\\", b"\\"),
+            ],
+        );
+        check(
+            "cssDecode",
+            &[
+                (br"\6a avascript", b"javascript"),
+                (br"\00006aavascript", b"javascript"),
+                (br"j\avascript", b"j\nvascript"),
+                (b"a\\\nb", b"ab"),
+                (br"\zx", b"zx"),
+                (b"a\\", b"a"),
+                (br"\ff1cx", b"<x"),
+            ],
+        );
+        check(
+            "htmlEntityDecode",
+            &[
+                (b"&lt;a&gt;&quot;&amp;&nbsp;", b"<a>\"&\xa0"),
+                (b"&#60;&#x3c;&#X3C", b"<<<"),
+                (b"&ltx&unknown;&", b"&ltx&unknown;&"),
+                (b"&lt x", b"< x"),
+                (b"&#;&#x;", b"&#;&#x;"),
+            ],
+        );
+        check("escapeSeqDecode", &[(br"\a\x41\101\q\'", b"\x07AA\\q'"), (b"x\\", b"x\\")]);
+        check("sqlHexDecode", &[(b"select 0x414243", b"select ABC"), (b"0x4", b"0x4")]);
+    }
+
+    #[test]
+    fn commands_and_comments() {
+        check(
+            "cmdLine",
+            &[
+                (b"C^OMMAND /C", b"command/c"),
+                (b"\"command\"  /c \\DiR", b"command/c dir"),
+                (b"a,b;c  d (e", b"a b c d(e"),
+                (b"'x'", b"x"),
+            ],
+        );
+        check("replaceComments", &[(b"a/*x*/b", b"a b"), (b"a/*x", b"a "), (b"a*/b", b"a*/b"), (b"/**/", b" ")]);
+        check("removeCommentsChar", &[(b"a/*b*/c--d#e", b"abcde"), (b"<!--x-->", b"x")]);
+        check("removeComments", &[(b"a/*x*/b", b"ab"), (b"a<!-- x -->b", b"ab"), (b"a--b", b"a "), (b"a#b", b"a ")]);
+    }
+
+    #[test]
+    fn paths() {
+        check(
+            "normalizePath",
+            &[
+                (b"/foo/bar/baz", b"/foo/bar/baz"),
+                (b"/foo/../bar", b"/bar"),
+                (b"./foo", b"foo"),
+                (b"foo/./bar//baz", b"foo/bar/baz"),
+                (b"../../x", b"../../x"),
+                (b"/../../x", b"/x"),
+                (b"a/b/..", b"a"),
+                (b"a/b/../", b"a/"),
+                (b"", b""),
+                (b".", b""),
+                (b"a/..", b""),
+                (b"dir/./.././../../foo/bar/.", b"../../foo/bar"),
+                (b"dir/./.././../../foo/bar/../", b"../../foo/"),
+                (b"dir//.//..//.//..//..//foo//bar", b"../../foo/bar"),
+                (b"/", b"/"),
+            ],
+        );
+        check("normalizePathWin", &[(b"a\\b\\..\\c", b"a/c"), (b"\\foo\\.\\bar", b"/foo/bar")]);
+    }
+
+    #[test]
+    fn text() {
+        check("lowercase", &[(b"ABC\xc9", b"abc\xc9")]);
+        check("uppercase", &[(b"abc", b"ABC")]);
+        check("compressWhitespace", &[(b"a \t\r\n b", b"a b"), (b"a\xa0b", b"a b"), (b"a b", b"a b")]);
+        check("removeWhitespace", &[(b" a\tb\xa0c\x0b", b"abc")]);
+        check("removeNulls", &[(b"a\0b", b"ab")]);
+        check("replaceNulls", &[(b"a\0b", b"a b")]);
+        check("trim", &[(b"  a b ", b"a b")]);
+        check("trimLeft", &[(b"  a ", b"a ")]);
+        check("trimRight", &[(b"  a ", b"  a")]);
+        check(
+            "utf8toUnicode",
+            &[("aé€".as_bytes(), b"a%u00e9%u20ac"), ("😀".as_bytes(), b"%u1f600"), (b"\xff\xc3x", b"\xff\xc3x")],
+        );
+    }
+
+    #[test]
+    fn names_are_found_in_any_case_and_spelling() {
+        assert_eq!(Transform::parse("NORMALISEPATH"), Some(Transform::NormalizePath));
+        assert_eq!(Transform::parse("rot13"), None);
+    }
+}

@@ -1,0 +1,86 @@
+//! Percent encoding.
+
+use super::unicode::UnicodeMap;
+use super::{hex, hex_pair};
+
+/// `%HH` and `+`; what is not valid stays as it is. The same reading as for form fields.
+pub(super) fn decode(value: &[u8]) -> Option<Vec<u8>> {
+    value.iter().any(|byte| matches!(byte, b'%' | b'+')).then(|| {
+        let mut decoded = Vec::with_capacity(value.len());
+        decode_form(value, &mut decoded);
+        decoded
+    })
+}
+
+/// Decodes a form field; says how many invalid escapes stood in it.
+pub(crate) fn decode_form(value: &[u8], decoded: &mut Vec<u8>) -> usize {
+    let (mut rest, mut invalid) = (value, 0);
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = tail;
+        match (byte, hex_pair(tail)) {
+            (b'%', Some(pair)) => {
+                decoded.push(pair);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            (b'%', None) => {
+                invalid += 1;
+                decoded.push(b'%');
+            }
+            (b'+', _) => decoded.push(b' '),
+            (other, _) => decoded.push(*other),
+        }
+    }
+    invalid
+}
+
+/// Also `%uHHHH`, as old IIS reads it.
+pub(super) fn decode_unicode(value: &[u8], map: &UnicodeMap) -> Option<Vec<u8>> {
+    if !value.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return None;
+    }
+    let mut decoded = Vec::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((byte, tail)) = rest.split_first() {
+        let (produced, taken) = match byte {
+            b'%' => match tail.first() {
+                Some(b'u' | b'U') => match code_unit(tail.get(1..).unwrap_or_default()) {
+                    Some(unit) => (map.best_fit(unit), 5),
+                    None => (b'%', 0),
+                },
+                Some(_) | None => hex_pair(tail).map_or((b'%', 0), |pair| (pair, 2)),
+            },
+            b'+' => (b' ', 0),
+            other => (*other, 0),
+        };
+        decoded.push(produced);
+        rest = tail.get(taken..).unwrap_or_default();
+    }
+    Some(decoded)
+}
+
+/// Four hexadecimal digits.
+pub(super) fn code_unit(text: &[u8]) -> Option<u16> {
+    let digits = text.get(..4)?;
+    digits.iter().try_fold(0u16, |unit, digit| Some(unit << 4 | u16::from(hex(*digit)?)))
+}
+
+/// Letters, digits and `*` stay, a space becomes `+`.
+pub(super) fn encode(value: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    let mut encoded = Vec::with_capacity(value.len());
+    for byte in value {
+        match byte {
+            b' ' => encoded.push(b'+'),
+            b'*' => encoded.push(b'*'),
+            byte if byte.is_ascii_alphanumeric() => encoded.push(*byte),
+            byte => encoded.extend([b'%', digit(byte >> 4), digit(byte & 15)]),
+        }
+    }
+    encoded
+}
+
+/// Whether every `%` begins a valid escape.
+pub(crate) fn is_valid_percent_encoding(value: &[u8]) -> bool {
+    memchr::memchr_iter(b'%', value).all(|at| hex_pair(value.get(at + 1..).unwrap_or_default()).is_some())
+}
