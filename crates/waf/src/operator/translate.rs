@@ -364,9 +364,7 @@ fn posix(name: &[u8]) -> Option<ByteSet> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Pattern;
-    use super::*;
-    use crate::operator::Capture;
+    use super::super::{Capture, Pattern};
 
     #[track_caller]
     fn check(pattern: &str, cases: &[(&[u8], bool)]) {

@@ -44,7 +44,6 @@ pub(crate) struct Facts {
     pub(crate) body_bytes: usize,
     pub(crate) body_truncated: bool,
     pub(crate) contents: Contents,
-    pub(crate) processor_name: &'static str,
     pub(crate) status: Option<u16>,
     pub(crate) response_protocol: Vec<u8>,
     pub(crate) response_headers: Pairs,
