@@ -327,33 +327,27 @@ fn split_header(header: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name.trim_ascii(), value.get(1..)?.trim_ascii()))
 }
 
-/// The boundary parameter, strictly.
+/// The boundary parameter, strictly: one, however it is spelled.
 fn boundary(content_type: &[u8], flags: &mut Flags) -> Result<Vec<u8>, &'static str> {
-    let lower = content_type.to_ascii_lowercase();
-    let mut places = memchr::memmem::find_iter(&lower, b"boundary");
-    let at = places.next().ok_or("there is no boundary")?;
-    if places.next().is_some() {
+    let mut found = parameters(content_type).filter_map(|parameter| {
+        let equals = memchr::memchr(b'=', parameter)?;
+        let (name, value) = parameter.split_at(equals);
+        let named = name.trim_ascii().eq_ignore_ascii_case(b"boundary");
+        named.then(|| (name, value.get(1..).unwrap_or_default()))
+    });
+    let (name, value) = found.next().ok_or("there is no boundary")?;
+    if found.next().is_some() {
         return Err("there are several boundaries");
     }
-    let after = content_type.get(at + b"boundary".len()..).unwrap_or_default();
-    let equals = memchr::memchr(b'=', after).ok_or("the boundary has no value")?;
-    let (gap, value) = after.split_at(equals);
-    let value = value.get(1..).unwrap_or_default();
-    if !gap.trim_ascii().is_empty() {
-        return Err("there is no boundary");
-    }
-    flags.boundary_whitespace |= !gap.is_empty() || value.first().is_some_and(u8::is_ascii_whitespace);
+    flags.boundary_whitespace |=
+        name.last().is_some_and(u8::is_ascii_whitespace) || value.first().is_some_and(u8::is_ascii_whitespace);
     let value = value.trim_ascii();
     let boundary = match value.strip_prefix(b"\"") {
         Some(quoted) => {
             flags.boundary_quoted = true;
-            let end = memchr::memchr(b'"', quoted).ok_or("the quotes of the boundary are not closed")?;
-            quoted.get(..end).unwrap_or_default()
+            quoted.strip_suffix(b"\"").ok_or("the quotes of the boundary are not closed")?
         }
-        None => {
-            let end = value.iter().position(|byte| matches!(byte, b';' | b',')).unwrap_or(value.len());
-            value.get(..end).unwrap_or_default().trim_ascii_end()
-        }
+        None => value,
     };
     flags.boundary_whitespace |= boundary.iter().any(u8::is_ascii_whitespace);
     // RFC 2046 §5.1.1: one to seventy characters; longer ones are in use, so only the absurd is refused.
@@ -362,6 +356,15 @@ fn boundary(content_type: &[u8], flags: &mut Flags) -> Result<Vec<u8>, &'static 
         1..=200 => Ok(boundary.to_vec()),
         _ => Err("the boundary is too long"),
     }
+}
+
+/// What stands between semicolons, those in quotes left alone.
+fn parameters(content_type: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut quoted = false;
+    content_type.split(move |byte| {
+        quoted ^= *byte == b'"';
+        *byte == b';' && !quoted
+    })
 }
 
 #[cfg(test)]
@@ -469,6 +472,8 @@ mod tests {
         assert_eq!(odd("multipart/form-data; boundary=B"), (Ok("B".to_owned()), false, false));
         assert_eq!(odd("multipart/form-data; BOUNDARY=\"B\""), (Ok("B".to_owned()), true, false));
         assert_eq!(odd("multipart/form-data; boundary= B"), (Ok("B".to_owned()), false, true));
+        assert_eq!(odd("multipart/form-data; boundary=xBoundary"), (Ok("xBoundary".to_owned()), false, false));
+        assert_eq!(odd("multipart/form-data; boundary=\"a;b\""), (Ok("a;b".to_owned()), true, false));
         assert_eq!(odd("multipart/form-data; boundary=B; charset=x"), (Ok("B".to_owned()), false, false));
         for wrong in ["multipart/form-data", "multipart/form-data; boundary=", "x; boundary=a; boundary=b"] {
             assert!(odd(wrong).0.is_err(), "{wrong}");

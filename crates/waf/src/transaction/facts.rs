@@ -31,6 +31,7 @@ pub(crate) struct Facts {
     pub(crate) uri_raw: Vec<u8>,
     /// Without scheme and authority.
     pub(crate) uri: Vec<u8>,
+    /// Decoded once, as servers map it to files.
     pub(crate) path: Vec<u8>,
     pub(crate) query: Vec<u8>,
     pub(crate) protocol: Vec<u8>,
@@ -57,7 +58,8 @@ impl Facts {
     pub(crate) fn set_request_line(&mut self, method: &[u8], uri: &[u8], protocol: &[u8]) {
         self.method = method.to_vec();
         self.uri_raw = uri.to_vec();
-        self.protocol = protocol.to_vec();
+        // RFC 1945 §4.1: a request line without a version is HTTP/0.9.
+        self.protocol = if protocol.is_empty() { b"HTTP/0.9".to_vec() } else { protocol.to_vec() };
         self.request_line = [method, uri, protocol].join(&b' ');
         self.uri = origin_form(uri).to_vec();
         let end = memchr::memchr(b'#', &self.uri).unwrap_or(self.uri.len());
@@ -66,7 +68,8 @@ impl Facts {
             Some(at) => (without_fragment.get(..at), without_fragment.get(at + 1..)),
             None => (Some(without_fragment), None),
         };
-        (self.path, self.query) = (path.unwrap_or_default().to_vec(), query.unwrap_or_default().to_vec());
+        self.path = crate::transform::decode_path(path.unwrap_or_default());
+        self.query = query.unwrap_or_default().to_vec();
     }
 
     /// The last part of the path, after a slash of either kind.
@@ -103,6 +106,7 @@ mod tests {
             ("/redirect?to=http://x/", "/redirect", "to=http://x/", "redirect"),
             ("*", "*", "", "*"),
             ("/a\\b?", "/a\\b", "", "b"),
+            ("/a%20b+c%2", "/a b+c%2", "", "a b+c%2"),
         ];
         for (uri, path, query, basename) in cases {
             let mut facts = Facts::default();

@@ -14,7 +14,7 @@ mod url;
 use std::borrow::Cow;
 
 pub(crate) use unicode::UnicodeMap;
-pub(crate) use url::{decode_form, is_valid_percent_encoding};
+pub(crate) use url::{decode_form, decode_path, is_valid_percent_encoding};
 
 macro_rules! transforms {
     ($($variant:ident $($name:literal)|+)+) => {

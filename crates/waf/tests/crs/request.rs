@@ -41,6 +41,10 @@ impl Request {
         if input.autocomplete_headers.unwrap_or(true) {
             complete(&mut headers, &method, &mut data);
         }
+        // RFC 9112 §6.3: a request without a length has no body.
+        if get(&headers, "Content-Length").is_none() && get(&headers, "Transfer-Encoding").is_none() {
+            data.clear();
+        }
         Self {
             method: method.into_bytes(),
             uri: input.uri.clone().unwrap_or_else(|| "/".to_owned()).into_bytes(),

@@ -144,7 +144,11 @@ fn log_lines(audit: &Audit) -> String {
         for finding in &matched.findings {
             log.push_str(&format!(
                 "matched at {}. [file \"{}\"] [id \"{}\"] [msg \"{}\"] [data \"{}\"]\n",
-                finding.variable, matched.place, matched.id, matched.message, finding.data
+                finding.variable,
+                matched.place,
+                matched.id,
+                matched.message,
+                finding.data.escape_debug()
             ));
         }
     }
