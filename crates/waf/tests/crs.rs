@@ -3,6 +3,8 @@
 //! `PORTCULLIS_CRS` names a checkout of coreruleset/coreruleset; without it the test says so and passes.
 #![allow(clippy::unwrap_used)]
 
+#[path = "crs/overrides.rs"]
+mod overrides;
 #[path = "crs/request.rs"]
 mod request;
 #[path = "crs/rules.rs"]
@@ -14,8 +16,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Tests that pass today; the suite must not fall below.
-const FLOOR: usize = 0;
+/// Tests of CRS 4.29 that pass without our overrides; the suite must not fall below.
+const FLOOR: usize = 5078;
 
 #[test]
 fn the_core_rule_set_suite_passes() {
@@ -45,8 +47,15 @@ fn the_core_rule_set_suite_passes() {
     for (file, (passed, failed)) in &files {
         println!("{file}: {passed} passed, {failed} failed");
     }
-    failures.iter().for_each(|failure| println!("FAILED {failure}"));
+    let known = |failure: &&String| overrides::reason(failure).is_some();
+    for failure in &failures {
+        println!("FAILED {failure} ({})", overrides::reason(failure).unwrap_or("NOT EXPECTED"));
+    }
     let passed: usize = files.values().map(|(passed, _)| passed).sum();
     println!("{passed} of {} passed in {:?}", passed + failures.len(), running.elapsed());
-    assert!(only.is_some() || passed >= FLOOR, "{passed} tests passed, {FLOOR} are known to");
+    assert!(failures.iter().all(|failure| known(&failure)), "a test fails that is not in the list of overrides");
+    if only.is_none() {
+        assert!(passed >= FLOOR, "{passed} tests passed, {FLOOR} are known to");
+        assert_eq!(failures.len(), overrides::OVERRIDES.len(), "an override is no longer needed");
+    }
 }
