@@ -28,6 +28,44 @@ impl ByteSet {
         }
     }
 
+    /// Every byte that is not in this set.
+    pub(crate) fn inverse(self) -> Self {
+        Self(self.0.map(|word| !word))
+    }
+
+    /// With both cases of every letter in it.
+    pub(crate) fn fold_case(mut self) -> Self {
+        for lower in b'a'..=b'z' {
+            let upper = lower.to_ascii_uppercase();
+            if self.contains(lower) || self.contains(upper) {
+                self.insert(lower);
+                self.insert(upper);
+            }
+        }
+        self
+    }
+
+    pub(crate) fn union(self, other: Self) -> Self {
+        let [a, b, c, d] = self.0;
+        let [e, f, g, h] = other.0;
+        Self([a | e, b | f, c | g, d | h])
+    }
+
+    /// Whether a byte is in both.
+    #[inline]
+    pub(crate) fn meets(self, other: Self) -> bool {
+        let [a, b, c, d] = self.0;
+        let [e, f, g, h] = other.0;
+        (a & e) | (b & f) | (c & g) | (d & h) != 0
+    }
+
+    /// The bytes that occur in a text.
+    pub(crate) fn of(text: &[u8]) -> Self {
+        let mut set = Self::default();
+        text.iter().for_each(|byte| set.insert(*byte));
+        set
+    }
+
     pub(crate) fn contains(&self, byte: u8) -> bool {
         self.0.get(usize::from(byte >> 6)).is_some_and(|word| word >> (byte & 63) & 1 == 1)
     }

@@ -24,5 +24,5 @@ pub(super) fn xss(value: &[u8]) -> Option<Captured> {
 /// The tokenizer is a port of C that indexes freely. A panic in it is not the client's way past the rule: a value it
 /// cannot read counts as a match (fail closed).
 fn guarded(detect: impl FnOnce() -> Option<Captured>) -> Option<Captured> {
-    catch_unwind(AssertUnwindSafe(detect)).unwrap_or(Some(Captured::Nothing))
+    catch_unwind(AssertUnwindSafe(detect)).unwrap_or(Some(Captured::Undecided))
 }

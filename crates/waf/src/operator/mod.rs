@@ -4,6 +4,7 @@
 //! the text in. Nothing here looks at a transaction.
 
 mod address;
+mod backtrack;
 mod bytes;
 mod checks;
 mod injection;
@@ -69,6 +70,8 @@ pub(crate) enum Captured {
     Groups(Vec<Option<Range<usize>>>),
     /// Text that is not in the value.
     Text(Vec<u8>),
+    /// The operator could not come to an answer; the rule counts as matched, negated or not: checks fail closed.
+    Undecided,
 }
 
 /// Whether a caller wants to know what was captured; that costs more.

@@ -1,9 +1,10 @@
-//! `@rx`: a PCRE pattern run by a linear-time engine on bytes.
+//! `@rx`: a PCRE pattern run by a linear-time engine on bytes, or by a bounded backtracker where it needs one.
 //!
 //! The dialect is ModSecurity 2's: `.` matches newlines, `^` and `$` mean the whole value, bytes are not characters.
 
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::backtrack::{Backtrack, Found};
 use super::{Capture, Captured, translate};
 
 /// The largest compiled program; none of the Core Rule Set needs more than the engine's default of 10 MiB.
@@ -15,33 +16,78 @@ const GROUPS: usize = 10;
 /// A compiled pattern.
 #[derive(Debug, Clone)]
 pub(crate) struct Pattern {
-    regex: Regex,
+    engine: Engine,
+}
+
+#[derive(Debug, Clone)]
+enum Engine {
+    Linear {
+        regex: Regex,
+        /// The pattern in the dialect of the `regex` crate.
+        text: Box<str>,
+    },
+    Backtracking(Box<Backtrack>),
 }
 
 impl Pattern {
     pub(crate) fn compile(text: &str) -> Result<Self, String> {
-        RegexBuilder::new(&translate(text.as_bytes())?)
+        let translated = match translate(text.as_bytes()) {
+            Ok(translated) => translated,
+            // What the linear engine cannot say, the other one may.
+            Err(error) => {
+                let pattern = Backtrack::compile(text).map_err(|why| format!("{error}: {why}"))?;
+                return Ok(Self { engine: Engine::Backtracking(Box::new(pattern)) });
+            }
+        };
+        RegexBuilder::new(&translated)
             .unicode(false)
             .dot_matches_new_line(true)
             .size_limit(PROGRAM_LIMIT_BYTES)
             .build()
-            .map(|regex| Self { regex })
+            .map(|regex| Self { engine: Engine::Linear { regex, text: translated.into() } })
             .map_err(|error| format!("pattern: {error}"))
     }
 
+    /// Only what a linear engine can run.
+    pub(crate) fn compile_linear(text: &str) -> Result<Self, String> {
+        translate(text.as_bytes())?;
+        Self::compile(text)
+    }
+
+    /// The pattern in the dialect of the `regex` crate, when a linear engine runs it.
+    pub(crate) fn linear(&self) -> Option<&str> {
+        match &self.engine {
+            Engine::Linear { text, .. } => Some(text),
+            Engine::Backtracking(_) => None,
+        }
+    }
+
     pub(crate) fn is_match(&self, value: &[u8]) -> bool {
-        self.regex.is_match(value)
+        match &self.engine {
+            Engine::Linear { regex, .. } => regex.is_match(value),
+            Engine::Backtracking(pattern) => pattern.find(value) != Found::No,
+        }
     }
 
     pub(crate) fn test(&self, value: &[u8], capture: Capture) -> Option<Captured> {
+        let regex = match &self.engine {
+            Engine::Linear { regex, .. } => regex,
+            Engine::Backtracking(pattern) => {
+                return match pattern.find(value) {
+                    Found::No => None,
+                    Found::At(groups) => Some(Captured::Groups(groups)),
+                    Found::Exhausted => Some(Captured::Undecided),
+                };
+            }
+        };
+        // The plain search has cheaper prefilters than the one that keeps positions, and most values match nothing.
+        if !regex.is_match(value) {
+            return None;
+        }
         match capture {
-            Capture::NotWanted => self.is_match(value).then_some(Captured::Nothing),
+            Capture::NotWanted => Some(Captured::Nothing),
             Capture::Wanted => {
-                // The plain search has cheaper prefilters than the one that keeps positions, and most values match nothing.
-                if !self.is_match(value) {
-                    return None;
-                }
-                let groups = self.regex.captures(value)?;
+                let groups = regex.captures(value)?;
                 Some(Captured::Groups(
                     groups.iter().take(GROUPS).map(|group| group.map(|group| group.range())).collect(),
                 ))
@@ -49,9 +95,14 @@ impl Pattern {
         }
     }
 
-    /// The first match that also passes `valid`.
+    /// The first match that also passes `valid`. Only for patterns of [`Pattern::compile_linear`].
     pub(crate) fn find_valid(&self, value: &[u8], valid: impl Fn(&[u8]) -> bool) -> Option<Captured> {
-        let found = self.regex.find_iter(value).find(|found| valid(found.as_bytes()))?;
-        Some(Captured::Groups(vec![Some(found.range())]))
+        match &self.engine {
+            Engine::Linear { regex, .. } => {
+                let found = regex.find_iter(value).find(|found| valid(found.as_bytes()))?;
+                Some(Captured::Groups(vec![Some(found.range())]))
+            }
+            Engine::Backtracking(_) => None,
+        }
     }
 }

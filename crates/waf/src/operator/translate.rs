@@ -8,32 +8,36 @@ use crate::transform::hex;
 
 /// Rewrites a pattern. Non-ASCII text means its UTF-8 bytes, as in PCRE without `(*UTF)`.
 pub(crate) fn translate(pattern: &[u8]) -> Result<String, String> {
-    let mut translator = Translator { rest: pattern, out: String::with_capacity(pattern.len() * 2) };
+    let mut translator = Translator::new(pattern);
     translator.run()?;
     Ok(translator.out)
 }
 
-struct Translator<'p> {
-    rest: &'p [u8],
+pub(super) struct Translator<'p> {
+    pub(super) rest: &'p [u8],
     out: String,
 }
 
 /// What an escape stands for.
-enum Escape {
+pub(super) enum Escape {
     Byte(u8),
     Set(ByteSet),
     /// Kept as written: assertions.
     Assertion(&'static str),
 }
 
-impl Translator<'_> {
-    fn next(&mut self) -> Option<u8> {
+impl<'p> Translator<'p> {
+    pub(super) fn new(pattern: &'p [u8]) -> Self {
+        Self { rest: pattern, out: String::with_capacity(pattern.len() * 2) }
+    }
+
+    pub(super) fn next(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(*first)
     }
 
-    fn take(&mut self, prefix: &[u8]) -> bool {
+    pub(super) fn take(&mut self, prefix: &[u8]) -> bool {
         let stripped = self.rest.strip_prefix(prefix);
         self.rest = stripped.unwrap_or(self.rest);
         stripped.is_some()
@@ -134,7 +138,7 @@ impl Translator<'_> {
     }
 
     /// Reads what follows a backslash.
-    fn escape(&mut self) -> Result<Escape, String> {
+    pub(super) fn escape(&mut self) -> Result<Escape, String> {
         let byte = self.next().ok_or("the pattern ends in a backslash")?;
         Ok(match byte {
             b'b' => Escape::Assertion("\\b"),
@@ -220,6 +224,13 @@ impl Translator<'_> {
 
     /// A bracket class, up to its end.
     fn bracket(&mut self) -> Result<(), String> {
+        let (set, negated) = self.bracket_set()?;
+        self.class(&set, negated);
+        Ok(())
+    }
+
+    /// The members of a bracket class, and whether those are the ones it excludes.
+    pub(super) fn bracket_set(&mut self) -> Result<(ByteSet, bool), String> {
         let negated = self.take(b"^");
         let mut set = ByteSet::default();
         let mut first = true;
@@ -243,8 +254,7 @@ impl Translator<'_> {
                 Escape::Assertion(_) => {}
             }
         }
-        self.class(&set, negated);
-        Ok(())
+        Ok((set, negated))
     }
 
     fn class_item(&mut self, byte: u8) -> Result<Escape, String> {
@@ -307,7 +317,7 @@ impl Translator<'_> {
 }
 
 /// The length of a count after `{`, its brace included.
-fn counted(text: &[u8]) -> Option<usize> {
+pub(super) fn counted(text: &[u8]) -> Option<usize> {
     let end = memchr::memchr(b'}', text)?;
     let inside = text.get(..end)?;
     let mut bounds = inside.split(|byte| *byte == b',');
@@ -327,7 +337,7 @@ fn set_of(member: impl Fn(u8) -> bool) -> ByteSet {
     set
 }
 
-fn is_word(byte: u8) -> bool {
+pub(super) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
@@ -418,7 +428,7 @@ mod tests {
     #[test]
     fn what_has_no_equal_is_refused() {
         for pattern in [r"(?=a)b", r"(?<!a)b", r"(a)\1", r"a++", r"(?>a)", r"a*+", r"\p{L}", "[a", "a\\"] {
-            assert!(Pattern::compile(pattern).is_err(), "{pattern}");
+            assert!(Pattern::compile_linear(pattern).is_err(), "{pattern}");
         }
     }
 }

@@ -31,7 +31,17 @@ pub(super) fn read(text: &str, folder: &Path, files: &dyn Files) -> Result<Read,
     let wrong = |error: String| format!("operator @{name}: {error}");
     let mut note = None;
     let operator = match name.to_ascii_lowercase().as_str() {
-        "rx" | "rxglobal" => pattern(argument).map_err(wrong)?,
+        "rx" | "rxglobal" => {
+            let operator = pattern(argument).map_err(wrong)?;
+            if matches!(&operator, Operator::Pattern(pattern) if pattern.linear().is_none()) {
+                note = Some(
+                    "the pattern looks around, refers back or is atomic: it is matched by backtracking, within a budget; \
+                     a value that exhausts it counts as a match"
+                        .to_owned(),
+                );
+            }
+            operator
+        }
         "pm" => Operator::Phrases(Phrases::parse(argument.trim()).map_err(wrong)?),
         "pmf" | "pmfromfile" => Operator::Phrases(phrases_from(argument, folder, files).map_err(wrong)?),
         "ipmatch" => Operator::Address(AddressSet::parse(argument).map_err(wrong)?),
@@ -46,9 +56,9 @@ pub(super) fn read(text: &str, folder: &Path, files: &dyn Files) -> Result<Read,
         "nomatch" => Operator::Never,
         "detectsqli" => Operator::DetectSqli,
         "detectxss" => Operator::DetectXss,
-        "verifycc" => Operator::Identity(Identity::Card, fixed(argument).map_err(wrong)?),
-        "verifycpf" => Operator::Identity(Identity::Cpf, fixed(argument).map_err(wrong)?),
-        "verifyssn" => Operator::Identity(Identity::SocialSecurity, fixed(argument).map_err(wrong)?),
+        "verifycc" => Operator::Identity(Identity::Card, Pattern::compile_linear(argument).map_err(wrong)?),
+        "verifycpf" => Operator::Identity(Identity::Cpf, Pattern::compile_linear(argument).map_err(wrong)?),
+        "verifyssn" => Operator::Identity(Identity::SocialSecurity, Pattern::compile_linear(argument).map_err(wrong)?),
         "geolookup" | "rbl" => {
             note = Some(format!(
                 "operator @{name} asks for GeoIP data or DNS, which this engine has not: it never matches"

@@ -141,7 +141,7 @@ impl<'t> Run<'_, 't> {
     fn test(&mut self, rule: &'t Rule, test: &Test, value: &Value<'t>, argument: &[u8]) -> bool {
         let capture = if rule.actions.capture { Capture::Wanted } else { Capture::NotWanted };
         let captured = match (test.operator.test(&value.bytes, argument, capture), test.sense) {
-            (Some(captured), Sense::Plain) => captured,
+            (Some(captured), Sense::Plain) | (Some(captured @ Captured::Undecided), Sense::Negated) => captured,
             (None, Sense::Negated) => Captured::Nothing,
             (None, Sense::Plain) | (Some(_), Sense::Negated) => return false,
         };
@@ -154,7 +154,7 @@ impl<'t> Run<'_, 't> {
 
     fn capture(&mut self, captured: Captured, value: &[u8]) {
         match captured {
-            Captured::Nothing => {}
+            Captured::Nothing | Captured::Undecided => {}
             Captured::Text(text) => self.state.set_captures([Some(text)]),
             Captured::Groups(groups) => {
                 let text = |range| value.get(range).map(<[u8]>::to_vec);
