@@ -22,6 +22,22 @@ impl Pairs {
         self.entries.push(Entry { name, value });
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    /// The pair at an index.
+    pub(crate) fn at(&self, index: usize) -> Option<(&[u8], &[u8])> {
+        let entry = self.entries.get(index)?;
+        Some((self.bytes.get(entry.name.clone())?, self.bytes.get(entry.value.clone())?))
+    }
+
     /// Adds a pair whose parts are written by the closures; they must only append.
     pub(crate) fn push_with(&mut self, name: impl FnOnce(&mut Vec<u8>), value: impl FnOnce(&mut Vec<u8>)) {
         let name = self.store(name);

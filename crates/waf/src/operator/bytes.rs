@@ -28,6 +28,17 @@ impl ByteSet {
         }
     }
 
+    /// All bytes but letters, digits and `_`.
+    pub(crate) const OUTSIDE_WORDS: Self =
+        Self([!0x03ff_0000_0000_0000, !0x07ff_fffe_87ff_fffe, u64::MAX, u64::MAX]);
+
+    /// Those that are not in another set.
+    pub(crate) fn without(self, other: Self) -> Self {
+        let [a, b, c, d] = self.0;
+        let [e, f, g, h] = other.0;
+        Self([a & !e, b & !f, c & !g, d & !h])
+    }
+
     /// Every byte that is not in this set.
     pub(crate) fn inverse(self) -> Self {
         Self(self.0.map(|word| !word))
@@ -80,6 +91,8 @@ mod tests {
         let set = ByteSet::parse("0, 38,44-46,255").unwrap();
         let members: Vec<u8> = (0..=255).filter(|byte| set.contains(*byte)).collect();
         assert_eq!(members, [0, 38, 44, 45, 46, 255]);
+        let words = ByteSet::OUTSIDE_WORDS.inverse();
+        assert!((0..=255u8).all(|byte| words.contains(byte) == (byte.is_ascii_alphanumeric() || byte == b'_')));
         for wrong in ["256", "a-b", "9-1"] {
             assert!(ByteSet::parse(wrong).is_err(), "{wrong}");
         }

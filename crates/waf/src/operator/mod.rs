@@ -68,6 +68,8 @@ pub(crate) enum Captured {
     Nothing,
     /// Where in the value the groups stand, the whole match first.
     Groups(Vec<Option<Range<usize>>>),
+    /// The whole value.
+    Whole,
     /// Text that is not in the value.
     Text(Vec<u8>),
     /// The operator could not come to an answer; the rule counts as matched, negated or not: checks fail closed.
@@ -99,6 +101,16 @@ impl Operator {
             Self::UnconditionalMatch => Some(Captured::Nothing),
             Self::ValidateUrlEncoding => plain(!crate::transform::is_valid_percent_encoding(value)),
             Self::ValidateUtf8 => plain(std::str::from_utf8(value).is_err()),
+        }
+    }
+
+    /// How much a byte of the value costs, against the plainest of tests.
+    pub(crate) fn cost(&self) -> usize {
+        match self {
+            Self::Text(..) | Self::Address(_) | Self::ByteRange(_) | Self::Never | Self::UnconditionalMatch => 1,
+            Self::ValidateUrlEncoding | Self::ValidateUtf8 | Self::Phrases(_) => 1,
+            Self::Pattern(_) | Self::PatternTemplate(_) | Self::Identity(..) => 2,
+            Self::DetectSqli | Self::DetectXss => 8,
         }
     }
 

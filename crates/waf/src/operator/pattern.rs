@@ -27,10 +27,15 @@ enum Engine {
         text: Box<str>,
     },
     Backtracking(Box<Backtrack>),
+    /// `^.*$`: matches anything, as a whole.
+    Anything,
 }
 
 impl Pattern {
     pub(crate) fn compile(text: &str) -> Result<Self, String> {
+        if matches!(text, "^.*$" | ".*" | "^.*") {
+            return Ok(Self { engine: Engine::Anything });
+        }
         let translated = match translate(text.as_bytes()) {
             Ok(translated) => translated,
             // What the linear engine cannot say, the other one may.
@@ -58,6 +63,7 @@ impl Pattern {
     pub(crate) fn linear(&self) -> Option<&str> {
         match &self.engine {
             Engine::Linear { text, .. } => Some(text),
+            Engine::Anything => Some("^.*$"),
             Engine::Backtracking(_) => None,
         }
     }
@@ -66,12 +72,14 @@ impl Pattern {
         match &self.engine {
             Engine::Linear { regex, .. } => regex.is_match(value),
             Engine::Backtracking(pattern) => pattern.find(value) != Found::No,
+            Engine::Anything => true,
         }
     }
 
     pub(crate) fn test(&self, value: &[u8], capture: Capture) -> Option<Captured> {
         let regex = match &self.engine {
             Engine::Linear { regex, .. } => regex,
+            Engine::Anything => return Some(Captured::Whole),
             Engine::Backtracking(pattern) => {
                 return match pattern.find(value) {
                     Found::No => None,
@@ -102,7 +110,7 @@ impl Pattern {
                 let found = regex.find_iter(value).find(|found| valid(found.as_bytes()))?;
                 Some(Captured::Groups(vec![Some(found.range())]))
             }
-            Engine::Backtracking(_) => None,
+            Engine::Backtracking(_) | Engine::Anything => None,
         }
     }
 }

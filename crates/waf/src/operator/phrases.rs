@@ -8,6 +8,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 #[derive(Debug)]
 pub(crate) struct Phrases {
     automaton: AhoCorasick,
+    list: Vec<Box<[u8]>>,
 }
 
 impl Phrases {
@@ -23,12 +24,18 @@ impl Phrases {
         Self::build(lines.map(<[u8]>::trim_ascii).filter(|line| !line.is_empty() && !line.starts_with(b"#")))
     }
 
+    /// The phrases as written.
+    pub(crate) fn list(&self) -> impl Iterator<Item = &[u8]> {
+        self.list.iter().map(|phrase| &**phrase)
+    }
+
     fn build<'a>(phrases: impl Iterator<Item = &'a [u8]>) -> Result<Self, String> {
+        let list: Vec<Box<[u8]>> = phrases.map(Box::from).collect();
         AhoCorasick::builder()
             .ascii_case_insensitive(true)
             .match_kind(MatchKind::LeftmostLongest)
-            .build(phrases)
-            .map(|automaton| Self { automaton })
+            .build(list.iter())
+            .map(|automaton| Self { automaton, list })
             .map_err(|error| error.to_string())
     }
 

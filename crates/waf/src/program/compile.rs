@@ -5,10 +5,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::accelerate::Accelerator;
+
 use super::draft::{self, Draft, DraftTest};
 use super::operator;
 use super::rule::Rule;
 use super::settings::{Applied, Settings};
+use super::tx_names::TxNames;
 use super::{Entry, Program};
 use crate::error::{Origin, Problems, SecLangError};
 use crate::seclang::action::{self, Action, Disruptive, Phase, RuleSelector};
@@ -307,12 +310,14 @@ impl<'f> Compiler<'f> {
             .filter(live)
             .collect();
         let problems = &mut self.problems;
-        let rules = draft::finish(self.drafts, |origin, error| problems.error(origin, error));
+        let mut rules = draft::finish(self.drafts, |origin, error| problems.error(origin, error));
         if !self.problems.errors.is_empty() {
             return Err(self.problems.errors);
         }
-        let phases = Phase::ALL.map(|phase| entries(&rules, &heads, &self.markers, phase));
-        Ok(Program { settings: self.settings, rules, phases, notes: self.problems.notes })
+        let tx_names = TxNames::assign(&mut rules);
+        let mut phases = Phase::ALL.map(|phase| entries(&rules, &heads, &self.markers, phase));
+        let accelerator = Accelerator::new(&rules, &mut phases);
+        Ok(Program { settings: self.settings, rules, phases, notes: self.problems.notes, tx_names, accelerator })
     }
 }
 
@@ -340,7 +345,13 @@ fn entries(rules: &[Rule], heads: &[usize], markers: &[(usize, String)], phase: 
         let skip = usize::try_from(actions.skip).ok().filter(|skip| *skip > 0)?;
         Some(position + 1 + skip)
     };
-    heads.iter().enumerate().map(|entry| Entry { rule: *entry.1, skip_to: leads_to(entry) }).collect()
+    let entry = |entry: (usize, &usize)| Entry {
+        rule: *entry.1,
+        skip_to: leads_to(entry),
+        gate: rules.get(*entry.1).and_then(Rule::gate),
+        content: None,
+    };
+    heads.iter().enumerate().map(entry).collect()
 }
 
 /// Directives with arguments of their own, for the message about a wrong number of them.

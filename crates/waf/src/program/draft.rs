@@ -1,5 +1,7 @@
 //! A rule while the rule files are still being read: its actions as written, open to later updates.
 
+use std::sync::Arc;
+
 use crate::error::Origin;
 use crate::operator::Pattern;
 use crate::seclang::action::{self, Action, Control, Disruptive, Phase, RuleSelector, Switch};
@@ -109,7 +111,9 @@ fn resolve(effect: &action::Effect, drafts: &[Draft]) -> Result<Option<Effect>, 
             Control::ResponseBodyLimit(bytes) => Effect::ResponseBodyLimit(bytes),
             Control::BodyProcessor(processor) => Effect::BodyProcessor(processor),
             Control::RemoveRules(rules) => Effect::RemoveRules(select(&rules, drafts)?),
-            Control::RemoveTarget(rules, target) => Effect::RemoveTarget(select(&rules, drafts)?, target),
+            Control::RemoveTarget(rules, target) => {
+                Effect::RemoveTarget(Arc::new((select(&rules, drafts)?, target)))
+            }
             Control::Nothing => return Ok(None),
         },
     }))
@@ -144,14 +148,14 @@ fn of_purpose(parts: &[TargetPart], purpose: Use) -> impl Iterator<Item = &Targe
 
 /// Merges defaults and own actions; later ones win.
 fn settle(draft: &Draft, effects: Vec<Effect>) -> (Actions, Vec<crate::transform::Transform>) {
-    let mut transforms = Vec::new();
+    let (mut transforms, mut tags) = (Vec::new(), Vec::new());
     let mut blocked = Verdict::Pass;
     let mut actions = Actions {
         log: Switch::On,
         audit: Switch::On,
         message: None,
         log_data: None,
-        tags: Vec::new(),
+        tags: Arc::from([]),
         version: None,
         revision: None,
         severity: None,
@@ -173,7 +177,7 @@ fn settle(draft: &Draft, effects: Vec<Effect>) -> (Actions, Vec<crate::transform
             Action::Id(_) | Action::Phase(_) | Action::Effect(_) => {}
             Action::Message(message) => actions.message = Some(message.clone()),
             Action::LogData(data) => actions.log_data = Some(data.clone()),
-            Action::Tag(tag) => actions.tags.push(tag.clone()),
+            Action::Tag(tag) => tags.push(tag.clone()),
             Action::Version(version) => actions.version = Some(version.clone()),
             Action::Revision(revision) => actions.revision = Some(revision.clone()),
             Action::Severity(severity) => actions.severity = Some(*severity),
@@ -208,6 +212,7 @@ fn settle(draft: &Draft, effects: Vec<Effect>) -> (Actions, Vec<crate::transform
             Action::SkipAfter(marker) => actions.skip_after = Some(marker.clone()),
         }
     }
+    actions.tags = Arc::from(tags);
     (actions, transforms)
 }
 

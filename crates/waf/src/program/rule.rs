@@ -1,10 +1,13 @@
 //! A rule as the evaluator runs it.
 
+use std::sync::Arc;
+
 use crate::error::Origin;
-use crate::operator::Operator;
+use crate::operator::{Operator, TextTest};
+use crate::program::Gate;
 use crate::program::rule_set::RuleSet;
 use crate::seclang::action::{Allowed, AuditMode, EngineMode, Phase, Processor, SetVar, Severity, Switch};
-use crate::seclang::target::Target;
+use crate::seclang::target::{Selector, Target};
 use crate::seclang::template::Template;
 use crate::seclang::variable::Variable;
 use crate::transform::Transform;
@@ -19,6 +22,27 @@ pub(crate) struct Rule {
     /// `None` for `SecAction`.
     pub(crate) test: Option<Test>,
     pub(crate) actions: Actions,
+}
+
+impl Rule {
+    /// Whether it is nothing but a comparison of a member of TX with a number.
+    pub(crate) fn gate(&self) -> Option<Gate> {
+        let (test, actions) = (self.test.as_ref()?, &self.actions);
+        let [RuleTarget { target: Target { selector: Selector::Slot(slot), .. }, measure: Measure::Value }] =
+            test.targets.as_slice()
+        else {
+            return None;
+        };
+        let Operator::Text(TextTest::Less, bound) = &test.operator else { return None };
+        let bare = test.transforms.is_empty() && test.excluded.is_empty() && test.sense == Sense::Plain;
+        let silent = actions.log == Switch::Off
+            && actions.effects.is_empty()
+            && actions.severity.is_none()
+            && !(actions.capture || actions.multi_match || actions.chained)
+            && matches!(actions.verdict, Verdict::Pass);
+        let below = crate::operator::integer(bound.fixed()?);
+        (bare && silent).then_some(Gate { slot: *slot, below })
+    }
 }
 
 /// What a rule looks at and how.
@@ -58,7 +82,7 @@ pub(crate) struct Actions {
     pub(crate) audit: Switch,
     pub(crate) message: Option<Template>,
     pub(crate) log_data: Option<Template>,
-    pub(crate) tags: Vec<Box<str>>,
+    pub(crate) tags: Arc<[Box<str>]>,
     pub(crate) version: Option<Box<str>>,
     pub(crate) revision: Option<Box<str>>,
     pub(crate) severity: Option<Severity>,
@@ -101,5 +125,5 @@ pub(crate) enum Effect {
     ResponseBodyLimit(usize),
     BodyProcessor(Processor),
     RemoveRules(RuleSet),
-    RemoveTarget(RuleSet, Target),
+    RemoveTarget(Arc<(RuleSet, Target)>),
 }

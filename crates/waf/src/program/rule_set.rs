@@ -17,6 +17,11 @@ impl RuleSet {
         }
     }
 
+    /// Without members, in the same memory.
+    pub(crate) fn clear(&mut self) {
+        self.words.clear();
+    }
+
     pub(crate) fn contains(&self, rule: usize) -> bool {
         self.words.get(rule / 64).is_some_and(|word| word >> (rule % 64) & 1 == 1)
     }

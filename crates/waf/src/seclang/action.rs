@@ -2,7 +2,7 @@
 //!
 //! Reads and types every action; defaults and updates are applied when the program is compiled.
 
-use super::target::{Target, parse_target};
+use super::target::{Slot, Target, parse_target};
 use super::template::Template;
 use super::variable::Variable;
 use crate::transform::Transform;
@@ -183,6 +183,8 @@ pub(crate) enum Effect {
 pub(crate) struct SetVar {
     pub(crate) variable: Variable,
     pub(crate) member: Template,
+    /// Where a member of TX with a fixed name is kept, once all rules are known.
+    pub(crate) slot: Option<Slot>,
     pub(crate) change: Change,
 }
 
@@ -439,7 +441,7 @@ fn set_var(value: &str) -> Result<SetVar, String> {
             (None, None) => Change::Set(Template::parse(right)?),
         },
     };
-    Ok(SetVar { variable: settable(variable.trim())?, member: Template::parse(member)?, change })
+    Ok(SetVar { variable: settable(variable.trim())?, member: Template::parse(member)?, slot: None, change })
 }
 
 fn expire_var(value: &str) -> Result<Effect, String> {

@@ -13,7 +13,13 @@ pub(crate) enum Selector {
     Name(Box<[u8]>),
     /// Those whose name matches, in any case.
     Pattern(Box<Regex>),
+    /// The member of TX in this slot; what names of TX become once all rules are known.
+    Slot(Slot),
 }
+
+/// Where a member of TX that rules name is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Slot(pub(crate) u16);
 
 impl Selector {
     pub(crate) fn admits(&self, name: &[u8]) -> bool {
@@ -21,6 +27,7 @@ impl Selector {
             Self::All => true,
             Self::Name(wanted) => wanted.eq_ignore_ascii_case(name),
             Self::Pattern(pattern) => pattern.is_match(name),
+            Self::Slot(_) => false,
         }
     }
 }
@@ -132,6 +139,7 @@ mod tests {
                 Selector::All => String::new(),
                 Selector::Name(name) => format!(":{}", String::from_utf8_lossy(&name)),
                 Selector::Pattern(pattern) => format!(":~{pattern}"),
+                Selector::Slot(slot) => format!(":#{}", slot.0),
             };
             format!("{:?} {}{selector}", part.purpose, part.target.variable.name())
         };

@@ -1,34 +1,43 @@
 //! What a match changes: variables, persistent collections, the engine itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::state::State;
-use super::values::{Sources, add};
+use super::values::{Decimal, Sources};
 use crate::operator::integer;
 use crate::program::rule::Effect;
 use crate::seclang::action::{Change, SetVar};
+use crate::seclang::template::Template;
 use crate::seclang::variable::Variable;
 
+/// Memory for filled-in templates, kept from rule to rule.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    member: Vec<u8>,
+    value: Vec<u8>,
+}
+
 /// Applies effects in the order written.
-pub(super) fn apply(sources: Sources<'_>, state: &mut State, effects: &[Effect]) {
+pub(super) fn apply(sources: Sources<'_>, state: &mut State, effects: &[Effect], scratch: &mut Scratch) {
     for effect in effects {
         match effect {
-            Effect::SetVar(set) => set_var(sources, state, set),
+            Effect::SetVar(set) => set_var(sources, state, set, scratch),
             Effect::ExpireVar { variable, member, seconds } => {
-                let member = sources.expand(member, state).to_ascii_lowercase();
-                let seconds = u64::try_from(integer(&sources.expand(seconds, state))).unwrap_or(0);
+                let member = expanded(sources, state, member).to_ascii_lowercase();
+                let seconds = u64::try_from(integer(&expanded(sources, state, seconds))).unwrap_or(0);
                 // A member of TX ends with the transaction anyway.
                 if let Some(key) = state.collection(*variable) {
                     sources.store.expire(key, &member, sources.connection.now.saturating_add(Duration::from_secs(seconds)));
                 }
             }
             Effect::InitCollection { variable, key } => {
-                let key = (*variable, sources.expand(key, state));
+                let key = (*variable, expanded(sources, state, key));
                 sources.store.open(&key, sources.connection.now, sources.program.settings.collection_timeout);
                 state.collections.push(key);
             }
             Effect::SetEnv { name, value } => {
-                let (name, value) = (sources.expand(name, state), sources.expand(value, state));
+                let (name, value) = (expanded(sources, state, name), expanded(sources, state, value));
                 state.env.insert(name, value);
             }
             Effect::AuditEngine(mode) => state.audit = *mode,
@@ -40,32 +49,56 @@ pub(super) fn apply(sources: Sources<'_>, state: &mut State, effects: &[Effect])
             Effect::ResponseBodyLimit(bytes) => state.response_limit_bytes = *bytes,
             Effect::BodyProcessor(processor) => state.processor = Some(*processor),
             Effect::RemoveRules(rules) => state.removed_rules.extend(rules),
-            Effect::RemoveTarget(rules, target) => state.removed_targets.push((rules.clone(), target.clone())),
+            Effect::RemoveTarget(removal) => state.removed_targets.push(Arc::clone(removal)),
         }
     }
 }
 
-fn set_var(sources: Sources<'_>, state: &mut State, set: &SetVar) {
-    let member = sources.expand(&set.member, state);
-    let changed: Box<dyn FnOnce(Option<&[u8]>) -> Option<Vec<u8>>> = match &set.change {
-        Change::Remove => Box::new(|_| None),
-        Change::Set(value) => {
-            let value = sources.expand(value, state);
-            Box::new(move |_| Some(value))
-        }
-        Change::Add(amount) => {
-            let amount = integer(&sources.expand(amount, state));
-            Box::new(move |old| Some(add(old, amount)))
-        }
-        Change::Subtract(amount) => {
-            let amount = integer(&sources.expand(amount, state)).saturating_neg();
-            Box::new(move |old| Some(add(old, amount)))
-        }
-    };
-    if set.variable == Variable::Tx {
-        let value = changed(state.tx(&member));
-        state.set_tx(&member, value);
-    } else if let Some(key) = state.collection(set.variable) {
-        sources.store.change(key, &member.to_ascii_lowercase(), sources.connection.now, changed);
+fn expanded(sources: Sources<'_>, state: &State, template: &Template) -> Vec<u8> {
+    let mut text = Vec::new();
+    sources.expand(template, state, &mut text);
+    text
+}
+
+fn set_var(sources: Sources<'_>, state: &mut State, set: &SetVar, scratch: &mut Scratch) {
+    let Scratch { member, value } = scratch;
+    value.clear();
+    if let Change::Set(template) | Change::Add(template) | Change::Subtract(template) = &set.change {
+        sources.expand(template, state, value);
     }
+    if let Some(slot) = set.slot {
+        let sum = match &set.change {
+            Change::Remove => return state.set_slot(slot, None),
+            Change::Set(_) => return state.set_slot(slot, Some(value)),
+            Change::Add(_) => sum(state.slot(slot), integer(value)),
+            Change::Subtract(_) => sum(state.slot(slot), integer(value).saturating_neg()),
+        };
+        return state.set_slot(slot, Some(sum.text()));
+    }
+    member.clear();
+    sources.expand(&set.member, state, member);
+    if set.variable == Variable::Tx {
+        let names = &sources.program.tx_names;
+        let sum = match &set.change {
+            Change::Remove => return state.set_tx(names, member, None),
+            Change::Set(_) => return state.set_tx(names, member, Some(value)),
+            Change::Add(_) => sum(state.tx(names, member), integer(value)),
+            Change::Subtract(_) => sum(state.tx(names, member), integer(value).saturating_neg()),
+        };
+        return state.set_tx(names, member, Some(sum.text()));
+    }
+    if let Some(key) = state.collection(set.variable) {
+        let change = |old: Option<&[u8]>| match &set.change {
+            Change::Remove => None,
+            Change::Set(_) => Some(value.clone()),
+            Change::Add(_) => Some(sum(old, integer(value)).text().to_vec()),
+            Change::Subtract(_) => Some(sum(old, integer(value).saturating_neg()).text().to_vec()),
+        };
+        sources.store.change(key, &member.to_ascii_lowercase(), sources.connection.now, change);
+    }
+}
+
+/// The sum of a number in text and another.
+fn sum(old: Option<&[u8]>, amount: i64) -> Decimal {
+    Decimal::of_signed(old.map_or(0, integer).saturating_add(amount))
 }

@@ -56,20 +56,65 @@ pub(crate) struct Facts {
 impl Facts {
     /// Takes a request line apart.
     pub(crate) fn set_request_line(&mut self, method: &[u8], uri: &[u8], protocol: &[u8]) {
-        self.method = method.to_vec();
-        self.uri_raw = uri.to_vec();
+        refill(&mut self.method, method);
+        refill(&mut self.uri_raw, uri);
         // RFC 1945 §4.1: a request line without a version is HTTP/0.9.
-        self.protocol = if protocol.is_empty() { b"HTTP/0.9".to_vec() } else { protocol.to_vec() };
-        self.request_line = [method, uri, protocol].join(&b' ');
-        self.uri = origin_form(uri).to_vec();
+        refill(&mut self.protocol, if protocol.is_empty() { b"HTTP/0.9" } else { protocol });
+        refill(&mut self.request_line, method);
+        for part in [uri, protocol] {
+            self.request_line.push(b' ');
+            self.request_line.extend_from_slice(part);
+        }
+        refill(&mut self.uri, origin_form(uri));
         let end = memchr::memchr(b'#', &self.uri).unwrap_or(self.uri.len());
         let without_fragment = self.uri.get(..end).unwrap_or_default();
         let (path, query) = match memchr::memchr(b'?', without_fragment) {
             Some(at) => (without_fragment.get(..at), without_fragment.get(at + 1..)),
             None => (Some(without_fragment), None),
         };
-        self.path = crate::transform::decode_path(path.unwrap_or_default());
-        self.query = query.unwrap_or_default().to_vec();
+        self.path.clear();
+        crate::transform::decode_path(path.unwrap_or_default(), &mut self.path);
+        refill(&mut self.query, query.unwrap_or_default());
+    }
+
+    /// Forgets everything but the memory.
+    pub(crate) fn begin(&mut self) {
+        let texts = [
+            &mut self.method,
+            &mut self.uri_raw,
+            &mut self.uri,
+            &mut self.path,
+            &mut self.query,
+            &mut self.protocol,
+            &mut self.request_line,
+            &mut self.response_protocol,
+        ];
+        texts.into_iter().for_each(Vec::clear);
+        let pairs = [&mut self.headers, &mut self.cookies, &mut self.args_get, &mut self.response_headers];
+        pairs.into_iter().for_each(Pairs::clear);
+        self.contents = Contents::default();
+        self.body = None;
+        self.response_body = None;
+        self.status = None;
+        self.body_bytes = 0;
+        self.elapsed = Duration::ZERO;
+        self.invalid_escapes = false;
+        self.body_truncated = false;
+        self.response_truncated = false;
+    }
+
+    /// Bytes received so far.
+    pub(crate) fn received_bytes(&self) -> usize {
+        let head = self.request_line.len() + self.headers.combined_bytes();
+        let response = self.response_headers.combined_bytes() + self.response_body.as_ref().map_or(0, Vec::len);
+        head.saturating_add(self.body_bytes).saturating_add(response)
+    }
+
+    /// Bytes of memory that stay.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let pairs = [&self.headers, &self.cookies, &self.args_get, &self.response_headers];
+        let texts = [&self.uri_raw, &self.uri, &self.path, &self.query, &self.request_line];
+        pairs.into_iter().map(Pairs::kept_bytes).sum::<usize>() + texts.into_iter().map(Vec::capacity).sum::<usize>()
     }
 
     /// The last part of the path, after a slash of either kind.
@@ -77,6 +122,11 @@ impl Facts {
         let start = memchr::memrchr2(b'/', b'\\', &self.path).map_or(0, |at| at + 1);
         self.path.get(start..).unwrap_or_default()
     }
+}
+
+fn refill(place: &mut Vec<u8>, text: &[u8]) {
+    place.clear();
+    place.extend_from_slice(text);
 }
 
 /// The part of a target that origin servers see: `http://host/a?b` is `/a?b`.

@@ -5,19 +5,23 @@ mod clock;
 mod effects;
 mod evaluate;
 pub(crate) mod facts;
-mod state;
+mod memory;
+pub(crate) mod origin;
+pub(crate) mod state;
 mod values;
+pub(crate) mod work;
 
 use std::time::Duration;
 
 use crate::Waf;
+use crate::accelerate::Gear;
 use crate::body::{self, Contents, Multipart, MultipartLimits};
 use crate::operator::integer;
 use crate::program::settings::LimitAction;
 use crate::seclang::action::{Allowed, AuditMode, EngineMode, Phase, Processor, Switch};
 use audit::{Audit, Cause, Intervention, Response};
 use facts::{Connection, Facts};
-use state::State;
+use memory::{Lent, Memory};
 use values::Sources;
 
 /// A transaction in progress.
@@ -28,8 +32,8 @@ use values::Sources;
 pub struct Transaction<'w> {
     waf: &'w Waf,
     connection: Connection,
-    facts: Facts,
-    state: State,
+    /// Handed back when the transaction ends.
+    memory: Lent,
     request_body: RequestBody,
     response_body: Vec<u8>,
 }
@@ -50,8 +54,7 @@ impl<'w> Transaction<'w> {
         Self {
             waf,
             connection,
-            facts: Facts::default(),
-            state: State::new(&waf.program.settings),
+            memory: Lent::new(&waf.program),
             request_body: RequestBody::Unread,
             response_body: Vec::new(),
         }
@@ -59,46 +62,53 @@ impl<'w> Transaction<'w> {
 
     /// Runs this transaction in another mode than `SecRuleEngine` says.
     pub fn set_mode(&mut self, mode: EngineMode) {
-        self.state.engine = mode;
+        self.memory.state.engine = mode;
+    }
+
+    /// Runs every rule on every value, without the prefilter. The outcome is the same, only later: for tests.
+    #[doc(hidden)]
+    pub fn run_plainly(&mut self) {
+        self.memory.workshop.scan.gear = Gear::Plain;
     }
 
     /// Sets a member of TX before the rules run, such as `blocking_paranoia_level`.
     pub fn set_tx(&mut self, name: &str, value: &str) {
-        self.state.set_tx(name.as_bytes(), Some(value.as_bytes().to_vec()));
+        self.memory.state.set_tx(&self.waf.program.tx_names, name.as_bytes(), Some(value.as_bytes()));
     }
 
     /// The request line: for HTTP/2 the pseudo-headers, with `HTTP/2.0` as protocol.
     pub fn request_line(&mut self, method: &[u8], uri: &[u8], protocol: &[u8]) {
-        self.facts.set_request_line(method, uri, protocol);
+        self.memory.facts.set_request_line(method, uri, protocol);
     }
 
     /// One header line of the request.
     pub fn request_header(&mut self, name: &[u8], value: &[u8]) {
-        self.facts.headers.push(name, value);
+        self.memory.facts.headers.push(name, value);
     }
 
     /// All headers are there: phase 1.
     pub fn request_headers_done(&mut self) -> Option<Intervention> {
         let settings = &self.waf.program.settings;
-        let Facts { headers, cookies, query, args_get, .. } = &mut self.facts;
+        let Facts { headers, cookies, query, args_get, .. } = &mut self.memory.facts;
         for (_, cookie) in headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"cookie")) {
             body::form::read_cookies(cookie, settings.arguments, cookies);
         }
         let faults = body::form::read(query, settings.argument_separator, settings.arguments, args_get);
-        self.facts.invalid_escapes = faults.invalid_escapes;
+        self.memory.facts.invalid_escapes = faults.invalid_escapes;
         if faults.too_many {
-            self.facts.contents.error = Some(format!("more than {} arguments", settings.arguments));
+            self.memory.facts.contents.error = Some(format!("more than {} arguments", settings.arguments));
         }
-        self.state.processor = self.processor_by_type();
+        self.memory.state.processor = self.processor_by_type();
         self.run(Phase::RequestHeaders)
     }
 
     /// ModSecurity itself only knows the two types of forms; JSON and XML are chosen by rules.
     fn processor_by_type(&self) -> Option<Processor> {
-        let content_type = self.facts.headers.get(b"content-type")?.to_ascii_lowercase();
-        if content_type.starts_with(b"application/x-www-form-urlencoded") {
+        let content_type = self.memory.facts.headers.get(b"content-type")?;
+        let begins = |prefix: &[u8]| content_type.get(..prefix.len()).is_some_and(|own| own.eq_ignore_ascii_case(prefix));
+        if begins(b"application/x-www-form-urlencoded") {
             Some(Processor::UrlEncoded)
-        } else if content_type.starts_with(b"multipart/form-data") {
+        } else if begins(b"multipart/form-data") {
             Some(Processor::Multipart)
         } else {
             None
@@ -108,7 +118,7 @@ impl<'w> Transaction<'w> {
     /// Whether the request body is to be handed in; known after phase 1.
     #[must_use]
     pub fn wants_request_body(&self) -> bool {
-        self.state.request_body == Switch::On && self.is_running()
+        self.memory.state.request_body == Switch::On && self.is_running()
     }
 
     /// A piece of the request body.
@@ -120,13 +130,13 @@ impl<'w> Transaction<'w> {
             self.request_body = self.begin_body();
         }
         let limit = match self.request_body {
-            RequestBody::Streamed(_) => self.state.request_limit_bytes,
+            RequestBody::Streamed(_) => self.memory.state.request_limit_bytes,
             RequestBody::Unread | RequestBody::Held(_) => {
-                self.state.request_limit_bytes.min(self.waf.program.settings.request_body_no_files_limit_bytes)
+                self.memory.state.request_limit_bytes.min(self.waf.program.settings.request_body_no_files_limit_bytes)
             }
         };
-        let room = limit.saturating_sub(self.facts.body_bytes);
-        self.facts.body_bytes = self.facts.body_bytes.saturating_add(chunk.len());
+        let room = limit.saturating_sub(self.memory.facts.body_bytes);
+        self.memory.facts.body_bytes = self.memory.facts.body_bytes.saturating_add(chunk.len());
         let kept = chunk.get(..room).unwrap_or(chunk);
         match &mut self.request_body {
             RequestBody::Unread => {}
@@ -136,24 +146,24 @@ impl<'w> Transaction<'w> {
         if kept.len() == chunk.len() {
             return None;
         }
-        self.facts.body_truncated = true;
+        self.memory.facts.body_truncated = true;
         let reject = self.waf.program.settings.request_body_limit_action == LimitAction::Reject;
-        if !reject || self.state.engine != EngineMode::On || self.state.intervention.is_some() {
+        if !reject || self.memory.state.engine != EngineMode::On || self.memory.state.intervention.is_some() {
             return None;
         }
         // RFC 9110 §15.5.14: content too large.
         let response = Response::Deny { status: 413 };
-        self.state.intervention =
+        self.memory.state.intervention =
             Some(Intervention { response, cause: Cause::RequestBodyLimit, phase: Phase::RequestBody });
-        self.state.intervention.clone()
+        self.memory.state.intervention.clone()
     }
 
     fn begin_body(&mut self) -> RequestBody {
         // A body of no known type is read as a form when a rule wants to see it, as ModSecurity 2 does.
-        if self.state.processor.is_none() && self.state.force_request_body == Switch::On {
-            self.state.processor = Some(Processor::UrlEncoded);
+        if self.memory.state.processor.is_none() && self.memory.state.force_request_body == Switch::On {
+            self.memory.state.processor = Some(Processor::UrlEncoded);
         }
-        if self.state.processor != Some(Processor::Multipart) {
+        if self.memory.state.processor != Some(Processor::Multipart) {
             return RequestBody::Held(Vec::new());
         }
         let settings = &self.waf.program.settings;
@@ -162,12 +172,12 @@ impl<'w> Transaction<'w> {
             files: settings.upload_files,
             field_bytes: settings.request_body_no_files_limit_bytes,
         };
-        let content_type = self.facts.headers.get(b"content-type").unwrap_or_default();
+        let content_type = self.memory.facts.headers.get(b"content-type").unwrap_or_default();
         match Multipart::new(content_type, limits) {
             Ok(reader) => RequestBody::Streamed(Box::new(reader)),
             Err((flags, error)) => {
-                self.facts.contents.multipart = flags;
-                self.facts.contents.error = Some(error);
+                self.memory.facts.contents.multipart = flags;
+                self.memory.facts.contents.error = Some(error);
                 RequestBody::Held(Vec::new())
             }
         }
@@ -186,9 +196,9 @@ impl<'w> Transaction<'w> {
     fn read_held(&mut self, held: Vec<u8>) {
         let settings = &self.waf.program.settings;
         let mut contents = Contents::default();
-        let visible = match self.state.processor {
+        let visible = match self.memory.state.processor {
             Some(Processor::UrlEncoded) => {
-                let room = settings.arguments.saturating_sub(self.facts.args_get.len());
+                let room = settings.arguments.saturating_sub(self.memory.facts.args_get.len());
                 let faults = body::form::read(&held, settings.argument_separator, room, &mut contents.args);
                 contents.invalid_escapes = faults.invalid_escapes;
                 if faults.too_many {
@@ -206,31 +216,32 @@ impl<'w> Transaction<'w> {
             }
             Some(Processor::Multipart) | None => false,
         };
-        if visible || self.state.force_request_body == Switch::On {
-            self.facts.body = Some(held);
+        if visible || self.memory.state.force_request_body == Switch::On {
+            self.memory.facts.body = Some(held);
         }
         self.merge(contents);
     }
 
     /// Takes over what a body held; an earlier error stays.
     fn merge(&mut self, mut contents: Contents) {
-        let earlier = std::mem::take(&mut self.facts.contents);
+        let earlier = std::mem::take(&mut self.memory.facts.contents);
         if earlier.error.is_some() {
             contents.error = earlier.error;
             contents.multipart.unreadable |= earlier.multipart.unreadable;
         }
-        self.facts.contents = contents;
+        self.memory.facts.contents = contents;
     }
 
     /// The status line of the response.
     pub fn response_line(&mut self, status: u16, protocol: &[u8]) {
-        self.facts.status = Some(status);
-        self.facts.response_protocol = protocol.to_vec();
+        self.memory.facts.status = Some(status);
+        self.memory.facts.response_protocol.clear();
+        self.memory.facts.response_protocol.extend_from_slice(protocol);
     }
 
     /// One header line of the response.
     pub fn response_header(&mut self, name: &[u8], value: &[u8]) {
-        self.facts.response_headers.push(name, value);
+        self.memory.facts.response_headers.push(name, value);
     }
 
     /// All response headers are there: phase 3.
@@ -241,10 +252,10 @@ impl<'w> Transaction<'w> {
     /// Whether the response body is to be handed in; known after phase 3.
     #[must_use]
     pub fn wants_response_body(&self) -> bool {
-        if self.state.response_body == Switch::Off || !self.is_running() {
+        if self.memory.state.response_body == Switch::Off || !self.is_running() {
             return false;
         }
-        let content_type = self.facts.response_headers.get(b"content-type").unwrap_or_default();
+        let content_type = self.memory.facts.response_headers.get(b"content-type").unwrap_or_default();
         let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let types = &self.waf.program.settings.response_types;
         types.iter().any(|wanted| media_type.eq_ignore_ascii_case(wanted.as_bytes()) || (wanted == "null" && media_type.is_empty()))
@@ -255,88 +266,93 @@ impl<'w> Transaction<'w> {
         if !self.wants_response_body() {
             return None;
         }
-        let room = self.state.response_limit_bytes.saturating_sub(self.response_body.len());
+        let room = self.memory.state.response_limit_bytes.saturating_sub(self.response_body.len());
         let kept = chunk.get(..room).unwrap_or(chunk);
         self.response_body.extend_from_slice(kept);
         if kept.len() == chunk.len() {
             return None;
         }
-        self.facts.response_truncated = true;
+        self.memory.facts.response_truncated = true;
         let reject = self.waf.program.settings.response_body_limit_action == LimitAction::Reject;
-        if !reject || self.state.engine != EngineMode::On || self.state.intervention.is_some() {
+        if !reject || self.memory.state.engine != EngineMode::On || self.memory.state.intervention.is_some() {
             return None;
         }
         let response = Response::Deny { status: 500 };
-        self.state.intervention =
+        self.memory.state.intervention =
             Some(Intervention { response, cause: Cause::ResponseBodyLimit, phase: Phase::ResponseBody });
-        self.state.intervention.clone()
+        self.memory.state.intervention.clone()
     }
 
     /// The response body is complete, or is not inspected: phase 4.
     pub fn response_body_done(&mut self) -> Option<Intervention> {
         if self.wants_response_body() {
-            self.facts.response_body = Some(std::mem::take(&mut self.response_body));
+            self.memory.facts.response_body = Some(std::mem::take(&mut self.response_body));
         }
         self.run(Phase::ResponseBody)
     }
 
     /// Tells how long the transaction took, for `DURATION`.
     pub fn set_elapsed(&mut self, elapsed: Duration) {
-        self.facts.elapsed = elapsed;
+        self.memory.facts.elapsed = elapsed;
     }
 
     /// Phase 5, and the report.
     #[must_use]
     pub fn finish(mut self) -> Audit {
         self.run(Phase::Logging);
-        let mut scores: Vec<(String, i64)> = self
-            .state
-            .all_tx()
-            .filter(|(name, _)| memchr::memmem::find(name, b"score").is_some())
-            .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), integer(value)))
-            .collect();
-        scores.sort();
-        let relevant = match self.state.audit {
+        let relevant = match self.memory.state.audit {
             AuditMode::On => true,
             AuditMode::Off => false,
-            AuditMode::RelevantOnly => !self.state.matches.is_empty() || self.status_is_relevant(),
+            AuditMode::RelevantOnly => !self.memory.state.matches.is_empty() || self.status_is_relevant(),
         };
-        Audit { matches: self.state.matches, scores, intervention: self.state.intervention, relevant }
+        let state = &mut self.memory.state;
+        // Where nothing matched the scores say nothing, and ordinary requests are spared the work.
+        let mut scores: Vec<(String, i64)> = Vec::new();
+        if !state.matches.is_empty() {
+            let named = state.all_tx(&self.waf.program.tx_names);
+            let named = named.filter(|(name, _)| memchr::memmem::find(name, b"score").is_some());
+            scores.extend(named.map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), integer(value))));
+            scores.sort();
+        }
+        Audit {
+            matches: std::mem::take(&mut state.matches),
+            scores,
+            intervention: state.intervention.take(),
+            relevant,
+        }
     }
 
     fn status_is_relevant(&self) -> bool {
-        let (Some(pattern), Some(status)) = (&self.waf.program.settings.audit_statuses, self.facts.status) else {
+        let (Some(pattern), Some(status)) = (&self.waf.program.settings.audit_statuses, self.memory.facts.status) else {
             return false;
         };
         pattern.is_match(status.to_string().as_bytes())
     }
 
     fn is_running(&self) -> bool {
-        self.state.engine != EngineMode::Off && self.state.intervention.is_none()
+        self.memory.state.engine != EngineMode::Off && self.memory.state.intervention.is_none()
     }
 
     /// Runs a phase, unless the transaction is over or what `allow` spares.
     fn run(&mut self, phase: Phase) -> Option<Intervention> {
-        let over = self.state.intervention.is_some() && phase != Phase::Logging;
-        let spared = match self.state.allowed {
+        let over = self.memory.state.intervention.is_some() && phase != Phase::Logging;
+        let spared = match self.memory.state.allowed {
             None => false,
             Some(Allowed::Phase) => {
-                self.state.allowed = None;
+                self.memory.state.allowed = None;
                 false
             }
             Some(Allowed::Request) => phase <= Phase::RequestBody,
             Some(Allowed::Everything) => phase != Phase::Logging,
         };
-        if over || spared || self.state.engine == EngineMode::Off {
+        if over || spared || self.memory.state.engine == EngineMode::Off {
             return None;
         }
-        let sources = Sources {
-            program: &self.waf.program,
-            store: &self.waf.store,
-            connection: &self.connection,
-            facts: &self.facts,
-        };
-        evaluate::phase(sources, &mut self.state, phase);
-        self.state.intervention.clone().filter(|_| phase != Phase::Logging)
+        let Memory { facts, state, workshop } = &mut *self.memory;
+        let sources = Sources { program: &self.waf.program, store: &self.waf.store, connection: &self.connection, facts };
+        workshop.scan.outdate();
+        workshop.work.earn(facts.received_bytes());
+        evaluate::phase(sources, state, workshop, phase);
+        state.intervention.clone().filter(|_| phase != Phase::Logging)
     }
 }

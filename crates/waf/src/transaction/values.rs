@@ -1,35 +1,21 @@
 //! What each variable holds: the one place that maps names to facts and state.
 
-use std::borrow::Cow;
-
 use super::facts::{Connection, Facts};
+use super::origin::{Origin, ValueId, stable_scalar};
 use super::state::State;
-use crate::operator::integer;
-use crate::pairs::Pairs;
 use crate::program::Program;
 use crate::seclang::target::{Selector, Target};
 use crate::seclang::template::{Piece, Template};
 use crate::seclang::variable::Variable;
 use crate::store::Store;
 
-/// A value of a variable, with its member name if it is one of many.
-#[derive(Debug, Clone)]
-pub(super) struct Value<'t> {
-    pub(super) variable: Variable,
-    pub(super) member: Option<Cow<'t, [u8]>>,
-    pub(super) bytes: Cow<'t, [u8]>,
-}
+/// Takes the values of a target.
+pub(super) trait Sink<'t> {
+    /// A value that lives as long as the facts do.
+    fn fact(&mut self, variable: Variable, member: Option<&'t [u8]>, bytes: &'t [u8]);
 
-impl Value<'_> {
-    /// `ARGS:q`.
-    pub(super) fn full_name(&self) -> Vec<u8> {
-        let mut name = self.variable.name().as_bytes().to_vec();
-        if let Some(member) = &self.member {
-            name.push(b':');
-            name.extend_from_slice(member);
-        }
-        name
-    }
+    /// A value made for this moment.
+    fn fleeting(&mut self, variable: Variable, member: Option<&[u8]>, bytes: &[u8]);
 }
 
 /// Everything a value can come from.
@@ -43,183 +29,170 @@ pub(super) struct Sources<'t> {
 
 impl<'t> Sources<'t> {
     /// Fills a template in.
-    pub(super) fn expand(&self, template: &Template, state: &State) -> Vec<u8> {
-        let mut text = Vec::new();
+    pub(super) fn expand(&self, template: &Template, state: &State, text: &mut Vec<u8>) {
         for piece in &template.pieces {
             match piece {
                 Piece::Text(fixed) => text.extend_from_slice(fixed),
-                Piece::Macro(target) => {
-                    let mut first = None;
-                    self.visit(target, state, &mut |value| {
-                        first.get_or_insert(value.bytes.into_owned());
-                    });
-                    text.extend(first.unwrap_or_default());
-                }
+                Piece::Macro(target) => self.visit(target, state, None, &mut First { text, done: false }),
             }
         }
-        text
     }
 
-    /// Hands every value of a target to `found`.
-    pub(super) fn visit(&self, target: &Target, state: &State, found: &mut dyn FnMut(Value<'t>)) {
+    /// Fills a template in for a log.
+    pub(super) fn expand_lossy(&self, template: &Template, state: &State) -> String {
+        let mut text = Vec::new();
+        self.expand(template, state, &mut text);
+        match String::from_utf8(text) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        }
+    }
+
+    /// Hands every value of a target to `out`; with `only`, of the values that have an id just those.
+    pub(super) fn visit<S: Sink<'t>>(&self, target: &Target, state: &State, only: Option<&[ValueId]>, out: &mut S) {
         let Target { variable, selector } = target;
-        let mut collection = Collection { variable: *variable, selector, found };
-        self.collections(*variable, state, &mut collection);
+        let mut found = Found { facts: self.facts, variable: *variable, selector, only, out };
+        self.collections(*variable, state, &mut found);
     }
 
-    fn collections(&self, variable: Variable, state: &State, out: &mut Collection<'_, 't>) {
-        let facts = self.facts;
-        let contents = &facts.contents;
+    fn collections<S: Sink<'t>>(&self, variable: Variable, state: &State, out: &mut Found<'_, 't, S>) {
         match variable {
-            Variable::Args => {
-                out.pairs(&facts.args_get);
-                out.pairs(&contents.args);
-            }
-            Variable::ArgsNames => {
-                out.names(&facts.args_get);
-                out.names(&contents.args);
-            }
-            Variable::ArgsGet => out.pairs(&facts.args_get),
-            Variable::ArgsGetNames => out.names(&facts.args_get),
-            Variable::ArgsPost => out.pairs(&contents.args),
-            Variable::ArgsPostNames => out.names(&contents.args),
-            Variable::Files => out.pairs(&contents.files),
-            Variable::FilesNames => out.names(&contents.files),
+            Variable::Args => out.members(&[Origin::ArgGetValue, Origin::ArgPostValue]),
+            Variable::ArgsNames => out.members(&[Origin::ArgGetName, Origin::ArgPostName]),
+            Variable::ArgsGet => out.members(&[Origin::ArgGetValue]),
+            Variable::ArgsGetNames => out.members(&[Origin::ArgGetName]),
+            Variable::ArgsPost => out.members(&[Origin::ArgPostValue]),
+            Variable::ArgsPostNames => out.members(&[Origin::ArgPostName]),
+            Variable::Files => out.members(&[Origin::FileName]),
+            Variable::FilesNames => out.members(&[Origin::FileField]),
             Variable::FilesSizes => {
-                contents.file_sizes.iter().for_each(|(name, size)| out.member(name, number(*size)));
-            }
-            Variable::MultipartPartHeaders => out.pairs(&contents.part_headers),
-            Variable::RequestCookies => out.pairs(&facts.cookies),
-            Variable::RequestCookiesNames => out.names(&facts.cookies),
-            Variable::RequestHeaders => out.pairs(&facts.headers),
-            Variable::RequestHeadersNames => out.names(&facts.headers),
-            Variable::ResponseHeaders => out.pairs(&facts.response_headers),
-            Variable::ResponseHeadersNames => out.names(&facts.response_headers),
-            Variable::Xml => {
-                if let Some((text, attributes)) = &contents.xml {
-                    if out.selector.admits(b"/*") {
-                        out.member(b"/*", Cow::Borrowed(text));
-                    }
-                    if out.selector.admits(b"//@*") {
-                        attributes.iter().for_each(|(_, value)| out.member(b"//@*", Cow::Borrowed(value)));
-                    }
+                for (name, size) in &self.facts.contents.file_sizes {
+                    out.fleeting(name, Decimal::of(*size).text());
                 }
             }
-            Variable::Tx => match out.selector {
-                Selector::Name(name) => {
-                    if let Some(value) = state.tx(name) {
-                        out.owned(name, value);
-                    }
-                }
-                Selector::All | Selector::Pattern(_) => {
-                    // The order of a hash map is no order; rules and logs want one.
-                    let mut members: Vec<_> = state.all_tx().collect();
-                    members.sort_unstable();
-                    members.into_iter().for_each(|(name, value)| out.owned(name, value));
-                }
-            },
-            Variable::Env => state.env.iter().for_each(|(name, value)| out.owned(name, value)),
-            Variable::MatchedVars => state.matched.iter().for_each(|(name, value)| out.owned(name, value)),
-            Variable::MatchedVarsNames => state.matched.iter().for_each(|(name, _)| out.owned(name, name)),
+            Variable::MultipartPartHeaders => out.members(&[Origin::PartHeader]),
+            Variable::RequestCookies => out.members(&[Origin::CookieValue]),
+            Variable::RequestCookiesNames => out.members(&[Origin::CookieName]),
+            Variable::RequestHeaders => out.members(&[Origin::HeaderValue]),
+            Variable::RequestHeadersNames => out.members(&[Origin::HeaderName]),
+            Variable::ResponseHeaders => out.members(&[Origin::ResponseHeaderValue]),
+            Variable::ResponseHeadersNames => out.members(&[Origin::ResponseHeaderName]),
+            Variable::Xml => out.members(&[Origin::XmlText, Origin::XmlAttribute]),
+            Variable::Tx => self.tx(state, out),
+            Variable::Env => state.env.iter().for_each(|(name, value)| out.fleeting(name, value)),
+            Variable::MatchedVars => state.matched.iter().for_each(|(name, value)| out.fleeting(name, value)),
+            Variable::MatchedVarsNames => state.matched.iter().for_each(|(name, _)| out.fleeting(name, name)),
             Variable::Global | Variable::Ip | Variable::Resource | Variable::Session | Variable::User => {
                 self.persistent(variable, state, out);
             }
             Variable::Rule => self.rule(state, out),
             Variable::Geo => {}
-            scalar => {
-                if let Some(value) = self.scalar(scalar, state) {
-                    (out.found)(Value { variable: scalar, member: None, bytes: value });
+            scalar => match stable_scalar(scalar, self.facts) {
+                Some(value) => out.scalar(value),
+                None => self.computed(scalar, state, out),
+            },
+        }
+    }
+
+    fn tx<S: Sink<'t>>(&self, state: &State, out: &mut Found<'_, 't, S>) {
+        let names = &self.program.tx_names;
+        match out.selector {
+            Selector::Slot(slot) => {
+                if let Some(value) = state.slot(*slot) {
+                    out.out.fleeting(Variable::Tx, Some(names.name(*slot)), value);
                 }
+            }
+            Selector::Name(name) => {
+                if let Some(value) = state.tx(names, name) {
+                    out.fleeting(name, value);
+                }
+            }
+            Selector::All | Selector::Pattern(_) => {
+                state.all_tx(names).for_each(|(name, value)| out.fleeting(name, value));
             }
         }
     }
 
-    fn persistent(&self, variable: Variable, state: &State, out: &mut Collection<'_, 't>) {
+    fn persistent<S: Sink<'t>>(&self, variable: Variable, state: &State, out: &mut Found<'_, 't, S>) {
         let Some(key) = state.collection(variable) else { return };
         let now = self.connection.now;
         match out.selector {
             Selector::Name(name) => {
                 let name = name.to_ascii_lowercase();
                 if let Some(value) = self.store.get(key, &name, now) {
-                    out.owned(&name, &value);
+                    out.fleeting(&name, &value);
                 }
             }
             Selector::All | Selector::Pattern(_) => {
-                self.store.all(key, now).into_iter().for_each(|(name, value)| out.owned(&name, &value));
+                self.store.all(key, now).into_iter().for_each(|(name, value)| out.fleeting(&name, &value));
             }
+            Selector::Slot(_) => {}
         }
     }
 
-    fn rule(&self, state: &State, out: &mut Collection<'_, 't>) {
+    fn rule<S: Sink<'t>>(&self, state: &State, out: &mut Found<'_, 't, S>) {
         let Some(rule) = state.current.and_then(|at| self.program.rules.get(at)) else { return };
-        out.owned(b"id", rule.id.to_string().as_bytes());
+        out.fleeting(b"id", rule.id.to_string().as_bytes());
         if let Some(severity) = rule.actions.severity {
-            out.owned(b"severity", severity.number().to_string().as_bytes());
+            out.fleeting(b"severity", severity.number().to_string().as_bytes());
         }
         if let Some(revision) = &rule.actions.revision {
-            out.owned(b"rev", revision.as_bytes());
+            out.fleeting(b"rev", revision.as_bytes());
         }
         for (name, template) in [(&b"msg"[..], &rule.actions.message), (b"logdata", &rule.actions.log_data)] {
             if let Some(text) = template.as_ref().and_then(Template::fixed) {
-                out.owned(name, text);
+                out.fleeting(name, text);
             }
         }
     }
 
-    fn scalar(&self, variable: Variable, state: &State) -> Option<Cow<'t, [u8]>> {
+    /// Scalars that change, or are made from others.
+    fn computed<S: Sink<'t>>(&self, variable: Variable, state: &State, out: &mut Found<'_, 't, S>) {
         let facts = self.facts;
-        let text = |bytes: &'t [u8]| Some(Cow::Borrowed(bytes));
         match variable {
-            Variable::ArgsCombinedSize => {
-                Some(number(facts.args_get.combined_bytes() + facts.contents.args.combined_bytes()))
-            }
-            Variable::AuthType => facts.headers.get(b"authorization").and_then(|value| value.split(|byte| *byte == b' ').next()).and_then(text),
-            Variable::Duration => Some(Cow::Owned(facts.elapsed.as_millis().to_string().into_bytes())),
-            Variable::FilesCombinedSize => Some(number(facts.contents.file_sizes.iter().map(|(_, size)| size).sum())),
-            Variable::FullRequest => Some(Cow::Owned(self.full_request())),
-            Variable::FullRequestLength => Some(number(self.full_request().len())),
+            Variable::ArgsCombinedSize => out.number(facts.args_get.combined_bytes() + facts.contents.args.combined_bytes()),
+            Variable::Duration => out.display(facts.elapsed.as_millis()),
+            Variable::FilesCombinedSize => out.number(facts.contents.file_sizes.iter().map(|(_, size)| size).sum()),
+            Variable::FullRequest => out.single(&self.full_request()),
+            Variable::FullRequestLength => out.number(self.full_request().len()),
             Variable::HighestSeverity => {
-                Some(number(state.highest_severity.map_or(255, |severity| usize::from(severity.number()))))
+                out.number(state.highest_severity.map_or(255, |severity| usize::from(severity.number())));
             }
-            Variable::InboundDataError => Some(flag(facts.body_truncated)),
-            Variable::OutboundDataError => Some(flag(facts.response_truncated)),
-            Variable::MatchedVar => state.last_matched.as_ref().map(|(_, value)| Cow::Owned(value.clone())),
-            Variable::MatchedVarName => state.last_matched.as_ref().map(|(name, _)| Cow::Owned(name.clone())),
-            Variable::PathInfo | Variable::RequestFilename => text(&facts.path),
-            Variable::QueryString => text(&facts.query),
-            Variable::RemoteAddr | Variable::RemoteHost => Some(display(self.connection.client.to_canonical())),
-            Variable::RemotePort => Some(display(self.connection.client_port)),
-            Variable::RemoteUser => None,
-            Variable::ReqbodyError | Variable::ReqbodyProcessorError => Some(flag(facts.contents.error.is_some())),
+            Variable::InboundDataError => out.flag(facts.body_truncated),
+            Variable::OutboundDataError => out.flag(facts.response_truncated),
+            Variable::MatchedVar => state.last_matched().into_iter().for_each(|(_, value)| out.single(value)),
+            Variable::MatchedVarName => state.last_matched().into_iter().for_each(|(name, _)| out.single(name)),
+            Variable::RemoteAddr | Variable::RemoteHost => out.display(self.connection.client.to_canonical()),
+            Variable::RemotePort => out.number(usize::from(self.connection.client_port)),
+            Variable::RemoteUser => {}
+            Variable::ReqbodyError | Variable::ReqbodyProcessorError => out.flag(facts.contents.error.is_some()),
             Variable::ReqbodyErrorMsg | Variable::ReqbodyProcessorErrorMsg => {
-                facts.contents.error.as_ref().map(|error| Cow::Borrowed(error.as_bytes()))
+                facts.contents.error.iter().for_each(|error| out.single(error.as_bytes()));
             }
-            Variable::ReqbodyProcessor => text(state.processor.map_or(b"", |processor| processor.name().as_bytes())),
-            Variable::RequestBasename => text(facts.basename()),
-            Variable::RequestBody => facts.body.as_deref().and_then(text),
-            Variable::RequestBodyLength => Some(number(facts.body_bytes)),
-            Variable::RequestLine => text(&facts.request_line),
-            Variable::RequestMethod => text(&facts.method),
-            Variable::RequestProtocol => text(&facts.protocol),
-            Variable::RequestUri => text(&facts.uri),
-            Variable::RequestUriRaw => text(&facts.uri_raw),
-            Variable::ResponseBody => facts.response_body.as_deref().and_then(text),
+            Variable::ReqbodyProcessor => {
+                out.single(state.processor.map_or(b"", |processor| processor.name().as_bytes()));
+            }
+            Variable::RequestBodyLength => out.number(facts.body_bytes),
             Variable::ResponseContentLength => {
-                facts.response_body.as_ref().map(|body| number(body.len()))
+                facts.response_body.iter().for_each(|body| out.number(body.len()));
             }
-            Variable::ResponseContentType => facts.response_headers.get(b"content-type").and_then(text),
-            Variable::ResponseProtocol => text(&facts.response_protocol),
-            Variable::ResponseStatus | Variable::StatusLine => facts.status.map(display),
-            Variable::ServerAddr => Some(display(self.connection.server.to_canonical())),
-            Variable::ServerName => facts.headers.get(b"host").map(|host| Cow::Borrowed(without_port(host))),
-            Variable::ServerPort => Some(display(self.connection.server_port)),
-            Variable::SessionId => state.collection(Variable::Session).map(|(_, key)| Cow::Owned(key.clone())),
-            Variable::UserId => state.collection(Variable::User).map(|(_, key)| Cow::Owned(key.clone())),
-            Variable::UniqueId => text(self.connection.unique_id.as_bytes()),
-            Variable::UrlencodedError => Some(flag(facts.invalid_escapes || facts.contents.invalid_escapes)),
-            Variable::WebAppId => text(self.program.settings.web_app_id.as_bytes()),
-            Variable::MultipartFilename => facts.contents.files.iter().last().and_then(|(_, file)| text(file)),
-            Variable::MultipartName => facts.contents.part_headers.iter().last().and_then(|(name, _)| text(name)),
+            Variable::ResponseProtocol => out.single(&facts.response_protocol),
+            Variable::ResponseStatus | Variable::StatusLine => {
+                facts.status.into_iter().for_each(|status| out.number(usize::from(status)));
+            }
+            Variable::ServerAddr => out.display(self.connection.server.to_canonical()),
+            Variable::ServerPort => out.number(usize::from(self.connection.server_port)),
+            Variable::SessionId => state.collection(Variable::Session).into_iter().for_each(|(_, key)| out.single(key)),
+            Variable::UserId => state.collection(Variable::User).into_iter().for_each(|(_, key)| out.single(key)),
+            Variable::UniqueId => out.single(self.connection.unique_id.as_bytes()),
+            Variable::UrlencodedError => out.flag(facts.invalid_escapes || facts.contents.invalid_escapes),
+            Variable::WebAppId => out.single(self.program.settings.web_app_id.as_bytes()),
+            Variable::MultipartFilename => {
+                facts.contents.files.iter().last().into_iter().for_each(|(_, file)| out.single(file));
+            }
+            Variable::MultipartName => {
+                facts.contents.part_headers.iter().last().into_iter().for_each(|(name, _)| out.single(name));
+            }
             Variable::Time
             | Variable::TimeDay
             | Variable::TimeEpoch
@@ -228,8 +201,8 @@ impl<'t> Sources<'t> {
             | Variable::TimeMon
             | Variable::TimeSec
             | Variable::TimeWday
-            | Variable::TimeYear => Some(super::clock::read(variable, self.connection.now).into()),
-            multipart => self.multipart(multipart).map(flag),
+            | Variable::TimeYear => out.single(&super::clock::read(variable, self.connection.now)),
+            multipart => self.multipart(multipart).into_iter().for_each(|set| out.flag(set)),
         }
     }
 
@@ -267,63 +240,131 @@ impl<'t> Sources<'t> {
 }
 
 /// Hands on the members that the selector admits.
-struct Collection<'o, 't> {
+struct Found<'o, 't, S> {
+    facts: &'t Facts,
     variable: Variable,
     selector: &'o Selector,
-    found: &'o mut dyn FnMut(Value<'t>),
+    only: Option<&'o [ValueId]>,
+    out: &'o mut S,
 }
 
-impl<'t> Collection<'_, 't> {
-    fn pairs(&mut self, pairs: &'t Pairs) {
-        for (name, value) in pairs.iter().filter(|(name, _)| self.selector.admits(name)) {
-            self.member(name, Cow::Borrowed(value));
+impl<'t, S: Sink<'t>> Found<'_, 't, S> {
+    fn members(&mut self, origins: &[Origin]) {
+        for origin in origins {
+            match self.only {
+                None => (0..origin.count(self.facts)).for_each(|index| self.member(*origin, index)),
+                Some(only) => {
+                    for id in only.iter().filter(|id| id.origin == *origin) {
+                        self.member(*origin, id.index as usize);
+                    }
+                }
+            }
         }
     }
 
-    fn names(&mut self, pairs: &'t Pairs) {
-        for (name, _) in pairs.iter().filter(|(name, _)| self.selector.admits(name)) {
-            self.member(name, Cow::Borrowed(name));
+    fn member(&mut self, origin: Origin, index: usize) {
+        if let Some((name, value)) = origin.value(self.facts, index) {
+            if self.selector.admits(name) {
+                self.out.fact(self.variable, Some(name), value);
+            }
         }
     }
 
-    fn member(&mut self, name: &'t [u8], bytes: Cow<'t, [u8]>) {
-        if self.selector.admits(name) {
-            (self.found)(Value { variable: self.variable, member: Some(Cow::Borrowed(name)), bytes });
+    fn scalar(&mut self, value: &'t [u8]) {
+        let id = ValueId { origin: Origin::Scalar, index: self.variable as u32 };
+        if self.only.is_none_or(|only| only.contains(&id)) {
+            self.out.fact(self.variable, None, value);
         }
     }
 
     /// A member that rules may change while this one runs.
-    fn owned(&mut self, name: &[u8], value: &[u8]) {
+    fn fleeting(&mut self, name: &[u8], value: &[u8]) {
         if self.selector.admits(name) {
-            let (member, bytes) = (Some(Cow::Owned(name.to_vec())), Cow::Owned(value.to_vec()));
-            (self.found)(Value { variable: self.variable, member, bytes });
+            self.out.fleeting(self.variable, Some(name), value);
+        }
+    }
+
+    fn single(&mut self, value: &[u8]) {
+        self.out.fleeting(self.variable, None, value);
+    }
+
+    fn number(&mut self, number: usize) {
+        self.single(Decimal::of(number).text());
+    }
+
+    fn display(&mut self, value: impl std::fmt::Display) {
+        self.single(value.to_string().as_bytes());
+    }
+
+    fn flag(&mut self, set: bool) {
+        self.single(if set { b"1" } else { b"0" });
+    }
+}
+
+/// Takes the first value only.
+struct First<'o> {
+    text: &'o mut Vec<u8>,
+    done: bool,
+}
+
+impl<'t> Sink<'t> for First<'_> {
+    fn fact(&mut self, variable: Variable, member: Option<&'t [u8]>, bytes: &'t [u8]) {
+        self.fleeting(variable, member, bytes);
+    }
+
+    fn fleeting(&mut self, _: Variable, _: Option<&[u8]>, bytes: &[u8]) {
+        if !std::mem::replace(&mut self.done, true) {
+            self.text.extend_from_slice(bytes);
         }
     }
 }
 
-/// The sum of a number in text and another.
-pub(super) fn add(old: Option<&[u8]>, amount: i64) -> Vec<u8> {
-    old.map_or(0, integer).saturating_add(amount).to_string().into_bytes()
+/// A number in text, without an allocation.
+pub(super) struct Decimal {
+    digits: [u8; 20],
+    start: usize,
 }
 
-fn number<'t>(number: usize) -> Cow<'t, [u8]> {
-    Cow::Owned(number.to_string().into_bytes())
-}
+impl Decimal {
+    pub(super) fn of(number: usize) -> Self {
+        Self::of_signed(i64::try_from(number).unwrap_or(i64::MAX))
+    }
 
-fn display<'t>(value: impl std::fmt::Display) -> Cow<'t, [u8]> {
-    Cow::Owned(value.to_string().into_bytes())
-}
-
-fn flag<'t>(set: bool) -> Cow<'t, [u8]> {
-    Cow::Borrowed(if set { b"1" } else { b"0" })
-}
-
-/// `[::1]:80` is `[::1]`, `a:80` is `a`.
-fn without_port(host: &[u8]) -> &[u8] {
-    match memchr::memrchr(b':', host) {
-        Some(at) if host.get(at + 1..).is_some_and(|port| port.iter().all(u8::is_ascii_digit)) => {
-            host.get(..at).unwrap_or(host)
+    pub(super) fn of_signed(number: i64) -> Self {
+        let (mut this, mut rest) = (Self { digits: [0; 20], start: 20 }, number.unsigned_abs());
+        loop {
+            this.put(b'0' + (rest % 10) as u8);
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
         }
-        Some(_) | None => host,
+        if number < 0 {
+            this.put(b'-');
+        }
+        this
+    }
+
+    fn put(&mut self, byte: u8) {
+        self.start = self.start.saturating_sub(1);
+        if let Some(place) = self.digits.get_mut(self.start) {
+            *place = byte;
+        }
+    }
+
+    pub(super) fn text(&self) -> &[u8] {
+        self.digits.get(self.start..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_without_allocating() {
+        for number in [0, 7, 10, -1, i64::MAX, i64::MIN] {
+            assert_eq!(Decimal::of_signed(number).text(), number.to_string().as_bytes());
+        }
     }
 }

@@ -13,6 +13,8 @@ mod url;
 
 use std::borrow::Cow;
 
+use crate::operator::ByteSet;
+
 pub(crate) use unicode::UnicodeMap;
 pub(crate) use url::{decode_form, decode_path, is_valid_percent_encoding};
 
@@ -23,6 +25,9 @@ macro_rules! transforms {
         pub(crate) enum Transform { $($variant),+ }
 
         impl Transform {
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$variant),+];
+
             /// Names are matched in any case.
             pub(crate) fn parse(name: &str) -> Option<Self> {
                 $($(if name.eq_ignore_ascii_case($name) { return Some(Self::$variant); })+)+
@@ -79,6 +84,89 @@ impl Transform {
         }
     }
 
+    /// Bytes without any of which a value passes unchanged; `None` when any value may change.
+    pub(crate) fn triggers(self) -> Option<ByteSet> {
+        Some(match self {
+            Self::CmdLine => {
+                let mut set = ByteSet::of(b"\\\"'^,; \t\r\n");
+                (b'A'..=b'Z').for_each(|byte| set.insert(byte));
+                set
+            }
+            Self::CompressWhitespace | Self::RemoveWhitespace => ByteSet::of(b" \t\n\x0b\x0c\r\xa0"),
+            Self::CssDecode | Self::EscapeSeqDecode | Self::JsDecode => ByteSet::of(b"\\"),
+            Self::HtmlEntityDecode => ByteSet::of(b"&"),
+            Self::Lowercase => ByteSet::of(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+            Self::Uppercase => ByteSet::of(b"abcdefghijklmnopqrstuvwxyz"),
+            Self::NormalizePath => ByteSet::of(b"./"),
+            Self::NormalizePathWin => ByteSet::of(b"./\\"),
+            Self::RemoveComments => ByteSet::of(b"/-#<"),
+            Self::RemoveCommentsChar => ByteSet::of(b"*-#"),
+            Self::RemoveNulls | Self::ReplaceNulls => ByteSet::of(b"\0"),
+            Self::ReplaceComments => ByteSet::of(b"*"),
+            Self::SqlHexDecode => ByteSet::of(b"xX"),
+            Self::Trim | Self::TrimLeft | Self::TrimRight => ByteSet::of(b" \t\n\x0b\x0c\r"),
+            Self::UrlDecode | Self::UrlDecodeUni => ByteSet::of(b"%+"),
+            Self::Utf8ToUnicode => {
+                let mut set = ByteSet::default();
+                (0x80..=0xff).for_each(|byte| set.insert(byte));
+                set
+            }
+            Self::Base64Decode
+            | Self::Base64DecodeExt
+            | Self::Base64Encode
+            | Self::HexDecode
+            | Self::HexEncode
+            | Self::Length
+            | Self::Md5
+            | Self::ParityEven7Bit
+            | Self::ParityOdd7Bit
+            | Self::ParityZero7Bit
+            | Self::Sha1
+            | Self::UrlEncode => return None,
+        })
+    }
+
+    /// Whether values that differ in case alone come out differing in case alone.
+    pub(crate) fn is_blind_to_case(self) -> bool {
+        match self {
+            Self::CmdLine
+            | Self::CompressWhitespace
+            | Self::CssDecode
+            | Self::HtmlEntityDecode
+            | Self::Length
+            | Self::Lowercase
+            | Self::NormalizePath
+            | Self::NormalizePathWin
+            | Self::RemoveComments
+            | Self::RemoveCommentsChar
+            | Self::RemoveNulls
+            | Self::RemoveWhitespace
+            | Self::ReplaceComments
+            | Self::ReplaceNulls
+            | Self::SqlHexDecode
+            | Self::Trim
+            | Self::TrimLeft
+            | Self::TrimRight
+            | Self::Uppercase
+            | Self::UrlDecode
+            | Self::UrlDecodeUni
+            | Self::Utf8ToUnicode => true,
+            Self::Base64Decode
+            | Self::Base64DecodeExt
+            | Self::Base64Encode
+            | Self::EscapeSeqDecode
+            | Self::HexDecode
+            | Self::HexEncode
+            | Self::JsDecode
+            | Self::Md5
+            | Self::ParityEven7Bit
+            | Self::ParityOdd7Bit
+            | Self::ParityZero7Bit
+            | Self::Sha1
+            | Self::UrlEncode => false,
+        }
+    }
+
     /// The new value, when it differs or may differ.
     fn changed(self, value: &[u8], map: &UnicodeMap) -> Option<Vec<u8>> {
         match self {
@@ -97,7 +185,7 @@ impl Transform {
             Self::Lowercase => value.iter().any(u8::is_ascii_uppercase).then(|| value.to_ascii_lowercase()),
             Self::Md5 => Some(encoding::md5(value)),
             Self::NormalizePath => path::normalize(value),
-            Self::NormalizePathWin => Some(path::normalize_windows(value)),
+            Self::NormalizePathWin => path::normalize_windows(value),
             Self::ParityEven7Bit => Some(encoding::parity(value, encoding::Parity::Even)),
             Self::ParityOdd7Bit => Some(encoding::parity(value, encoding::Parity::Odd)),
             Self::ParityZero7Bit => Some(encoding::parity(value, encoding::Parity::Zero)),
@@ -281,6 +369,27 @@ mod tests {
             "utf8toUnicode",
             &[("aé€".as_bytes(), b"a%u00e9%u20ac"), ("😀".as_bytes(), b"%u1f600"), (b"\xff\xc3x", b"\xff\xc3x")],
         );
+    }
+
+    /// The prefilter relies on both claims.
+    #[test]
+    fn without_triggers_nothing_changes_and_case_does_not_matter_where_said() {
+        let samples: [&[u8]; 14] = [
+            b"plain", b"Two Words", b"a  b\t", b"%41%u0042+", b"&lt;&#X41;x", b"\\6A \\N\\x41", b"/*C*/ --d#", b"a/./B//../c",
+            b"..\\X\\..\\y", b"0X4142", "é€".as_bytes(), b"a\0b", b"C^md, /C ; (X)", b"<!-- A -->",
+        ];
+        let map = UnicodeMap::default();
+        for (transform, sample) in Transform::ALL.iter().flat_map(|transform| samples.map(|sample| (*transform, sample))) {
+            let apply = |value: &[u8]| transform.apply(Cow::Owned(value.to_vec()), &map).into_owned();
+            if transform.triggers().is_some_and(|triggers| !triggers.meets(ByteSet::of(sample))) {
+                assert_eq!(apply(sample), sample, "{transform:?}");
+            }
+            if transform.is_blind_to_case() {
+                let (lower, upper) = (apply(&sample.to_ascii_lowercase()), apply(&sample.to_ascii_uppercase()));
+                assert!(lower.eq_ignore_ascii_case(&upper), "{transform:?} {}", sample.escape_ascii());
+                assert!(lower.eq_ignore_ascii_case(&apply(sample)), "{transform:?} {}", sample.escape_ascii());
+            }
+        }
     }
 
     #[test]

@@ -31,7 +31,10 @@ pub(super) fn normalize(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Backslashes first become slashes.
-pub(super) fn normalize_windows(value: &[u8]) -> Vec<u8> {
+pub(super) fn normalize_windows(value: &[u8]) -> Option<Vec<u8>> {
+    if !value.contains(&b'\\') {
+        return normalize(value);
+    }
     let slashes: Vec<u8> = value.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect();
-    normalize(&slashes).unwrap_or(slashes)
+    Some(normalize(&slashes).unwrap_or(slashes))
 }

@@ -34,15 +34,13 @@ pub(crate) fn decode_form(value: &[u8], decoded: &mut Vec<u8>) -> usize {
 }
 
 /// Decodes a path: `+` is no space there.
-pub(crate) fn decode_path(path: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(path.len());
+pub(crate) fn decode_path(path: &[u8], decoded: &mut Vec<u8>) {
     let mut rest = path;
     while let Some((byte, tail)) = rest.split_first() {
         let pair = hex_pair(tail).filter(|_| *byte == b'%');
         decoded.push(pair.unwrap_or(*byte));
         rest = if pair.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
     }
-    decoded
 }
 
 /// Also `%uHHHH`, as old IIS reads it.

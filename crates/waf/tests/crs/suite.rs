@@ -99,11 +99,24 @@ pub(crate) fn run(waf: &Waf, test: &Test) -> Result<(), String> {
     test.stages.iter().try_for_each(|stage| {
         let request = Request::build(&stage.input);
         let exchange = respond(request);
-        judge(&stage.output.log, &inspect(waf, &exchange))
+        judge(&stage.output.log, &inspect(waf, &exchange, Gear::Accelerated))
     })
 }
 
-fn inspect(waf: &Waf, exchange: &Exchange) -> Audit {
+/// Whether the prefilter is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gear {
+    Accelerated,
+    Plain,
+}
+
+/// The requests of a test.
+pub(crate) fn requests(test: &Test) -> Vec<Exchange> {
+    test.stages.iter().map(|stage| respond(Request::build(&stage.input))).collect()
+}
+
+/// Runs one exchange at the paranoia level of the rules.
+pub(crate) fn inspect(waf: &Waf, exchange: &Exchange, gear: Gear) -> Audit {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let connection = Connection {
         client: IpAddr::V4(Ipv4Addr::new(172, 18, 0, 1)),
@@ -115,6 +128,9 @@ fn inspect(waf: &Waf, exchange: &Exchange) -> Audit {
     };
     let Exchange { request, status, response_headers, response_body } = exchange;
     let mut transaction = waf.transaction(connection);
+    if gear == Gear::Plain {
+        transaction.run_plainly();
+    }
     transaction.request_line(&request.method, &request.uri, &request.version);
     for (name, value) in &request.headers {
         transaction.request_header(name, value);

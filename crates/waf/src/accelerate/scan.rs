@@ -1,0 +1,248 @@
+//! The prefilter at work in one transaction: which rules may match, and at which values.
+
+use std::borrow::Cow;
+
+use super::content::{Chains, Side};
+use super::plan::{Load, Plan};
+use super::{ContentId, Mask};
+use crate::operator::{ByteSet, integer};
+use crate::program::Program;
+use crate::transaction::facts::Facts;
+use crate::transaction::origin::{Origin, ValueId, stable_scalar};
+use crate::transaction::state::State;
+use crate::transaction::work::Work;
+use crate::transform::UnicodeMap;
+
+/// Kinds of values that are collections.
+const COLLECTIONS: usize = Origin::COLLECTIONS.len();
+
+/// What the prefilter says of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// No value can match.
+    RuledOut,
+    /// Only the values handed over can match.
+    Candidates,
+    /// The prefilter has not looked.
+    Unknown,
+}
+
+/// Whether rules are ruled out at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Gear {
+    #[default]
+    Accelerated,
+    Plain,
+}
+
+/// The state of the search.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) gear: Gear,
+    current: bool,
+    begun: bool,
+    /// How many values of each collection have been looked at.
+    counts: [usize; COLLECTIONS],
+    /// The scalars that have been looked at, by their place among all stable ones.
+    scalars: u32,
+    /// Rules that were searched for in every value so far.
+    covered: Mask,
+    /// Rules with candidates.
+    hits: Mask,
+    /// The last candidate of each rule, as an index into `candidates`, plus one.
+    last: Vec<u32>,
+    candidates: Vec<(ValueId, u32)>,
+    string_hits: Mask,
+    unchanged: Mask,
+    forms: Vec<(Vec<u8>, Mask)>,
+    used_forms: usize,
+}
+
+impl Scan {
+    pub(crate) fn begin(&mut self) {
+        self.gear = Gear::Accelerated;
+        self.current = false;
+        self.begun = false;
+        self.counts = [0; COLLECTIONS];
+        self.scalars = 0;
+        self.candidates.clear();
+    }
+
+    /// There may be new values.
+    pub(crate) fn outdate(&mut self) {
+        self.current = false;
+    }
+
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.candidates.capacity() * size_of::<(ValueId, u32)>()
+            + self.forms.iter().map(|(form, _)| form.capacity()).sum::<usize>()
+    }
+
+    /// Looks at values that are new since the last time.
+    #[inline]
+    pub(crate) fn catch_up(&mut self, program: &Program, facts: &Facts, state: &State, work: &mut Work) {
+        if !self.current && self.gear == Gear::Accelerated {
+            self.current = true;
+            self.look(program, facts, state, work);
+        }
+    }
+
+    fn look(&mut self, program: &Program, facts: &Facts, state: &State, work: &mut Work) {
+        let accelerator = &program.accelerator;
+        let level = accelerator.level.and_then(|slot| state.slot(slot)).map(integer);
+        let Some(plan) = accelerator.plan(level) else { return };
+        let words = plan.active.0.len();
+        if !std::mem::replace(&mut self.begun, true) {
+            self.covered.reset(words, u64::MAX);
+            self.hits.reset(words, 0);
+            self.string_hits.reset(words, 0);
+            self.last.clear();
+            self.last.resize(accelerator.len(), 0);
+        }
+        self.covered.keep(&plan.active);
+        let context = Context { plan, chains: &accelerator.chains, map: &program.settings.unicode_map };
+        for (place, (origin, looked_at)) in Origin::COLLECTIONS.into_iter().zip(self.counts).enumerate() {
+            let count = origin.count(facts);
+            for index in looked_at..count {
+                let Some((name, value)) = origin.value(facts, index) else { continue };
+                let Some(load) = plan.member(place, name) else { continue };
+                let id = ValueId { origin, index: u32::try_from(index).unwrap_or(u32::MAX) };
+                self.value(context, load, id, value, work);
+            }
+            if let Some(place) = self.counts.get_mut(place) {
+                *place = count;
+            }
+        }
+        for (variable, load) in plan.scalars() {
+            let Some(value) = stable_scalar(*variable, facts) else { continue };
+            if !self.take_scalar(*variable as u32) {
+                continue;
+            }
+            let id = ValueId { origin: Origin::Scalar, index: *variable as u32 };
+            self.value(context, load, id, value, work);
+        }
+    }
+
+    /// Whether a scalar has not been looked at yet.
+    fn take_scalar(&mut self, variable: u32) -> bool {
+        let place = crate::transaction::origin::STABLE_SCALARS.iter().position(|known| *known as u32 == variable);
+        let bit = place.and_then(|place| 1u32.checked_shl(u32::try_from(place).ok()?)).unwrap_or(0);
+        let fresh = self.scalars & bit == 0;
+        self.scalars |= bit;
+        fresh
+    }
+
+    /// Looks at one value in all its forms.
+    fn value(&mut self, context: Context<'_>, load: &Load, id: ValueId, value: &[u8], work: &mut Work) {
+        if !work.spend(value.len()) {
+            // What was not looked at is not ruled out.
+            self.covered.reset(self.covered.0.len(), 0);
+            return;
+        }
+        let present = ByteSet::of(value);
+        if load.triggers.is_some_and(|triggers| !triggers.meets(present)) {
+            self.string(context, load.side, id, value, present, &load.all);
+            return;
+        }
+        let mut unchanged = std::mem::take(&mut self.unchanged);
+        unchanged.reset(load.all.0.len(), 0);
+        self.used_forms = 0;
+        for (chain, rules) in &load.chains {
+            let Some(chain) = context.chains.get(*chain) else { continue };
+            if chain.triggers.is_some_and(|triggers| !triggers.meets(present)) {
+                unchanged.join(rules);
+                continue;
+            }
+            let mut form = Cow::Borrowed(value);
+            for transform in &chain.transforms {
+                if !work.spend(form.len()) {
+                    self.covered.reset(self.covered.0.len(), 0);
+                    self.unchanged = unchanged;
+                    return;
+                }
+                form = transform.apply(form, context.map);
+            }
+            match form {
+                Cow::Borrowed(_) => unchanged.join(rules),
+                Cow::Owned(form) if form == value => unchanged.join(rules),
+                Cow::Owned(form) => self.add_form(form, rules),
+            }
+        }
+        if !unchanged.is_empty() {
+            self.string(context, load.side, id, value, present, &unchanged);
+        }
+        self.unchanged = unchanged;
+        let forms = std::mem::take(&mut self.forms);
+        for (form, rules) in forms.iter().take(self.used_forms) {
+            work.spend(form.len());
+            self.string(context, load.side, id, form, ByteSet::of(form), rules);
+        }
+        self.forms = forms;
+    }
+
+    fn add_form(&mut self, form: Vec<u8>, rules: &Mask) {
+        if let Some((_, known)) = self.forms.iter_mut().take(self.used_forms).find(|(known, _)| *known == form) {
+            known.join(rules);
+            return;
+        }
+        match self.forms.get_mut(self.used_forms) {
+            Some((place, mask)) => {
+                *place = form;
+                mask.0.clone_from(&rules.0);
+            }
+            None => self.forms.push((form, rules.clone())),
+        }
+        self.used_forms += 1;
+    }
+
+    /// Looks for all that some rules need in one form of a value.
+    fn string(&mut self, context: Context<'_>, side: Side, id: ValueId, text: &[u8], present: ByteSet, rules: &Mask) {
+        context.plan.search(side).run(text, present, rules, &mut self.string_hits);
+        for (at, word) in self.string_hits.0.iter_mut().enumerate() {
+            for bit in super::bits(std::mem::take(word)) {
+                let rule = at * 64 + bit;
+                self.hits.insert(rule);
+                if let Some(last) = self.last.get_mut(rule) {
+                    // With `multiMatch` several forms of a value may be candidates; the value is tested in all anyway.
+                    let again = usize::try_from(*last).ok().and_then(|last| self.candidates.get(last.wrapping_sub(1)));
+                    if again.is_none_or(|(known, _)| *known != id) {
+                        self.candidates.push((id, *last));
+                        *last = u32::try_from(self.candidates.len()).unwrap_or(0);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says whether a rule can match; its candidates are put into `only`, in order.
+    #[inline]
+    pub(crate) fn verdict(&self, content: ContentId, only: &mut Vec<ValueId>) -> Verdict {
+        let rule = usize::from(content.0);
+        if self.gear == Gear::Plain || !self.begun || !self.covered.contains(rule) {
+            return Verdict::Unknown;
+        }
+        if !self.hits.contains(rule) {
+            return Verdict::RuledOut;
+        }
+        only.clear();
+        let mut next = self.last.get(rule).copied().unwrap_or(0);
+        while let Some((id, before)) = usize::try_from(next).ok().and_then(|at| self.candidates.get(at.wrapping_sub(1))) {
+            only.push(*id);
+            next = *before;
+        }
+        only.reverse();
+        Verdict::Candidates
+    }
+
+    /// How many candidates there are, for the bench.
+    pub(crate) fn candidates(&self) -> usize {
+        self.candidates.len()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Context<'p> {
+    plan: &'p Plan,
+    chains: &'p Chains,
+    map: &'p UnicodeMap,
+}
