@@ -34,8 +34,9 @@ fn main() {
     let waf = compile(&folder);
     println!("compile              {:>9.1} ms, {} rules", (cpu() - started).as_secs_f64() * 1e3, waf.rule_count());
     let cases = [("benign GET", get("garden+chair")), ("2 kB form", form()), ("10 kB JSON", json()), ("SQLi GET", get("1%27+or+%271%27%3D%271"))];
+    let only = std::env::var("PORTCULLIS_BENCH").unwrap_or_default();
     for level in ["1", "4"] {
-        for (name, request) in &cases {
+        for (name, request) in cases.iter().filter(|(name, _)| format!("{name} PL{level}").contains(&only)) {
             let first = cpu();
             let matched = run(&waf, request, level, Part::Whole);
             let first = cpu() - first;
@@ -163,7 +164,8 @@ fn measure(mut call: impl FnMut() -> usize) -> f64 {
         (0..calls).for_each(|_| drop(std::hint::black_box(call())));
         (cpu() - started) / calls
     };
-    (0..ROUNDS).map(round).min().unwrap_or_default().as_secs_f64() * 1e6
+    let rounds = std::env::var("PORTCULLIS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
+    (0..rounds).map(round).min().unwrap_or_default().as_secs_f64() * 1e6
 }
 
 fn cpu() -> Duration {

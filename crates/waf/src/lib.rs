@@ -23,6 +23,7 @@ pub use seclang::source::{Disk, Files, InMemory, Source};
 pub use transaction::Transaction;
 pub use transaction::audit::{Audit, Cause, EXCERPT_BYTES, Finding, Intervention, Response, RuleMatch};
 pub use transaction::facts::Connection;
+pub use transaction::trace::{RuleTrace, TestTrace, TraceOutcome};
 
 use program::Program;
 use store::Store;

@@ -10,6 +10,7 @@ mod request;
 #[path = "crs/rules.rs"]
 mod rules;
 #[path = "crs/suite.rs"]
+#[allow(dead_code)]
 mod suite;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! A rule the prefilter can rule out: what it looks at, and what a value must hold for it to match.
 
-use super::factors::{self, Factor};
-use crate::operator::{ByteSet, Operator, Pattern, TextTest};
+use super::factors::{self, Expression, Factor};
+use crate::operator::{ByteSet, Operator, TextTest};
 use crate::program::rule::{Measure, Rule, Sense};
 use crate::seclang::target::{Selector, Target};
 use crate::seclang::variable::Variable;
@@ -15,7 +15,8 @@ pub(super) struct Content {
     pub(super) excluded: Vec<Target>,
     /// The forms of a value that the rule tests: one, or with `multiMatch` several.
     pub(super) chains: Vec<ChainId>,
-    pub(super) filter: Filter,
+    /// By [`Alphabet`].
+    pub(super) filters: [Filter; Alphabet::ALL.len()],
     /// The paranoia level from which it runs.
     pub(super) level: Option<i64>,
     pub(super) side: Side,
@@ -37,8 +38,32 @@ pub(super) enum Filter {
     Bytes(ByteSet),
     /// More than one SQL token.
     Sql,
-    /// A tag or an attribute.
-    Markup,
+    /// There is no such value.
+    Never,
+}
+
+/// Values that consist of few different bytes satisfy few rules, and most values do: each alphabet is searched on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alphabet {
+    /// Identifiers, numbers, file names.
+    Name,
+    /// Also blanks and what stands in sentences and addresses.
+    Text,
+    /// All bytes.
+    Any,
+}
+
+impl Alphabet {
+    pub(super) const ALL: [Self; 3] = [Self::Name, Self::Text, Self::Any];
+
+    pub(super) fn bytes(self) -> ByteSet {
+        let more: &[u8] = match self {
+            Self::Name => b".-",
+            Self::Text => b".- ,/:@=?!+%",
+            Self::Any => return ByteSet::default().inverse(),
+        };
+        ByteSet::OUTSIDE_WORDS.inverse().union(ByteSet::of(more))
+    }
 }
 
 impl Content {
@@ -58,13 +83,13 @@ impl Content {
             (false, false) => Side::Request,
             (false, true) => return None,
         };
-        let filter = filter(&test.operator)?;
+        let filters = filters(&test.operator)?;
         let stages = if rule.actions.multi_match { 0 } else { test.transforms.len() };
         let forms = (stages..=test.transforms.len()).filter_map(|length| test.transforms.get(..length));
         let mut ids: Vec<ChainId> = forms.map(|form| chains.intern(form)).collect();
         ids.sort_unstable();
         ids.dedup();
-        Some(Self { targets, excluded: test.excluded.clone(), chains: ids, filter, level, side })
+        Some(Self { targets, excluded: test.excluded.clone(), chains: ids, filters, level, side })
     }
 
     /// Whether the rule looks at the member `name` of a kind of values; with `None` at any member no rule names.
@@ -117,10 +142,23 @@ fn is_of_response(variable: Variable) -> bool {
     )
 }
 
-fn filter(operator: &Operator) -> Option<Filter> {
-    match operator {
-        Operator::Pattern(pattern) | Operator::Identity(_, pattern) => of_pattern(pattern),
-        Operator::Phrases(phrases) => factors::of_literals(phrases.list()).map(Filter::Literals),
+/// What a value must hold, by its alphabet; `None` when there is nothing to look for even in the largest.
+fn filters(operator: &Operator) -> Option<[Filter; Alphabet::ALL.len()]> {
+    let by_bytes = |bytes: ByteSet| Alphabet::ALL.map(|alphabet| Filter::Bytes(bytes.common(alphabet.bytes())));
+    let found = match operator {
+        Operator::Pattern(pattern) | Operator::Identity(_, pattern) => {
+            let expression = Expression::parse(pattern.linear()?)?;
+            Alphabet::ALL.map(|alphabet| match expression.factor_within(alphabet.bytes()) {
+                Factor::Literals(literals) => Filter::Literals(literals),
+                Factor::Bytes(bytes) => Filter::Bytes(bytes),
+                Factor::Never => Filter::Never,
+                Factor::Anything => Filter::Bytes(ByteSet::default().inverse()),
+            })
+        }
+        Operator::Phrases(phrases) => {
+            let all = factors::of_literals(phrases.list())?;
+            Alphabet::ALL.map(|alphabet| within(&all, alphabet.bytes()))
+        }
         Operator::Text(
             TextTest::BeginsWith
             | TextTest::Contains
@@ -128,12 +166,16 @@ fn filter(operator: &Operator) -> Option<Filter> {
             | TextTest::EndsWith
             | TextTest::StringEqual,
             template,
-        ) => factors::of_literals(std::iter::once(template.fixed()?)).map(Filter::Literals),
-        Operator::ByteRange(allowed) => Some(Filter::Bytes(allowed.inverse().fold_case())),
-        Operator::ValidateUrlEncoding => Some(Filter::Bytes(ByteSet::of(b"%"))),
-        Operator::ValidateUtf8 => Some(Filter::Bytes(ByteSet::of(&[0; 0]).inverse().without(ascii()))),
-        Operator::DetectSqli => Some(Filter::Sql),
-        Operator::DetectXss => Some(Filter::Markup),
+        ) => {
+            let all = factors::of_literals(std::iter::once(template.fixed()?))?;
+            Alphabet::ALL.map(|alphabet| within(&all, alphabet.bytes()))
+        }
+        Operator::ByteRange(allowed) => by_bytes(allowed.inverse().fold_case()),
+        Operator::ValidateUrlEncoding => by_bytes(ByteSet::of(b"%")),
+        Operator::ValidateUtf8 => by_bytes(ascii().inverse()),
+        // Script needs a tag or an attribute.
+        Operator::DetectXss => by_bytes(ByteSet::of(b"<=")),
+        Operator::DetectSqli => Alphabet::ALL.map(|_| Filter::Sql),
         Operator::Text(
             TextTest::Equal
             | TextTest::Greater
@@ -146,16 +188,18 @@ fn filter(operator: &Operator) -> Option<Filter> {
         | Operator::Address(_)
         | Operator::Never
         | Operator::PatternTemplate(_)
-        | Operator::UnconditionalMatch => None,
-    }
+        | Operator::UnconditionalMatch => return None,
+    };
+    // An empty value has no bytes to look for: a rule that matches it cannot be ruled out.
+    let everything = Filter::Bytes(ByteSet::default().inverse());
+    let [_, _, widest] = &found;
+    (*widest != everything).then_some(found)
 }
 
-fn of_pattern(pattern: &Pattern) -> Option<Filter> {
-    match factors::of_pattern(pattern.linear()?) {
-        Factor::Literals(literals) => Some(Filter::Literals(literals)),
-        Factor::Bytes(bytes) => Some(Filter::Bytes(bytes)),
-        Factor::Anything => None,
-    }
+fn within(literals: &[Box<[u8]>], alphabet: ByteSet) -> Filter {
+    let left = literals.iter().filter(|literal| literal.iter().all(|byte| alphabet.contains(*byte)));
+    let left: Vec<_> = left.cloned().collect();
+    if left.is_empty() { Filter::Never } else { Filter::Literals(left) }
 }
 
 fn ascii() -> ByteSet {
@@ -177,8 +221,10 @@ pub(super) struct Chains {
 /// A sequence of transformations, as far as it matters to a search that ignores case.
 #[derive(Debug)]
 pub(super) struct Chain {
-    pub(super) transforms: Vec<Transform>,
-    /// A value without any of these bytes passes unchanged; `None` when any value may change.
+    transforms: Vec<Transform>,
+    /// Each with the bytes without which it changes nothing that matters; `None` when any value may change.
+    pub(super) steps: Vec<(Transform, Option<ByteSet>)>,
+    /// The bytes without which the whole chain changes nothing that matters.
     pub(super) triggers: Option<ByteSet>,
 }
 
@@ -188,15 +234,28 @@ impl Chains {
         if let Some(known) = self.chains.iter().position(|chain| chain.transforms == transforms) {
             return ChainId(known);
         }
-        let mut triggers = transforms.iter().map(|transform| transform.triggers());
-        let triggers = triggers.try_fold(ByteSet::default(), |all, own| Some(all.union(own?)));
-        self.chains.push(Chain { transforms, triggers });
+        let steps: Vec<_> = transforms.iter().enumerate().map(|(at, step)| (*step, triggers(*step, transforms.get(at + 1..)))).collect();
+        let all = steps.iter().try_fold(ByteSet::default(), |all, (_, own)| Some(all.union((*own)?)));
+        self.chains.push(Chain { transforms, steps, triggers: all });
         ChainId(self.chains.len() - 1)
     }
 
     pub(super) fn get(&self, id: ChainId) -> Option<&Chain> {
         self.chains.get(id.0)
     }
+}
+
+/// Letters change nothing but case, which does not matter unless it does to a later transformation.
+fn triggers(step: Transform, later: Option<&[Transform]>) -> Option<ByteSet> {
+    let blind = later.unwrap_or_default().iter().all(|later| later.is_blind_to_case());
+    let set = step.triggers()?;
+    Some(if blind && step == Transform::CmdLine { set.without(letters()) } else { set })
+}
+
+fn letters() -> ByteSet {
+    let mut set = ByteSet::default();
+    (0..=255u8).filter(u8::is_ascii_alphabetic).for_each(|byte| set.insert(byte));
+    set
 }
 
 /// Leaves out changes of case after which nothing depends on case.

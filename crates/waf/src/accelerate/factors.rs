@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
 
 use crate::operator::ByteSet;
 
@@ -32,19 +32,66 @@ pub(super) enum Factor {
     Bytes(ByteSet),
     /// There is nothing to look for.
     Anything,
+    /// There is no match.
+    Never,
 }
 
-/// The factor of a pattern in the dialect of the `regex` crate.
-pub(super) fn of_pattern(pattern: &str) -> Factor {
-    let mut parser =
-        regex_syntax::ParserBuilder::new().unicode(false).utf8(false).dot_matches_new_line(true).build();
-    let Ok(hir) = parser.parse(pattern) else { return Factor::Anything };
-    let literals = required(&info(&hir)).and_then(|literals| of_literals(literals.iter().map(Vec::as_slice)));
-    match (literals, needed(&hir)) {
-        (Some(literals), _) => Factor::Literals(literals),
-        (None, Some(bytes)) => Factor::Bytes(bytes),
-        (None, None) => Factor::Anything,
+/// A pattern in the dialect of the `regex` crate, taken apart.
+pub(super) struct Expression(Hir);
+
+impl Expression {
+    pub(super) fn parse(pattern: &str) -> Option<Self> {
+        let mut parser =
+            regex_syntax::ParserBuilder::new().unicode(false).utf8(false).dot_matches_new_line(true).build();
+        parser.parse(pattern).ok().map(Self)
     }
+
+    /// The factor among values that consist of these bytes, both cases of every letter included or neither.
+    pub(super) fn factor_within(&self, alphabet: ByteSet) -> Factor {
+        let Some(hir) = prune(&self.0, alphabet) else { return Factor::Never };
+        let literals = required(&info(&hir)).and_then(|literals| of_literals(literals.iter().map(Vec::as_slice)));
+        match (literals, needed(&hir)) {
+            (Some(literals), _) => Factor::Literals(literals),
+            (None, Some(bytes)) => Factor::Bytes(bytes),
+            (None, None) => Factor::Anything,
+        }
+    }
+}
+
+/// What is left of an expression that only ever sees some bytes: the same matches, and nothing that cannot be one.
+fn prune(hir: &Hir, alphabet: ByteSet) -> Option<Hir> {
+    Some(match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => hir.clone(),
+        HirKind::Literal(literal) if literal.0.iter().all(|byte| alphabet.contains(*byte)) => hir.clone(),
+        HirKind::Literal(_) => return None,
+        HirKind::Class(class) => match bytes_of(class) {
+            Some(bytes) => {
+                let left = (0..=255u8).filter(|byte| bytes.contains(*byte) && alphabet.contains(*byte));
+                let class = ClassBytes::new(left.map(|byte| ClassBytesRange::new(byte, byte)));
+                if class.ranges().is_empty() {
+                    return None;
+                }
+                Hir::class(Class::Bytes(class))
+            }
+            None => hir.clone(),
+        },
+        HirKind::Repetition(repetition) => match prune(&repetition.sub, alphabet) {
+            Some(sub) => Hir::repetition(Repetition { sub: Box::new(sub), ..repetition.clone() }),
+            None if repetition.min == 0 => Hir::empty(),
+            None => return None,
+        },
+        HirKind::Capture(capture) => prune(&capture.sub, alphabet)?,
+        HirKind::Concat(parts) => {
+            Hir::concat(parts.iter().map(|part| prune(part, alphabet)).collect::<Option<Vec<_>>>()?)
+        }
+        HirKind::Alternation(branches) => {
+            let left: Vec<Hir> = branches.iter().filter_map(|branch| prune(branch, alphabet)).collect();
+            if left.is_empty() {
+                return None;
+            }
+            Hir::alternation(left)
+        }
+    })
 }
 
 /// The literals cut to what is searched for; `None` when they are too many or too common to help.
@@ -271,6 +318,20 @@ fn frequency(set: ByteSet) -> u32 {
 mod tests {
     use super::*;
 
+    fn of_pattern(pattern: &str) -> Factor {
+        Expression::parse(pattern).unwrap().factor_within(ByteSet::default().inverse())
+    }
+
+    #[test]
+    fn a_small_alphabet_leaves_less_to_look_for() {
+        let words = ByteSet::OUTSIDE_WORDS.inverse();
+        let within = |pattern: &str| Expression::parse(pattern).unwrap().factor_within(words);
+        assert_eq!(within("<script|[(]x"), Factor::Never);
+        assert_eq!(within("(?:<a|evil)[;=]?"), Factor::Literals(vec![b"evil"[..].into()]));
+        assert_eq!(within("(?:[a-z;]{2})+(?:<|x)"), Factor::Bytes(ByteSet::of(b"Xx")));
+        assert_eq!(within("'*"), Factor::Anything);
+    }
+
     #[track_caller]
     fn literals(pattern: &str, expected: &[&str]) {
         let Factor::Literals(found) = of_pattern(pattern) else { panic!("{pattern}: {:?}", of_pattern(pattern)) };
@@ -318,6 +379,7 @@ mod tests {
                     }
                     Factor::Bytes(set) => text.bytes().any(|byte| set.contains(byte)),
                     Factor::Anything => true,
+                    Factor::Never => false,
                 };
                 assert!(holds, "{pattern} {text}");
             }

@@ -5,6 +5,7 @@
 
 mod content;
 mod factors;
+mod forms;
 mod plan;
 mod scan;
 

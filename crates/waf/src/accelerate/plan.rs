@@ -7,8 +7,8 @@ use aho_corasick::{Anchored, MatchKind, StartKind};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Mask;
-use super::content::{ChainId, Chains, Content, Filter, Side};
-use crate::operator::ByteSet;
+use super::content::{Alphabet, ChainId, Chains, Content, Filter, Side};
+use crate::operator::{ByteSet, may_be_sql};
 use crate::seclang::variable::Variable;
 use crate::transaction::origin::{Origin, STABLE_SCALARS};
 
@@ -22,8 +22,10 @@ pub(super) struct Plan {
     pub(super) active: Mask,
     sites: Vec<Site>,
     scalars: Vec<(Variable, Load)>,
-    pub(super) request: Search,
-    pub(super) response: Search,
+    /// By the alphabet of the value.
+    request: [Search; Alphabet::ALL.len()],
+    /// Bodies are large and of every kind: one search does for them.
+    response: Search,
 }
 
 /// One kind of values: what to do with members that rules name, and with all others.
@@ -65,7 +67,8 @@ impl Plan {
             (*variable, builder.load(looks, side_of(*variable)))
         });
         let scalars = scalars.filter(|(_, load)| !load.idle).collect();
-        let (request, response) = (builder.search(Side::Request), builder.search(Side::Response));
+        let request = Alphabet::ALL.map(|alphabet| builder.search(Side::Request, alphabet));
+        let response = builder.search(Side::Response, Alphabet::Any);
         Self { sites, scalars, request, response, active }
     }
 
@@ -83,15 +86,19 @@ impl Plan {
         &self.scalars
     }
 
-    pub(super) fn search(&self, side: Side) -> &Search {
+    /// The search for values that consist of these bytes.
+    pub(super) fn search(&self, side: Side, present: ByteSet) -> &Search {
+        let [names, texts, all] = &self.request;
         match side {
-            Side::Request => &self.request,
             Side::Response => &self.response,
+            Side::Request if !present.meets(names.outside) => names,
+            Side::Request if !present.meets(texts.outside) => texts,
+            Side::Request => all,
         }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.request.automaton.memory_bytes() + self.response.automaton.memory_bytes()
+        self.request.iter().chain([&self.response]).map(|search| search.automaton.memory_bytes()).sum()
     }
 }
 
@@ -147,18 +154,20 @@ impl<'b> Builder<'b> {
         Load { idle: all.is_empty(), all, triggers, chains: chains.into_iter().collect(), side }
     }
 
-    fn search(&self, side: Side) -> Search {
+    fn search(&self, side: Side, alphabet: Alphabet) -> Search {
         let mut owners: BTreeMap<&[u8], Vec<u16>> = BTreeMap::new();
         let mut search = Search {
+            outside: alphabet.bytes().inverse(),
             automaton: Automaton::None,
             owners: Vec::new(),
             by_literal: Mask::empty(self.words),
             direct: Mask::empty(self.words),
-            direct_in_words: Mask::empty(self.words),
             needs: vec![Need::Bytes(ByteSet::default()); self.contents.len()],
         };
         for (number, content) in self.active().filter(|(_, content)| content.side == side) {
-            let need = match &content.filter {
+            let Some(filter) = content.filters.get(alphabet as usize) else { continue };
+            let need = match filter {
+                Filter::Never => continue,
                 Filter::Literals(literals) => {
                     search.by_literal.insert(number);
                     for literal in literals {
@@ -168,12 +177,8 @@ impl<'b> Builder<'b> {
                 }
                 Filter::Bytes(bytes) => Need::Bytes(*bytes),
                 Filter::Sql => Need::Sql,
-                Filter::Markup => Need::Bytes(ByteSet::of(b"<=")),
             };
             search.direct.insert(number);
-            if matches!(need, Need::Bytes(bytes) if bytes.meets(ByteSet::OUTSIDE_WORDS.inverse())) {
-                search.direct_in_words.insert(number);
-            }
             if let Some(place) = search.needs.get_mut(number) {
                 *place = need;
             }
@@ -194,13 +199,13 @@ pub(super) enum Need {
 /// All that is searched for on one side of a transaction.
 #[derive(Debug)]
 pub(super) struct Search {
+    /// Values that hold one of these bytes are searched by another.
+    outside: ByteSet,
     automaton: Automaton,
     /// The rules that each literal speaks for.
     owners: Vec<Box<[u16]>>,
     pub(super) by_literal: Mask,
     direct: Mask,
-    /// Those of `direct` that a single word can satisfy.
-    direct_in_words: Mask,
     needs: Vec<Need>,
 }
 
@@ -218,14 +223,12 @@ impl Search {
             };
             self.automaton.each_match(text, &mut hit);
         }
-        let one_word = !present.meets(ByteSet::OUTSIDE_WORDS);
-        let direct = if one_word { &self.direct_in_words } else { &self.direct };
-        for (at, (wanted, looked_for)) in mask.0.iter().zip(&direct.0).enumerate() {
+        for (at, (wanted, looked_for)) in mask.0.iter().zip(&self.direct.0).enumerate() {
             for bit in super::bits(wanted & looked_for) {
                 let rule = at * 64 + bit;
                 let may_match = match self.needs.get(rule) {
                     Some(Need::Bytes(bytes)) => bytes.meets(present),
-                    Some(Need::Sql) => !one_word,
+                    Some(Need::Sql) => may_be_sql(text),
                     None => true,
                 };
                 if may_match {

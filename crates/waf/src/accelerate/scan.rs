@@ -1,8 +1,7 @@
 //! The prefilter at work in one transaction: which rules may match, and at which values.
 
-use std::borrow::Cow;
-
 use super::content::{Chains, Side};
+use super::forms::Forms;
 use super::plan::{Load, Plan};
 use super::{ContentId, Mask};
 use crate::operator::{ByteSet, integer};
@@ -53,9 +52,7 @@ pub(crate) struct Scan {
     last: Vec<u32>,
     candidates: Vec<(ValueId, u32)>,
     string_hits: Mask,
-    unchanged: Mask,
-    forms: Vec<(Vec<u8>, Mask)>,
-    used_forms: usize,
+    forms: Forms,
 }
 
 impl Scan {
@@ -75,7 +72,7 @@ impl Scan {
 
     pub(crate) fn kept_bytes(&self) -> usize {
         self.candidates.capacity() * size_of::<(ValueId, u32)>()
-            + self.forms.iter().map(|(form, _)| form.capacity()).sum::<usize>()
+            + self.forms.kept_bytes()
     }
 
     /// Looks at values that are new since the last time.
@@ -140,64 +137,33 @@ impl Scan {
             return;
         }
         let present = ByteSet::of(value);
-        if load.triggers.is_some_and(|triggers| !triggers.meets(present)) {
+        let plain = !value.starts_with(b".");
+        if plain && load.triggers.is_some_and(|triggers| !triggers.meets(present)) {
             self.string(context, load.side, id, value, present, &load.all);
             return;
         }
-        let mut unchanged = std::mem::take(&mut self.unchanged);
-        unchanged.reset(load.all.0.len(), 0);
-        self.used_forms = 0;
+        let mut forms = std::mem::take(&mut self.forms);
+        forms.begin(value, present, load.all.0.len());
         for (chain, rules) in &load.chains {
             let Some(chain) = context.chains.get(*chain) else { continue };
-            if chain.triggers.is_some_and(|triggers| !triggers.meets(present)) {
-                unchanged.join(rules);
+            if plain && chain.triggers.is_some_and(|triggers| !triggers.meets(present)) {
+                forms.add(0, rules);
                 continue;
             }
-            let mut form = Cow::Borrowed(value);
-            for transform in &chain.transforms {
-                if !work.spend(form.len()) {
-                    self.covered.reset(self.covered.0.len(), 0);
-                    self.unchanged = unchanged;
-                    return;
-                }
-                form = transform.apply(form, context.map);
-            }
-            match form {
-                Cow::Borrowed(_) => unchanged.join(rules),
-                Cow::Owned(form) if form == value => unchanged.join(rules),
-                Cow::Owned(form) => self.add_form(form, rules),
+            match forms.walk(chain, context.map, work) {
+                Some(form) => forms.add(form, rules),
+                None => self.covered.reset(self.covered.0.len(), 0),
             }
         }
-        if !unchanged.is_empty() {
-            self.string(context, load.side, id, value, present, &unchanged);
-        }
-        self.unchanged = unchanged;
-        let forms = std::mem::take(&mut self.forms);
-        for (form, rules) in forms.iter().take(self.used_forms) {
-            work.spend(form.len());
-            self.string(context, load.side, id, form, ByteSet::of(form), rules);
+        for form in forms.used() {
+            self.string(context, load.side, id, &form.text, form.present, &form.rules);
         }
         self.forms = forms;
     }
 
-    fn add_form(&mut self, form: Vec<u8>, rules: &Mask) {
-        if let Some((_, known)) = self.forms.iter_mut().take(self.used_forms).find(|(known, _)| *known == form) {
-            known.join(rules);
-            return;
-        }
-        match self.forms.get_mut(self.used_forms) {
-            Some((place, mask)) => {
-                *place = form;
-                mask.0.clone_from(&rules.0);
-            }
-            None => self.forms.push((form, rules.clone())),
-        }
-        self.used_forms += 1;
-    }
-
     /// Looks for all that some rules need in one form of a value.
     fn string(&mut self, context: Context<'_>, side: Side, id: ValueId, text: &[u8], present: ByteSet, rules: &Mask) {
-        context.plan.search(side).run(text, present, rules, &mut self.string_hits);
+        context.plan.search(side, present).run(text, present, rules, &mut self.string_hits);
         for (at, word) in self.string_hits.0.iter_mut().enumerate() {
             for bit in super::bits(std::mem::take(word)) {
                 let rule = at * 64 + bit;

@@ -62,6 +62,10 @@ impl ByteSet {
         Self([a | e, b | f, c | g, d | h])
     }
 
+    pub(crate) fn common(self, other: Self) -> Self {
+        self.without(other.inverse())
+    }
+
     /// Whether a byte is in both.
     #[inline]
     pub(crate) fn meets(self, other: Self) -> bool {

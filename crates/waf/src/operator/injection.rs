@@ -2,14 +2,18 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use libinjectionrs::{SqliFlags, SqliState};
+
 use super::Captured;
 
 /// The fingerprint when the value reads like SQL.
 pub(super) fn sqli(value: &[u8]) -> Option<Captured> {
     guarded(|| {
-        let result = libinjectionrs::detect_sqli(value);
-        let fingerprint = result.fingerprint.as_ref().map(ToString::to_string).unwrap_or_default();
-        result.is_injection().then(|| Captured::Text(fingerprint.trim_end_matches('\0').as_bytes().to_vec()))
+        let mut state = SqliState::new(value, SqliFlags::FLAG_NONE);
+        state.detect().then(|| {
+            let end = state.fingerprint.iter().position(|byte| *byte == 0).unwrap_or(state.fingerprint.len());
+            Captured::Text(state.fingerprint.get(..end).unwrap_or_default().to_vec())
+        })
     })
 }
 

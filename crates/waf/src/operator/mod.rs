@@ -10,6 +10,7 @@ mod checks;
 mod injection;
 mod pattern;
 mod phrases;
+mod sql_words;
 mod translate;
 
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ pub(crate) use bytes::ByteSet;
 pub(crate) use checks::Identity;
 pub(crate) use pattern::Pattern;
 pub(crate) use phrases::Phrases;
+pub(crate) use sql_words::may_be_sql;
 pub(crate) use translate::translate;
 
 use crate::seclang::template::Template;

@@ -42,7 +42,8 @@ pub(crate) enum Switch {
 }
 
 /// A phase of a transaction, by index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Phase 1.
     RequestHeaders,

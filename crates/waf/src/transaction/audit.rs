@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::trace::RuleTrace;
 use crate::seclang::action::{Phase, Severity};
 
 /// How a rule ends a transaction.
@@ -94,4 +95,6 @@ pub struct Audit {
     pub intervention: Option<Intervention>,
     /// Whether the audit settings call for a line about this transaction.
     pub relevant: bool,
+    /// What became of every rule, when [`Transaction::trace`](crate::Transaction::trace) asked for it.
+    pub trace: Vec<RuleTrace>,
 }

@@ -10,6 +10,7 @@ use super::audit::{Cause, EXCERPT_BYTES, FINDINGS, Finding, Intervention, Respon
 use super::effects::{self, Scratch};
 use super::origin::ValueId;
 use super::state::State;
+use super::trace::{TraceOutcome, Tracer};
 use super::values::{Decimal, Sink, Sources};
 use super::work::Work;
 use crate::accelerate::{Scan, Verdict as Filtered};
@@ -30,6 +31,7 @@ pub(crate) struct Workshop {
     argument: Vec<u8>,
     kept: Vec<u8>,
     only: Vec<ValueId>,
+    pub(super) tracer: Option<Box<Tracer>>,
     /// The pattern with macros compiled last, by its text.
     pattern: Option<(Vec<u8>, Pattern)>,
 }
@@ -38,6 +40,7 @@ impl Workshop {
     pub(super) fn begin(&mut self) {
         self.scan.begin();
         self.work.begin();
+        self.tracer = None;
     }
 
     /// Bytes kept for the next transaction.
@@ -74,14 +77,48 @@ impl<'t> Run<'_, 't> {
                 return;
             }
             position += 1;
-            if self.state.removed_rules.contains(entry.rule) || !self.entry(entry) {
+            if self.state.removed_rules.contains(entry.rule) {
+                self.trace_rule(entry, TraceOutcome::Removed);
                 continue;
             }
+            self.trace_rule(entry, TraceOutcome::NotMatched);
+            if !self.entry(entry) {
+                continue;
+            }
+            self.trace_outcome(TraceOutcome::Matched);
             position = entry.skip_to.unwrap_or(position);
             let ended = phase != Phase::Logging && (self.state.intervention.is_some() || self.state.allowed.is_some());
             if ended {
                 return;
             }
+        }
+    }
+
+    #[inline]
+    fn trace_rule(&mut self, entry: &Entry, outcome: TraceOutcome) {
+        if let Some(tracer) = &mut self.workshop.tracer {
+            if let Some(rule) = self.sources.program.rules.get(entry.rule) {
+                tracer.begin(rule.id, rule.phase, outcome);
+            }
+        }
+    }
+
+    #[inline]
+    fn trace_outcome(&mut self, outcome: TraceOutcome) {
+        if let Some(tracer) = &mut self.workshop.tracer {
+            tracer.end(outcome);
+        }
+    }
+
+    /// Notes one test; `rule` is the head or the link that made it.
+    #[inline]
+    fn trace_test(&mut self, rule: &Rule, value: &View<'_>, bytes: &[u8], matched: bool) {
+        if let Some(tracer) = &mut self.workshop.tracer {
+            let chain = self.sources.program.chain(self.head);
+            let link = chain.iter().position(|own| std::ptr::eq(own, rule)).unwrap_or(0);
+            let mut name = Vec::new();
+            value.write_name(&mut name);
+            tracer.test(link, &name, bytes, matched);
         }
     }
 
@@ -97,7 +134,10 @@ impl<'t> Run<'_, 't> {
         let Workshop { scan, work, only, .. } = &mut *self.workshop;
         scan.catch_up(self.sources.program, self.sources.facts, self.state, work);
         match scan.verdict(content, only) {
-            Filtered::RuledOut => false,
+            Filtered::RuledOut => {
+                self.trace_outcome(TraceOutcome::RuledOut);
+                false
+            }
             Filtered::Unknown => self.chain(Only::Everything),
             Filtered::Candidates => self.chain(Only::Candidates),
         }
@@ -215,8 +255,12 @@ impl<'t> Run<'_, 't> {
         let captured = match (found, test.sense) {
             (Some(captured), Sense::Plain) | (Some(captured @ Captured::Undecided), Sense::Negated) => captured,
             (None, Sense::Negated) => Captured::Nothing,
-            (None, Sense::Plain) | (Some(_), Sense::Negated) => return false,
+            (None, Sense::Plain) | (Some(_), Sense::Negated) => {
+                self.trace_test(rule, value, bytes, false);
+                return false;
+            }
         };
+        self.trace_test(rule, value, bytes, true);
         if rule.actions.capture {
             self.capture(captured, bytes);
         }

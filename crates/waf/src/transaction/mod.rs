@@ -8,6 +8,7 @@ pub(crate) mod facts;
 mod memory;
 pub(crate) mod origin;
 pub(crate) mod state;
+pub(crate) mod trace;
 mod values;
 pub(crate) mod work;
 
@@ -69,6 +70,11 @@ impl<'w> Transaction<'w> {
     #[doc(hidden)]
     pub fn run_plainly(&mut self) {
         self.memory.workshop.scan.gear = Gear::Plain;
+    }
+
+    /// Notes what becomes of every rule, for [`Audit::trace`]. Costs far more than the transaction itself.
+    pub fn trace(&mut self) {
+        self.memory.workshop.tracer = Some(Box::default());
     }
 
     /// Sets a member of TX before the rules run, such as `blocking_paranoia_level`.
@@ -314,7 +320,10 @@ impl<'w> Transaction<'w> {
             scores.extend(named.map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), integer(value))));
             scores.sort();
         }
+        let trace = self.memory.workshop.tracer.take().map(|tracer| tracer.finish()).unwrap_or_default();
+        let state = &mut self.memory.state;
         Audit {
+            trace,
             matches: std::mem::take(&mut state.matches),
             scores,
             intervention: state.intervention.take(),

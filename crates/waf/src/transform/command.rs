@@ -1,60 +1,60 @@
 //! What shells and interpreters skip: quoting marks and comments.
 
 /// Removes `\ " ' ^`, turns `, ;` and runs of white space into one space, drops spaces before `/` and `(`, lowers case.
-pub(super) fn cmd_line(value: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn cmd_line(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.');
     if value.iter().all(plain) {
         return None;
     }
-    let mut line = Vec::with_capacity(value.len());
+    out.reserve(value.len());
     let mut space = false;
     for byte in value {
         match byte {
             b'\\' | b'"' | b'\'' | b'^' => {}
             b' ' | b',' | b';' | b'\t' | b'\r' | b'\n' => {
                 if !space {
-                    line.push(b' ');
+                    out.push(b' ');
                     space = true;
                 }
             }
             b'/' | b'(' => {
                 if space {
-                    line.pop();
+                    out.pop();
                 }
                 space = false;
-                line.push(*byte);
+                out.push(*byte);
             }
             other => {
-                line.push(other.to_ascii_lowercase());
+                out.push(other.to_ascii_lowercase());
                 space = false;
             }
         }
     }
-    Some(line)
+    Some(())
 }
 
 /// Every `/* ... */` becomes one space, also one that never ends.
-pub(super) fn replace_comments(value: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn replace_comments(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     memchr::memmem::find(value, b"/*")?;
-    let mut kept = Vec::with_capacity(value.len());
+    out.reserve(value.len());
     let mut rest = value;
     while let Some(start) = memchr::memmem::find(rest, b"/*") {
-        kept.extend(rest.get(..start).unwrap_or_default());
-        kept.push(b' ');
+        out.extend(rest.get(..start).unwrap_or_default());
+        out.push(b' ');
         let inside = rest.get(start + 2..).unwrap_or_default();
         rest = memchr::memmem::find(inside, b"*/").and_then(|end| inside.get(end + 2..)).unwrap_or_default();
     }
-    kept.extend(rest);
-    Some(kept)
+    out.extend(rest);
+    Some(())
 }
 
 /// Removes the marks themselves: `/*`, `*/`, `<!--`, `-->`, `--` and `#`.
-pub(super) fn remove_comment_marks(value: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn remove_comment_marks(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let suspicious = |byte: &u8| matches!(byte, b'*' | b'-' | b'#');
     if !value.iter().any(suspicious) {
         return None;
     }
-    let mut kept = Vec::with_capacity(value.len());
+    out.reserve(value.len());
     let mut rest = value;
     while let Some((first, tail)) = rest.split_first() {
         rest = match (first, tail) {
@@ -62,21 +62,21 @@ pub(super) fn remove_comment_marks(value: &[u8]) -> Option<Vec<u8>> {
             (b'/', [b'*', after @ ..]) | (b'*', [b'/', after @ ..]) | (b'-', [b'-', after @ ..]) => after,
             (b'#', _) => tail,
             _ => {
-                kept.push(*first);
+                out.push(*first);
                 tail
             }
         };
     }
-    Some(kept)
+    Some(())
 }
 
 /// Removes comments with their text; an open one, `--` and `#` end the value with a space.
-pub(super) fn remove_comments(value: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn remove_comments(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let suspicious = |byte: &u8| matches!(byte, b'/' | b'-' | b'#' | b'<');
     if !value.iter().any(suspicious) {
         return None;
     }
-    let mut kept = Vec::with_capacity(value.len());
+    out.reserve(value.len());
     let mut rest = value;
     while let Some((first, tail)) = rest.split_first() {
         let comment =
@@ -86,17 +86,17 @@ pub(super) fn remove_comments(value: &[u8]) -> Option<Vec<u8>> {
             match memchr::memmem::find(inside, close) {
                 Some(end) => rest = inside.get(end + close.len()..).unwrap_or_default(),
                 None => {
-                    kept.push(b' ');
+                    out.push(b' ');
                     break;
                 }
             }
         } else if rest.starts_with(b"--") || *first == b'#' {
-            kept.push(b' ');
+            out.push(b' ');
             break;
         } else {
-            kept.push(*first);
+            out.push(*first);
             rest = tail;
         }
     }
-    Some(kept)
+    Some(())
 }

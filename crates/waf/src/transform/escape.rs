@@ -5,18 +5,18 @@ use super::url::code_unit;
 use super::{hex, hex_pair, is_space};
 
 /// Runs `step` at every backslash; it gives the bytes to write and how much of the text after the backslash it took.
-fn at_backslashes(value: &[u8], step: impl Fn(&[u8], &mut Vec<u8>) -> usize) -> Option<Vec<u8>> {
+fn at_backslashes(value: &[u8], out: &mut Vec<u8>, step: impl Fn(&[u8], &mut Vec<u8>) -> usize) -> Option<()> {
     memchr::memchr(b'\\', value)?;
-    let mut decoded = Vec::with_capacity(value.len());
+    out.reserve(value.len());
     let mut rest = value;
     while let Some(at) = memchr::memchr(b'\\', rest) {
-        decoded.extend(rest.get(..at).unwrap_or_default());
+        out.extend(rest.get(..at).unwrap_or_default());
         let after = rest.get(at + 1..).unwrap_or_default();
-        let taken = step(after, &mut decoded);
+        let taken = step(after, out);
         rest = after.get(taken..).unwrap_or_default();
     }
-    decoded.extend(rest);
-    Some(decoded)
+    out.extend(rest);
+    Some(())
 }
 
 fn control_letter(letter: u8) -> Option<u8> {
@@ -33,29 +33,29 @@ fn control_letter(letter: u8) -> Option<u8> {
 }
 
 /// `\uHHHH`, `\xHH`, octal, letters; any other escaped byte stands for itself.
-pub(super) fn js_decode(value: &[u8]) -> Option<Vec<u8>> {
-    at_backslashes(value, |after, decoded| {
+pub(super) fn js_decode(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    at_backslashes(value, out, |after, out| {
         let Some(first) = after.first() else {
-            decoded.push(b'\\');
+            out.push(b'\\');
             return 0;
         };
         let digits = after.get(1..).unwrap_or_default();
         match first {
             b'u' if code_unit(digits).is_some() => {
-                decoded.extend(code_unit(digits).map(low_byte));
+                out.extend(code_unit(digits).map(low_byte));
                 5
             }
             b'x' if hex_pair(digits).is_some() => {
-                decoded.extend(hex_pair(digits));
+                out.extend(hex_pair(digits));
                 3
             }
             b'0'..=b'7' => {
                 let (byte, taken) = octal(after);
-                decoded.push(byte);
+                out.push(byte);
                 taken
             }
             other => {
-                decoded.push(control_letter(*other).unwrap_or(*other));
+                out.push(control_letter(*other).unwrap_or(*other));
                 1
             }
         }
@@ -71,52 +71,52 @@ fn octal(text: &[u8]) -> (u8, usize) {
 }
 
 /// Up to six hexadecimal digits and one white space; an escaped newline vanishes.
-pub(super) fn css_decode(value: &[u8]) -> Option<Vec<u8>> {
-    at_backslashes(value, |after, decoded| {
+pub(super) fn css_decode(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    at_backslashes(value, out, |after, out| {
         let digits = after.iter().take(6).take_while(|byte| hex(**byte).is_some()).count();
         if digits == 0 {
             // An escaped newline and a last backslash are dropped; anything else stands for itself.
-            decoded.extend(after.first().filter(|byte| **byte != b'\n'));
+            out.extend(after.first().filter(|byte| **byte != b'\n'));
             return usize::from(!after.is_empty());
         }
         let nibbles = after.get(..digits).unwrap_or_default();
         let point = nibbles.iter().fold(0u32, |point, digit| point << 4 | u32::from(hex(*digit).unwrap_or(0)));
         let [_, plane, high, low] = point.to_be_bytes();
         let full_width = plane == 0 && high == 0xff && digits >= 4;
-        decoded.push(if full_width { low_byte(u16::from_be_bytes([high, low])) } else { low });
+        out.push(if full_width { low_byte(u16::from_be_bytes([high, low])) } else { low });
         digits + usize::from(after.get(digits).is_some_and(|byte| is_space(*byte)))
     })
 }
 
 /// C escapes; an invalid one stays, backslash and all.
-pub(super) fn escape_seq_decode(value: &[u8]) -> Option<Vec<u8>> {
-    at_backslashes(value, |after, decoded| {
+pub(super) fn escape_seq_decode(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    at_backslashes(value, out, |after, out| {
         let Some(first) = after.first() else {
-            decoded.push(b'\\');
+            out.push(b'\\');
             return 0;
         };
         match first {
             b'\\' | b'?' | b'\'' | b'"' => {
-                decoded.push(*first);
+                out.push(*first);
                 1
             }
             b'x' | b'X' if hex_pair(after.get(1..).unwrap_or_default()).is_some() => {
-                decoded.extend(hex_pair(after.get(1..).unwrap_or_default()));
+                out.extend(hex_pair(after.get(1..).unwrap_or_default()));
                 3
             }
             b'0'..=b'7' => {
                 let digits = after.iter().take(3).take_while(|byte| matches!(byte, b'0'..=b'7')).count();
                 let value = after.iter().take(digits).fold(0u32, |value, digit| value << 3 | u32::from(digit & 7));
-                decoded.push((value & 0xff) as u8);
+                out.push((value & 0xff) as u8);
                 digits
             }
             other => match control_letter(*other) {
                 Some(control) => {
-                    decoded.push(control);
+                    out.push(control);
                     1
                 }
                 None => {
-                    decoded.extend([b'\\', *other]);
+                    out.extend([b'\\', *other]);
                     1
                 }
             },
@@ -125,27 +125,27 @@ pub(super) fn escape_seq_decode(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// `&#DD;`, `&#xHH;` and the five names ModSecurity knows, each also without its semicolon.
-pub(super) fn html_entity_decode(value: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn html_entity_decode(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     memchr::memchr(b'&', value)?;
-    let mut decoded = Vec::with_capacity(value.len());
+    out.reserve(value.len());
     let mut rest = value;
     while let Some(at) = memchr::memchr(b'&', rest) {
-        decoded.extend(rest.get(..at).unwrap_or_default());
+        out.extend(rest.get(..at).unwrap_or_default());
         let after = rest.get(at + 1..).unwrap_or_default();
         let taken = match entity(after) {
             Some((byte, taken)) => {
-                decoded.push(byte);
+                out.push(byte);
                 taken + usize::from(after.get(taken) == Some(&b';'))
             }
             None => {
-                decoded.push(b'&');
+                out.push(b'&');
                 0
             }
         };
         rest = after.get(taken..).unwrap_or_default();
     }
-    decoded.extend(rest);
-    Some(decoded)
+    out.extend(rest);
+    Some(())
 }
 
 fn entity(text: &[u8]) -> Option<(u8, usize)> {
@@ -180,24 +180,24 @@ fn number(text: &[u8], radix: u32) -> Option<(u8, usize)> {
 }
 
 /// `0xHHHH` becomes its bytes.
-pub(super) fn sql_hex_decode(value: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn sql_hex_decode(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     memchr::memmem::find(value, b"0x").or_else(|| memchr::memmem::find(value, b"0X"))?;
-    let mut decoded = Vec::with_capacity(value.len());
+    out.reserve(value.len());
     let mut rest = value;
     while let Some((first, tail)) = rest.split_first() {
         let digits = match (first, tail) {
             (b'0', [b'x' | b'X', digits @ ..]) if hex_pair(digits).is_some() => digits,
             _ => {
-                decoded.push(*first);
+                out.push(*first);
                 rest = tail;
                 continue;
             }
         };
         rest = digits;
         while let Some(byte) = hex_pair(rest) {
-            decoded.push(byte);
+            out.push(byte);
             rest = rest.get(2..).unwrap_or_default();
         }
     }
-    Some(decoded)
+    Some(())
 }

@@ -38,21 +38,21 @@ pub(super) fn low_byte(unit: u16) -> u8 {
 }
 
 /// Every valid sequence beyond ASCII becomes `%uhhhh`; bytes that are not UTF-8 stay.
-pub(super) fn utf8_to_unicode(value: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn utf8_to_unicode(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
     if value.is_ascii() {
         return None;
     }
-    let mut converted = Vec::with_capacity(value.len() * 2);
+    out.reserve(value.len());
     for chunk in value.utf8_chunks() {
         for char in chunk.valid().chars() {
             match u8::try_from(char) {
-                Ok(byte) if byte.is_ascii() => converted.push(byte),
-                Ok(_) | Err(_) => converted.extend(format!("%u{:04x}", u32::from(char)).bytes()),
+                Ok(byte) if byte.is_ascii() => out.push(byte),
+                Ok(_) | Err(_) => out.extend(format!("%u{:04x}", u32::from(char)).bytes()),
             }
         }
-        converted.extend(chunk.invalid());
+        out.extend(chunk.invalid());
     }
-    Some(converted)
+    Some(())
 }
 
 #[cfg(test)]

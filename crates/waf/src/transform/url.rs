@@ -4,12 +4,11 @@ use super::unicode::UnicodeMap;
 use super::{hex, hex_pair};
 
 /// `%HH` and `+`; what is not valid stays as it is. The same reading as for form fields.
-pub(super) fn decode(value: &[u8]) -> Option<Vec<u8>> {
-    value.iter().any(|byte| matches!(byte, b'%' | b'+')).then(|| {
-        let mut decoded = Vec::with_capacity(value.len());
-        decode_form(value, &mut decoded);
-        decoded
-    })
+pub(super) fn decode(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    memchr::memchr2(b'%', b'+', value)?;
+    out.reserve(value.len());
+    decode_form(value, out);
+    Some(())
 }
 
 /// Decodes a form field; says how many invalid escapes stood in it.
@@ -44,11 +43,9 @@ pub(crate) fn decode_path(path: &[u8], decoded: &mut Vec<u8>) {
 }
 
 /// Also `%uHHHH`, as old IIS reads it.
-pub(super) fn decode_unicode(value: &[u8], map: &UnicodeMap) -> Option<Vec<u8>> {
-    if !value.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        return None;
-    }
-    let mut decoded = Vec::with_capacity(value.len());
+pub(super) fn decode_unicode(value: &[u8], map: &UnicodeMap, out: &mut Vec<u8>) -> Option<()> {
+    memchr::memchr2(b'%', b'+', value)?;
+    out.reserve(value.len());
     let mut rest = value;
     while let Some((byte, tail)) = rest.split_first() {
         let (produced, taken) = match byte {
@@ -62,10 +59,10 @@ pub(super) fn decode_unicode(value: &[u8], map: &UnicodeMap) -> Option<Vec<u8>> 
             b'+' => (b' ', 0),
             other => (*other, 0),
         };
-        decoded.push(produced);
+        out.push(produced);
         rest = tail.get(taken..).unwrap_or_default();
     }
-    Some(decoded)
+    Some(())
 }
 
 /// Four hexadecimal digits.
@@ -75,19 +72,18 @@ pub(super) fn code_unit(text: &[u8]) -> Option<u16> {
 }
 
 /// Letters, digits and `*` stay, a space becomes `+`.
-pub(super) fn encode(value: &[u8]) -> Vec<u8> {
+pub(super) fn encode(value: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-    let mut encoded = Vec::with_capacity(value.len());
+    out.reserve(value.len());
     for byte in value {
         match byte {
-            b' ' => encoded.push(b'+'),
-            b'*' => encoded.push(b'*'),
-            byte if byte.is_ascii_alphanumeric() => encoded.push(*byte),
-            byte => encoded.extend([b'%', digit(byte >> 4), digit(byte & 15)]),
+            b' ' => out.push(b'+'),
+            b'*' => out.push(b'*'),
+            byte if byte.is_ascii_alphanumeric() => out.push(*byte),
+            byte => out.extend([b'%', digit(byte >> 4), digit(byte & 15)]),
         }
     }
-    encoded
 }
 
 /// Whether every `%` begins a valid escape.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::suite::Input;
 
 /// A request as the engine gets it.
+#[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: Vec<u8>,
     pub(crate) uri: Vec<u8>,
@@ -18,6 +19,7 @@ pub(crate) struct Request {
 }
 
 /// A request with its answer.
+#[derive(Clone)]
 pub(crate) struct Exchange {
     pub(crate) request: Request,
     pub(crate) status: u16,
