@@ -25,6 +25,9 @@ pub use transaction::audit::{Audit, Cause, EXCERPT_BYTES, Finding, Intervention,
 pub use transaction::facts::Connection;
 pub use transaction::trace::{RuleTrace, TestTrace, TraceOutcome};
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
 use program::Program;
 use store::Store;
 
@@ -54,6 +57,32 @@ impl Waf {
     #[must_use]
     pub fn rule_count(&self) -> usize {
         Phase::ALL.iter().map(|phase| self.program.phase(*phase).len()).sum()
+    }
+
+    /// Builds what the first request at these settings would otherwise have to wait for: the prefilter of a paranoia
+    /// level. `tx` is what [`Transaction::set_tx`] will be given.
+    pub fn warm(&self, tx: &[(&str, &str)]) {
+        let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let connection = Connection {
+            client: nowhere,
+            client_port: 0,
+            server: nowhere,
+            server_port: 0,
+            unique_id: String::new(),
+            now: Duration::ZERO,
+        };
+        let mut transaction = self.transaction(connection);
+        transaction.set_mode(EngineMode::DetectionOnly);
+        tx.iter().for_each(|(name, value)| transaction.set_tx(name, value));
+        transaction.request_line(b"GET", b"/", b"HTTP/1.1");
+        transaction.request_headers_done();
+        transaction.request_body_done();
+    }
+
+    /// Bytes of memory that the prefilter takes, for the paranoia levels used so far.
+    #[must_use]
+    pub fn prefilter_bytes(&self) -> usize {
+        self.program.accelerator.memory_bytes()
     }
 
     /// Begins a transaction.

@@ -16,7 +16,7 @@ pub(super) struct Content {
     /// The forms of a value that the rule tests: one, or with `multiMatch` several.
     pub(super) chains: Vec<ChainId>,
     /// By [`Alphabet`].
-    pub(super) filters: [Filter; Alphabet::ALL.len()],
+    pub(super) filters: Filters,
     /// The paranoia level from which it runs.
     pub(super) level: Option<i64>,
     pub(super) side: Side,
@@ -67,8 +67,8 @@ impl Alphabet {
 }
 
 impl Content {
-    /// `None` when the rule is to be run plainly.
-    pub(super) fn of(rule: &Rule, level: Option<i64>, chains: &mut Chains) -> Option<Self> {
+    /// `None` when the rule is to be run plainly; `filters` are those of its operator.
+    pub(super) fn of(rule: &Rule, filters: Filters, level: Option<i64>, chains: &mut Chains) -> Option<Self> {
         let test = rule.test.as_ref()?;
         if test.sense == Sense::Negated || test.targets.iter().any(|target| target.measure == Measure::Count) {
             return None;
@@ -83,7 +83,6 @@ impl Content {
             (false, false) => Side::Request,
             (false, true) => return None,
         };
-        let filters = filters(&test.operator)?;
         let stages = if rule.actions.multi_match { 0 } else { test.transforms.len() };
         let forms = (stages..=test.transforms.len()).filter_map(|length| test.transforms.get(..length));
         let mut ids: Vec<ChainId> = forms.map(|form| chains.intern(form)).collect();
@@ -142,8 +141,11 @@ fn is_of_response(variable: Variable) -> bool {
     )
 }
 
-/// What a value must hold, by its alphabet; `None` when there is nothing to look for even in the largest.
-fn filters(operator: &Operator) -> Option<[Filter; Alphabet::ALL.len()]> {
+/// What a value must hold, by its [`Alphabet`].
+pub(super) type Filters = [Filter; Alphabet::ALL.len()];
+
+/// The filters of an operator; `None` when there is nothing to look for even in the largest alphabet.
+pub(super) fn filters(operator: &Operator) -> Option<Filters> {
     let by_bytes = |bytes: ByteSet| Alphabet::ALL.map(|alphabet| Filter::Bytes(bytes.common(alphabet.bytes())));
     let found = match operator {
         Operator::Pattern(pattern) | Operator::Identity(_, pattern) => {

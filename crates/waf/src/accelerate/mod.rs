@@ -10,14 +10,16 @@ mod plan;
 mod scan;
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::sync::OnceLock;
 
 pub(crate) use scan::{Gear, Scan, Verdict};
 
-use crate::program::rule::Rule;
+use crate::program::rule::{Effect, Rule};
 use crate::program::{Entry, Gate};
+use crate::seclang::action::Phase;
 use crate::seclang::target::Slot;
-use content::{Chains, Content};
+use content::{Chains, Content, Filters};
 use plan::Plan;
 
 /// Number of a rule that the prefilter knows.
@@ -34,6 +36,8 @@ pub(crate) struct Accelerator {
     chains: Chains,
     /// The member of TX that most rules are gated by: the paranoia level.
     level: Option<Slot>,
+    /// Whether a rule of the first phase sets that member: until it has, there is nothing to search by.
+    level_is_set: bool,
     /// The values at which gates open, ascending.
     thresholds: Vec<i64>,
     /// One for each number of open gates; made when first needed.
@@ -49,8 +53,14 @@ impl Accelerator {
             *gates.entry(gate.slot).or_default() += 1;
         }
         this.level = gates.into_iter().max_by_key(|(_, count)| *count).map(|(slot, _)| slot);
+        let sets_level = |rule: &Rule| {
+            let set = |effect: &Effect| matches!(effect, Effect::SetVar(set) if set.slot.is_some() && set.slot == this.level);
+            rule.phase == Phase::RequestHeaders && rule.actions.effects.iter().any(set)
+        };
+        this.level_is_set = rules.iter().any(sets_level);
+        let mut filters = filters_of(rules);
         for phase in phases.iter_mut() {
-            this.add_phase(rules, phase);
+            this.add_phase(rules, &mut filters, phase);
         }
         this.thresholds = this.contents.iter().filter_map(|content| content.level).collect();
         this.thresholds.sort_unstable();
@@ -59,7 +69,7 @@ impl Accelerator {
         this
     }
 
-    fn add_phase(&mut self, rules: &[Rule], phase: &mut [Entry]) {
+    fn add_phase(&mut self, rules: &[Rule], filters: &mut [Option<Filters>], phase: &mut [Entry]) {
         let mut open: Vec<(usize, Gate)> = Vec::new();
         for (position, entry) in phase.iter_mut().enumerate() {
             open.retain(|(end, _)| *end > position);
@@ -69,12 +79,18 @@ impl Accelerator {
             let Some(rule) = rules.get(entry.rule) else { continue };
             let level = open.iter().map(|(_, gate)| gate).filter(|gate| Some(gate.slot) == self.level);
             let level = level.map(|gate| gate.below).max();
-            let Some(content) = Content::of(rule, level, &mut self.chains) else { continue };
+            let Some(filters) = filters.get_mut(entry.rule).and_then(Option::take) else { continue };
+            let Some(content) = Content::of(rule, filters, level, &mut self.chains) else { continue };
             if let (true, Ok(number)) = (self.contents.len() < CONTENTS, u16::try_from(self.contents.len())) {
                 self.contents.push(content);
                 entry.content = Some(ContentId(number));
             }
         }
+    }
+
+    /// Whether the level is still to be set.
+    fn is_early(&self, phase: Phase, level: Option<i64>) -> bool {
+        self.level_is_set && level.is_none() && phase == Phase::RequestHeaders
     }
 
     /// The plan for a paranoia level: all rules whose gates are open at it.
@@ -101,6 +117,24 @@ impl Accelerator {
         self.contents.len()
     }
 }
+
+/// Works the filters of all heads out, on as many threads as help: most of the time of a compilation goes here.
+fn filters_of(rules: &[Rule]) -> Vec<Option<Filters>> {
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
+    let of_rule = |rule: &Rule| rule.test.as_ref().filter(|_| rule.id != 0).and_then(|test| content::filters(&test.operator));
+    // Neighbours are alike in cost, so each worker takes every n-th rule.
+    let share = |worker: usize| rules.iter().skip(worker).step_by(workers).map(of_rule).collect::<Vec<_>>();
+    let shares: Vec<Vec<_>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..workers).map(|worker| scope.spawn(move || share(worker))).collect();
+        // A worker that panicked only leaves rules to be run plainly.
+        handles.into_iter().map(|handle| handle.join().unwrap_or_default()).collect()
+    });
+    let mut shares: Vec<_> = shares.into_iter().map(Vec::into_iter).collect();
+    (0..rules.len()).map(|rule| shares.get_mut(rule % workers).and_then(Iterator::next).flatten()).collect()
+}
+
+/// Threads of a compilation.
+const WORKERS: usize = 4;
 
 /// A set of rules as the prefilter numbers them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

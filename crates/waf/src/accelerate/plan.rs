@@ -67,8 +67,15 @@ impl Plan {
             (*variable, builder.load(looks, side_of(*variable)))
         });
         let scalars = scalars.filter(|(_, load)| !load.idle).collect();
-        let request = Alphabet::ALL.map(|alphabet| builder.search(Side::Request, alphabet));
-        let response = builder.search(Side::Response, Alphabet::Any);
+        let (request, response) = std::thread::scope(|scope| {
+            let response = scope.spawn(|| builder.search(Side::Response, Alphabet::Any));
+            let all = scope.spawn(|| builder.search(Side::Request, Alphabet::Any));
+            let names = builder.search(Side::Request, Alphabet::Name);
+            let texts = builder.search(Side::Request, Alphabet::Text);
+            let all = all.join().unwrap_or_else(|_| builder.search(Side::Request, Alphabet::Any));
+            let response = response.join().unwrap_or_else(|_| builder.search(Side::Response, Alphabet::Any));
+            ([names, texts, all], response)
+        });
         Self { sites, scalars, request, response, active }
     }
 

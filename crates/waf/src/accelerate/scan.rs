@@ -6,6 +6,7 @@ use super::plan::{Load, Plan};
 use super::{ContentId, Mask};
 use crate::operator::{ByteSet, integer};
 use crate::program::Program;
+use crate::seclang::action::Phase;
 use crate::transaction::facts::Facts;
 use crate::transaction::origin::{Origin, ValueId, stable_scalar};
 use crate::transaction::state::State;
@@ -77,17 +78,23 @@ impl Scan {
 
     /// Looks at values that are new since the last time.
     #[inline]
-    pub(crate) fn catch_up(&mut self, program: &Program, facts: &Facts, state: &State, work: &mut Work) {
-        if !self.current && self.gear == Gear::Accelerated {
-            self.current = true;
-            self.look(program, facts, state, work);
+    pub(crate) fn catch_up(&mut self, program: &Program, facts: &Facts, state: &State, phase: Phase, work: &mut Work) {
+        if self.current || self.gear == Gear::Plain {
+            return;
+        }
+        let accelerator = &program.accelerator;
+        let level = accelerator.level.and_then(|slot| state.slot(slot)).map(integer);
+        if accelerator.is_early(phase, level) {
+            return;
+        }
+        self.current = true;
+        if let Some(plan) = accelerator.plan(level) {
+            self.look(program, facts, plan, work);
         }
     }
 
-    fn look(&mut self, program: &Program, facts: &Facts, state: &State, work: &mut Work) {
+    fn look(&mut self, program: &Program, facts: &Facts, plan: &Plan, work: &mut Work) {
         let accelerator = &program.accelerator;
-        let level = accelerator.level.and_then(|slot| state.slot(slot)).map(integer);
-        let Some(plan) = accelerator.plan(level) else { return };
         let words = plan.active.0.len();
         if !std::mem::replace(&mut self.begun, true) {
             self.covered.reset(words, u64::MAX);

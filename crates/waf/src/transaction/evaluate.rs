@@ -82,7 +82,7 @@ impl<'t> Run<'_, 't> {
                 continue;
             }
             self.trace_rule(entry, TraceOutcome::NotMatched);
-            if !self.entry(entry) {
+            if !self.entry(entry, phase) {
                 continue;
             }
             self.trace_outcome(TraceOutcome::Matched);
@@ -123,7 +123,7 @@ impl<'t> Run<'_, 't> {
     }
 
     /// Whether the rule, or the whole chain, matched.
-    fn entry(&mut self, entry: &Entry) -> bool {
+    fn entry(&mut self, entry: &Entry, phase: Phase) -> bool {
         self.state.current = Some(entry.rule);
         self.state.matched.clear();
         self.head = entry.rule;
@@ -132,7 +132,7 @@ impl<'t> Run<'_, 't> {
         }
         let Some(content) = entry.content else { return self.chain(Only::Everything) };
         let Workshop { scan, work, only, .. } = &mut *self.workshop;
-        scan.catch_up(self.sources.program, self.sources.facts, self.state, work);
+        scan.catch_up(self.sources.program, self.sources.facts, self.state, phase, work);
         match scan.verdict(content, only) {
             Filtered::RuledOut => {
                 self.trace_outcome(TraceOutcome::RuledOut);
