@@ -40,9 +40,18 @@ fn main() {
     );
     let warming = std::time::Instant::now();
     waf.warm(&[("blocking_paranoia_level", "1")]);
-    println!("prefilter            {:>9.1} ms (wall), {:.1} MB", warming.elapsed().as_secs_f64() * 1e3, waf.prefilter_bytes() as f64 / 1048576.0);
+    println!(
+        "prefilter            {:>9.1} ms (wall), {:.1} MB",
+        warming.elapsed().as_secs_f64() * 1e3,
+        waf.prefilter_bytes() as f64 / 1048576.0
+    );
     println!("memory, PL1          {:>9.1} MB", (resident_kb() - before) as f64 / 1024.0);
-    let cases = [("benign GET", get("garden+chair")), ("2 kB form", form()), ("10 kB JSON", json()), ("SQLi GET", get("1%27+or+%271%27%3D%271"))];
+    let cases = [
+        ("benign GET", get("garden+chair")),
+        ("2 kB form", form()),
+        ("10 kB JSON", json()),
+        ("SQLi GET", get("1%27+or+%271%27%3D%271")),
+    ];
     let only = std::env::var("PORTCULLIS_BENCH").unwrap_or_default();
     for level in ["1", "4"] {
         for (name, request) in cases.iter().filter(|(name, _)| format!("{name} PL{level}").contains(&only)) {
@@ -92,7 +101,12 @@ fn form() -> Request {
     for n in 0..70 {
         let _ = write!(body, "{}field_{n}=Some+ordinary+value+{n}", if n == 0 { "" } else { "&" });
     }
-    Request { method: "POST", uri: "/account/profile".into(), content_type: Some("application/x-www-form-urlencoded"), body }
+    Request {
+        method: "POST",
+        uri: "/account/profile".into(),
+        content_type: Some("application/x-www-form-urlencoded"),
+        body,
+    }
 }
 
 fn json() -> Request {
@@ -110,7 +124,10 @@ fn json() -> Request {
 
 const HEADERS: [(&str, &str); 10] = [
     ("Host", "shop.example.com"),
-    ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"),
+    (
+        "User-Agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+    ),
     ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"),
     ("Accept-Language", "en-GB,en;q=0.7,de;q=0.3"),
     ("Accept-Encoding", "gzip, deflate, br"),
@@ -121,7 +138,8 @@ const HEADERS: [(&str, &str); 10] = [
     ("Sec-Fetch-Site", "same-origin"),
 ];
 
-const PAGE: &[u8] = b"<!doctype html><html><head><title>Garden chairs</title></head><body><p>Three chairs.</p></body></html>";
+const PAGE: &[u8] =
+    b"<!doctype html><html><head><title>Garden chairs</title></head><body><p>Three chairs.</p></body></html>";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -165,13 +183,13 @@ fn run(waf: &Waf, request: &Request, level: &str, part: Part) -> usize {
 /// Microseconds of one call: the best round.
 fn measure(mut call: impl FnMut() -> usize) -> f64 {
     let probe = cpu();
-    (0..5).for_each(|_| drop(std::hint::black_box(call())));
+    (0..5).for_each(|_| _ = std::hint::black_box(call()));
     let each = ((cpu() - probe) / 5).max(Duration::from_nanos(100));
     // Rounds of some 60 ms.
     let calls = (60_000_000 / each.as_nanos()).clamp(1, 20_000) as u32;
     let round = |_| {
         let started = cpu();
-        (0..calls).for_each(|_| drop(std::hint::black_box(call())));
+        (0..calls).for_each(|_| _ = std::hint::black_box(call()));
         (cpu() - started) / calls
     };
     let rounds = std::env::var("PORTCULLIS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);

@@ -9,8 +9,10 @@
 mod accelerate;
 mod body;
 mod error;
+mod lint;
 mod operator;
 mod pairs;
+mod profile;
 mod program;
 mod seclang;
 mod store;
@@ -18,10 +20,12 @@ mod transaction;
 mod transform;
 
 pub use error::{Note, Origin, SecLangError};
+pub use lint::{Filtering, RuleCost};
+pub use profile::{ExcludedRules, ExclusionSpec, Profile, ProfileError, ProfileSpec};
 pub use seclang::action::{AuditMode, EngineMode, Phase, Severity};
 pub use seclang::source::{Disk, Files, InMemory, Source};
 pub use transaction::Transaction;
-pub use transaction::audit::{Audit, Cause, EXCERPT_BYTES, Finding, Intervention, Response, RuleMatch};
+pub use transaction::audit::{Audit, Cause, Cut, EXCERPT_BYTES, Finding, Intervention, Response, RuleMatch};
 pub use transaction::facts::Connection;
 pub use transaction::trace::{RuleTrace, TestTrace, TraceOutcome};
 
@@ -57,6 +61,26 @@ impl Waf {
     #[must_use]
     pub fn rule_count(&self) -> usize {
         Phase::ALL.iter().map(|phase| self.program.phase(*phase).len()).sum()
+    }
+
+    /// Compiles what a route asks for.
+    ///
+    /// # Errors
+    /// Everything that cannot be accepted.
+    pub fn profile(&self, spec: &ProfileSpec) -> Result<Profile, Vec<ProfileError>> {
+        Profile::compile(spec, &self.program)
+    }
+
+    /// Begins a transaction under a profile.
+    #[must_use]
+    pub fn transaction_with<'w>(&'w self, connection: Connection, profile: &'w Profile) -> Transaction<'w> {
+        self.transaction(connection).with_profile(profile)
+    }
+
+    /// What each rule costs and what could be better about it, in file order.
+    #[must_use]
+    pub fn lint(&self) -> Vec<RuleCost> {
+        lint::lint(&self.program)
     }
 
     /// Builds what the first request at these settings would otherwise have to wait for: the prefilter of a paranoia

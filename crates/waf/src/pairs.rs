@@ -82,6 +82,9 @@ mod tests {
         pairs.push_with(|name| name.extend(b"b"), |value| value.extend(b"22"));
         pairs.push(b"a", b"3");
         assert_eq!(pairs.iter().collect::<Vec<_>>(), [(&b"A"[..], &b"1"[..]), (b"b", b"22"), (b"a", b"3")]);
-        assert_eq!((pairs.get(b"a"), pairs.get(b"x"), pairs.len(), pairs.combined_bytes()), (Some(&b"1"[..]), None, 3, 7));
+        assert_eq!(
+            (pairs.get(b"a"), pairs.get(b"x"), pairs.len(), pairs.combined_bytes()),
+            (Some(&b"1"[..]), None, 3, 7)
+        );
     }
 }

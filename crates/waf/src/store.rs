@@ -79,7 +79,13 @@ impl Store {
     }
 
     /// Changes a member: the closure gets the live value and gives the new one, or `None` to remove it.
-    pub(crate) fn change(&self, key: &Key, name: &[u8], now: Duration, change: impl FnOnce(Option<&[u8]>) -> Option<Vec<u8>>) {
+    pub(crate) fn change(
+        &self,
+        key: &Key,
+        name: &[u8],
+        now: Duration,
+        change: impl FnOnce(Option<&[u8]>) -> Option<Vec<u8>>,
+    ) {
         let mut collections = self.collections.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(collection) = collections.get_mut(key) else { return };
         let old = collection.members.get(name).filter(|member| member.is_live(now));

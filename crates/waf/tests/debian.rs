@@ -46,7 +46,14 @@ fn compile() -> Option<Waf> {
 }
 
 /// Sends a request and gives the status of the refusal, with the ids that matched.
-fn send(waf: &Waf, level: &str, method: &str, uri: &str, headers: &[(&str, &str)], body: &str) -> (Option<u16>, Vec<u32>) {
+fn send(
+    waf: &Waf,
+    level: &str,
+    method: &str,
+    uri: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (Option<u16>, Vec<u32>) {
     let mut transaction = waf.transaction(Connection {
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
         client_port: 40_000,
@@ -58,7 +65,8 @@ fn send(waf: &Waf, level: &str, method: &str, uri: &str, headers: &[(&str, &str)
     transaction.set_tx("paranoia_level", level);
     transaction.request_line(method.as_bytes(), uri.as_bytes(), b"HTTP/1.1");
     let length = body.len().to_string();
-    let common = [("Host", "www.example.com"), ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64)"), ("Accept", "text/html")];
+    let common =
+        [("Host", "www.example.com"), ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64)"), ("Accept", "text/html")];
     let sized = (!body.is_empty()).then_some(("Content-Length", length.as_str()));
     for (name, value) in common.iter().chain(headers).copied().chain(sized) {
         transaction.request_header(name.as_bytes(), value.as_bytes());
@@ -118,7 +126,8 @@ fn ordinary_requests_pass() {
 fn odd_file_names_are_found_by_looking_behind() {
     let Some(waf) = compile() else { return };
     let upload = |name: &str| {
-        let body = format!("--B\r\nContent-Disposition: form-data; name=\"f\"; filename=\"{name}\"\r\n\r\nx\r\n--B--\r\n");
+        let body =
+            format!("--B\r\nContent-Disposition: form-data; name=\"f\"; filename=\"{name}\"\r\n\r\nx\r\n--B--\r\n");
         send(&waf, "1", "POST", "/", &[("Content-Type", "multipart/form-data; boundary=B")], &body).1
     };
     assert!(upload("a;b.txt").contains(&920_120));

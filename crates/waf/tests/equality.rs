@@ -36,7 +36,8 @@ fn the_prefilter_changes_no_outcome() {
             let mutated = (0..mutations).map(|_| mutate(&exchange, &mut draw));
             for exchange in std::iter::once(exchange.clone()).chain(mutated) {
                 compared += 1;
-                differences.extend(difference(&waf, &exchange).map(|difference| format!("{}: {difference}", test.name)));
+                differences
+                    .extend(difference(&waf, &exchange).map(|difference| format!("{}: {difference}", test.name)));
             }
         }
     }
@@ -46,7 +47,9 @@ fn the_prefilter_changes_no_outcome() {
 }
 
 fn difference(waf: &Waf, exchange: &Exchange) -> Option<String> {
-    let (quick, plain) = (inspect(waf, exchange, Gear::Accelerated), inspect(waf, exchange, Gear::Plain));
+    let (mut quick, mut plain) = (inspect(waf, exchange, Gear::Accelerated), inspect(waf, exchange, Gear::Plain));
+    // What it cost is the one thing that may differ.
+    (quick.work, plain.work) = (0, 0);
     if quick == plain {
         return None;
     }
@@ -77,9 +80,46 @@ fn mutate(exchange: &Exchange, draw: &mut Draw) -> Exchange {
 }
 
 const PIECES: [&[u8]; 40] = [
-    b" ", b"'", b"\"", b"<", b">", b"(", b")", b";", b"--", b"/*", b"*/", b"%27", b"%u0027", b"\\", b"\\x41", b"&lt;", b"&#x3c;", b"../",
-    b"..\\", b"\0", b"\xc2\xa0", b"\xff", b"union", b"select", b"script", b"=", b"&", b"|", b"`", b"$(", b"{{", b"cat", b"A", b"b", b"0", b".",
-    b"/", b"+", b"%", b"\r\n",
+    b" ",
+    b"'",
+    b"\"",
+    b"<",
+    b">",
+    b"(",
+    b")",
+    b";",
+    b"--",
+    b"/*",
+    b"*/",
+    b"%27",
+    b"%u0027",
+    b"\\",
+    b"\\x41",
+    b"&lt;",
+    b"&#x3c;",
+    b"../",
+    b"..\\",
+    b"\0",
+    b"\xc2\xa0",
+    b"\xff",
+    b"union",
+    b"select",
+    b"script",
+    b"=",
+    b"&",
+    b"|",
+    b"`",
+    b"$(",
+    b"{{",
+    b"cat",
+    b"A",
+    b"b",
+    b"0",
+    b".",
+    b"/",
+    b"+",
+    b"%",
+    b"\r\n",
 ];
 
 fn change(text: &mut Vec<u8>, draw: &mut Draw) {

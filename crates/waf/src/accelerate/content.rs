@@ -128,7 +128,8 @@ impl Content {
 
 /// Whether the values of a variable stay what they are once they are known.
 fn is_stable(variable: Variable) -> bool {
-    STABLE_SCALARS.contains(&variable) || Origin::COLLECTIONS.iter().any(|origin| origin.variables().contains(&variable))
+    STABLE_SCALARS.contains(&variable)
+        || Origin::COLLECTIONS.iter().any(|origin| origin.variables().contains(&variable))
 }
 
 fn is_of_response(variable: Variable) -> bool {
@@ -236,7 +237,11 @@ impl Chains {
         if let Some(known) = self.chains.iter().position(|chain| chain.transforms == transforms) {
             return ChainId(known);
         }
-        let steps: Vec<_> = transforms.iter().enumerate().map(|(at, step)| (*step, triggers(*step, transforms.get(at + 1..)))).collect();
+        let steps: Vec<_> = transforms
+            .iter()
+            .enumerate()
+            .map(|(at, step)| (*step, triggers(*step, transforms.get(at + 1..))))
+            .collect();
         let all = steps.iter().try_fold(ByteSet::default(), |all, (_, own)| Some(all.union((*own)?)));
         self.chains.push(Chain { transforms, steps, triggers: all });
         ChainId(self.chains.len() - 1)

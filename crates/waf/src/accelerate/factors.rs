@@ -109,9 +109,8 @@ pub(super) fn of_literals<'l>(literals: impl Iterator<Item = &'l [u8]>) -> Optio
     if cut.is_empty() || cut.len() > MOST || cut.iter().any(|literal| is_common(literal)) {
         return None;
     }
-    let redundant = |literal: &[u8]| {
-        (1..literal.len()).any(|length| literal.windows(length).any(|part| cut.contains(part)))
-    };
+    let redundant =
+        |literal: &[u8]| (1..literal.len()).any(|length| literal.windows(length).any(|part| cut.contains(part)));
     let mut kept: Vec<_> = cut.iter().filter(|literal| !redundant(literal)).cloned().collect();
     kept.sort();
     Some(kept)
@@ -134,8 +133,26 @@ fn is_common(literal: &[u8]) -> bool {
 fn is_rare(byte: u8) -> bool {
     matches!(
         byte,
-        b'\'' | b'"' | b'<' | b'>' | b'`' | b'$' | b'{' | b'}' | b'|' | b'\\' | b'^' | b'!' | b'#' | b'[' | b']' | b'@'
-            | b'~' | b'*' | b'\r' | b'\n'
+        b'\''
+            | b'"'
+            | b'<'
+            | b'>'
+            | b'`'
+            | b'$'
+            | b'{'
+            | b'}'
+            | b'|'
+            | b'\\'
+            | b'^'
+            | b'!'
+            | b'#'
+            | b'['
+            | b']'
+            | b'@'
+            | b'~'
+            | b'*'
+            | b'\r'
+            | b'\n'
     ) || byte >= 0x80
         || (byte < 0x20 && byte != b'\t')
 }
@@ -217,7 +234,8 @@ fn info(hir: &Hir) -> Info {
 
 fn spelled(class: &Class) -> Option<Strings> {
     let bytes = bytes_of(class)?;
-    let members: Strings = (0..=255u8).filter(|byte| bytes.contains(*byte)).map(|byte| vec![byte.to_ascii_lowercase()]).collect();
+    let members: Strings =
+        (0..=255u8).filter(|byte| bytes.contains(*byte)).map(|byte| vec![byte.to_ascii_lowercase()]).collect();
     (!members.is_empty() && members.len() <= CLASS).then_some(members)
 }
 
@@ -236,7 +254,8 @@ fn concatenation(parts: &[Hir]) -> Info {
         };
         let longest = |strings: &Strings| strings.iter().map(Vec::len).max().unwrap_or(0);
         if run.len() * exact.len() <= SPELLED && longest(&run) + longest(exact) <= SPELLED_BYTES {
-            run = run.iter().flat_map(|left| exact.iter().map(move |right| [left.as_slice(), right].concat())).collect();
+            run =
+                run.iter().flat_map(|left| exact.iter().map(move |right| [left.as_slice(), right].concat())).collect();
         } else {
             whole = false;
             best = better(best, usable(std::mem::replace(&mut run, exact.clone())));

@@ -19,12 +19,20 @@ use crate::program::rule::{Effect, Rule};
 use crate::program::{Entry, Gate};
 use crate::seclang::action::Phase;
 use crate::seclang::target::Slot;
-use content::{Chains, Content, Filters};
+use content::{Chains, Content, Filter, Filters};
 use plan::Plan;
 
 /// Number of a rule that the prefilter knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ContentId(u16);
+
+/// What a value must hold before a rule runs on it, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    Literals { count: usize, shortest: usize },
+    Bytes { count: usize },
+    Sql,
+}
 
 /// Rules beyond this are run plainly.
 const CONTENTS: usize = u16::MAX as usize;
@@ -54,7 +62,8 @@ impl Accelerator {
         }
         this.level = gates.into_iter().max_by_key(|(_, count)| *count).map(|(slot, _)| slot);
         let sets_level = |rule: &Rule| {
-            let set = |effect: &Effect| matches!(effect, Effect::SetVar(set) if set.slot.is_some() && set.slot == this.level);
+            let set =
+                |effect: &Effect| matches!(effect, Effect::SetVar(set) if set.slot.is_some() && set.slot == this.level);
             rule.phase == Phase::RequestHeaders && rule.actions.effects.iter().any(set)
         };
         this.level_is_set = rules.iter().any(sets_level);
@@ -112,6 +121,19 @@ impl Accelerator {
         self.plans.iter().filter_map(OnceLock::get).map(Plan::memory_bytes).sum()
     }
 
+    /// What keeps a rule from running.
+    pub(crate) fn hold(&self, content: ContentId) -> Option<Hold> {
+        let [_, _, widest] = &self.contents.get(usize::from(content.0))?.filters;
+        Some(match widest {
+            Filter::Literals(literals) => {
+                Hold::Literals { count: literals.len(), shortest: literals.iter().map(|literal| literal.len()).min()? }
+            }
+            Filter::Bytes(bytes) => Hold::Bytes { count: (0..=255u8).filter(|byte| bytes.contains(*byte)).count() },
+            Filter::Sql => Hold::Sql,
+            Filter::Never => Hold::Literals { count: 0, shortest: 0 },
+        })
+    }
+
     /// How many rules the prefilter knows.
     pub(crate) fn len(&self) -> usize {
         self.contents.len()
@@ -121,7 +143,8 @@ impl Accelerator {
 /// Works the filters of all heads out, on as many threads as help: most of the time of a compilation goes here.
 fn filters_of(rules: &[Rule]) -> Vec<Option<Filters>> {
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
-    let of_rule = |rule: &Rule| rule.test.as_ref().filter(|_| rule.id != 0).and_then(|test| content::filters(&test.operator));
+    let of_rule =
+        |rule: &Rule| rule.test.as_ref().filter(|_| rule.id != 0).and_then(|test| content::filters(&test.operator));
     // Neighbours are alike in cost, so each worker takes every n-th rule.
     let share = |worker: usize| rules.iter().skip(worker).step_by(workers).map(of_rule).collect::<Vec<_>>();
     let shares: Vec<Vec<_>> = std::thread::scope(|scope| {

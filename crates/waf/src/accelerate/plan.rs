@@ -271,7 +271,11 @@ impl Automaton {
         if let Some(automaton) = (total <= DFA_LITERAL_BYTES).then(fast).flatten() {
             return Self::Fast(Box::new(automaton));
         }
-        let small = NFA::builder().ascii_case_insensitive(true).match_kind(MatchKind::Standard).prefilter(false).build(literals);
+        let small = NFA::builder()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::Standard)
+            .prefilter(false)
+            .build(literals);
         small.map_or(Self::None, |automaton| Self::Small(Box::new(automaton)))
     }
 

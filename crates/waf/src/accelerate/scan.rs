@@ -72,8 +72,7 @@ impl Scan {
     }
 
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.candidates.capacity() * size_of::<(ValueId, u32)>()
-            + self.forms.kept_bytes()
+        self.candidates.capacity() * size_of::<(ValueId, u32)>() + self.forms.kept_bytes()
     }
 
     /// Looks at values that are new since the last time.
@@ -199,17 +198,13 @@ impl Scan {
         }
         only.clear();
         let mut next = self.last.get(rule).copied().unwrap_or(0);
-        while let Some((id, before)) = usize::try_from(next).ok().and_then(|at| self.candidates.get(at.wrapping_sub(1))) {
+        while let Some((id, before)) = usize::try_from(next).ok().and_then(|at| self.candidates.get(at.wrapping_sub(1)))
+        {
             only.push(*id);
             next = *before;
         }
         only.reverse();
         Verdict::Candidates
-    }
-
-    /// How many candidates there are, for the bench.
-    pub(crate) fn candidates(&self) -> usize {
-        self.candidates.len()
     }
 }
 

@@ -22,7 +22,10 @@ pub(crate) fn read(value: &[u8], flags: &mut MultipartFlags) -> Result<Names, &'
         if rest.is_empty() {
             break;
         }
-        let end = rest.iter().position(|byte| matches!(byte, b'=' | b';') || byte.is_ascii_whitespace()).unwrap_or(rest.len());
+        let end = rest
+            .iter()
+            .position(|byte| matches!(byte, b'=' | b';') || byte.is_ascii_whitespace())
+            .unwrap_or(rest.len());
         let (key, after) = rest.split_at(end);
         let after = after.trim_ascii_start().strip_prefix(b"=").ok_or("a parameter of a part has no value")?;
         let (text, after) = parameter(after.trim_ascii_start(), flags)?;

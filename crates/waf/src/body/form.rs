@@ -33,18 +33,23 @@ pub(crate) fn read(text: &[u8], separator: u8, most: usize, args: &mut Pairs) ->
     faults
 }
 
-/// Reads one `Cookie` header; values stay encoded. A cookie without `=` has a name and an empty value.
-pub(crate) fn read_cookies(header: &[u8], most: usize, cookies: &mut Pairs) {
+/// Reads one `Cookie` header; values stay encoded. A cookie without `=` has a name and an empty value. Says whether there
+/// were more than `most`.
+pub(crate) fn read_cookies(header: &[u8], most: usize, cookies: &mut Pairs) -> bool {
     for cookie in header.split(|byte| *byte == b';') {
         let cookie = cookie.trim_ascii_start();
-        if cookie.is_empty() || cookies.len() >= most {
+        if cookie.is_empty() {
             continue;
+        }
+        if cookies.len() >= most {
+            return true;
         }
         let equals = memchr::memchr(b'=', cookie);
         let name = cookie.get(..equals.unwrap_or(cookie.len())).unwrap_or_default();
         let value = equals.and_then(|at| cookie.get(at + 1..)).unwrap_or_default();
         cookies.push(name.trim_ascii_end(), value);
     }
+    false
 }
 
 #[cfg(test)]

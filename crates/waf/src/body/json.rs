@@ -13,6 +13,10 @@ pub(crate) fn read(text: &[u8], depth: usize, most: usize, contents: &mut Conten
     }
 }
 
+/// Names and values together may come to this many times the document, and to so many bytes more.
+const PATH_SHARE: usize = 8;
+const PATH_BYTES: usize = 65_536;
+
 struct Reader<'t> {
     text: &'t [u8],
     at: usize,
@@ -123,6 +127,7 @@ impl Reader<'_> {
 
     fn begin(&mut self, kind: Kind) -> Result<(), String> {
         if self.open.len() >= self.depth {
+            self.contents.truncated = true;
             return Err(format!("nested more than {} deep", self.depth));
         }
         self.at += 1;
@@ -132,7 +137,13 @@ impl Reader<'_> {
 
     fn add(&mut self, value: &[u8]) -> Result<(), String> {
         if self.contents.args.len() >= self.most {
+            self.contents.truncated = true;
             return Err(format!("more than {} values", self.most));
+        }
+        // Every value carries the path to it: deep ones with long keys would come to far more than was sent.
+        if self.contents.args.combined_bytes() > self.text.len().saturating_mul(PATH_SHARE).saturating_add(PATH_BYTES) {
+            self.contents.truncated = true;
+            return Err("the paths of the values are too long".to_owned());
         }
         self.contents.args.push(&self.path, value);
         Ok(())
@@ -148,7 +159,8 @@ impl Reader<'_> {
 
     fn number(&mut self) -> Result<(), String> {
         let rest = self.text.get(self.at..).unwrap_or_default();
-        let length = rest.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')).count();
+        let length =
+            rest.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')).count();
         let digits = rest.get(..length).unwrap_or_default();
         if !std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<f64>().is_ok()) {
             return Err("expected a number".to_owned());
@@ -254,10 +266,22 @@ mod tests {
         check(r#"{"a":1 "b":2}"#, "json.a=1", Some("JSON: expected a comma or the end of a container at byte 7"));
         check("[1] x", "json.array_0=1", Some("JSON: text after the document at byte 4"));
         check("[[[[[1]]]]]", "", Some("JSON: nested more than 4 deep at byte 4"));
-        check("[1,2,3,4,5,6,7]", "json.array_0=1|json.array_1=2|json.array_2=3|json.array_3=4|json.array_4=5|json.array_5=6", Some("JSON: more than 6 values at byte 14"));
+        check(
+            "[1,2,3,4,5,6,7]",
+            "json.array_0=1|json.array_1=2|json.array_2=3|json.array_3=4|json.array_4=5|json.array_5=6",
+            Some("JSON: more than 6 values at byte 14"),
+        );
         check("\"a\u{1}\"", "", Some("JSON: a control character in a string at byte 1"));
         check("[1,]", "json.array_0=1", Some("JSON: expected a value at byte 3"));
         check("{,}", "", Some("JSON: expected a key at byte 1"));
         check("tru", "", Some("JSON: expected a value at byte 0"));
+        let deep = format!("{{\"{}\":[{}1]}}", "k".repeat(20_000), "1,".repeat(2_000));
+        let mut contents = Contents::default();
+        read(deep.as_bytes(), 4, 10_000, &mut contents);
+        assert_eq!(
+            contents.error.map(|error| error[..43].to_owned()),
+            Some("JSON: the paths of the values are too long ".to_owned())
+        );
+        assert!(contents.args.combined_bytes() < 9 * deep.len() + 100_000);
     }
 }

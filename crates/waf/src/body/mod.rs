@@ -27,6 +27,8 @@ pub(crate) struct Contents {
     pub(crate) xml: Option<(Vec<u8>, Pairs)>,
     /// Why the body could not be read to its end.
     pub(crate) error: Option<String>,
+    /// Whether fields, values or parts were left out for their number or size.
+    pub(crate) truncated: bool,
     /// Whether a form held an invalid percent escape.
     pub(crate) invalid_escapes: bool,
 }

@@ -282,6 +282,7 @@ impl Multipart {
         self.part.bytes = self.part.bytes.saturating_add(held.len()).saturating_add(text.len());
         if self.part.file_name.is_none() {
             if self.kept_bytes.saturating_add(held.len() + text.len()) > self.limits.field_bytes {
+                self.contents.truncated = true;
                 self.fail("the fields are larger than the limit for bodies without files");
             } else {
                 self.kept_bytes += held.len() + text.len();
@@ -304,12 +305,18 @@ impl Multipart {
             self.contents.part_headers.push(&name, header);
         }
         match part.file_name {
-            Some(_) if self.contents.files.len() >= self.limits.files => self.flags().file_limit_exceeded = true,
+            Some(_) if self.contents.files.len() >= self.limits.files => {
+                self.flags().file_limit_exceeded = true;
+                self.contents.truncated = true;
+            }
             Some(file) => {
                 self.contents.files.push(&name, &file);
                 self.contents.file_sizes.push((name, part.bytes));
             }
-            None if self.contents.args.len() >= self.limits.fields => self.fail("too many fields"),
+            None if self.contents.args.len() >= self.limits.fields => {
+                self.contents.truncated = true;
+                self.fail("too many fields");
+            }
             None => self.contents.args.push(&name, &part.value),
         }
     }
@@ -422,7 +429,10 @@ mod tests {
         check(&(field("a", "1") + file + "--B--\r\n"), "a=1|file f=a\\\"b.php", CLEAN, None);
         let contents = read("multipart/form-data; boundary=B", &(file.to_owned() + "--B--\r\n"), 5);
         assert_eq!(contents.file_sizes, [(b"f".to_vec(), 4)]);
-        assert_eq!(contents.part_headers.get(b"f"), Some(&b"Content-Disposition: form-data; name=f; filename=\"a\\\"b.php\""[..]));
+        assert_eq!(
+            contents.part_headers.get(b"f"),
+            Some(&b"Content-Disposition: form-data; name=f; filename=\"a\\\"b.php\""[..])
+        );
     }
 
     #[test]
@@ -456,7 +466,12 @@ mod tests {
         let broken = Flags { unreadable: true, ..CLEAN };
         let invalid = Flags { invalid_part: true, ..broken };
         check(&field("a", "1"), "a=1", broken, Some("multipart: the final boundary is missing"));
-        check("--B\r\nX: y\r\n\r\nz\r\n--B--", "=z", invalid, Some("multipart: a part has no Content-Disposition, or several"));
+        check(
+            "--B\r\nX: y\r\n\r\nz\r\n--B--",
+            "=z",
+            invalid,
+            Some("multipart: a part has no Content-Disposition, or several"),
+        );
         let body = field("a", &"x".repeat(200)) + "--B--";
         check(&body, "a=", broken, Some("multipart: the fields are larger than the limit for bodies without files"));
         check(&(field("a", "1").repeat(4) + "--B--"), "a=1|a=1|a=1", broken, Some("multipart: too many fields"));

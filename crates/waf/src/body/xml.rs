@@ -16,10 +16,11 @@ const DEPTH: usize = 512;
 
 /// Reads a whole document. What was read before an error is kept.
 pub(crate) fn read(text: &[u8], most: usize, contents: &mut Contents) {
-    let mut document = Document { text: Vec::new(), attributes: Pairs::default(), depth: 0, most };
+    let mut document = Document { text: Vec::new(), attributes: Pairs::default(), depth: 0, most, truncated: false };
     if let Err(error) = document.read(text) {
         contents.error = Some(format!("XML: {error}"));
     }
+    contents.truncated |= document.truncated;
     contents.xml = Some((document.text, document.attributes));
 }
 
@@ -28,6 +29,7 @@ struct Document {
     attributes: Pairs,
     depth: usize,
     most: usize,
+    truncated: bool,
 }
 
 impl Document {
@@ -41,6 +43,7 @@ impl Document {
                     self.depth += 1;
                     elements += 1;
                     if self.depth > DEPTH {
+                        self.truncated = true;
                         return Err(format!("nested more than {DEPTH} deep"));
                     }
                     self.attributes(&start)?;
@@ -80,6 +83,7 @@ impl Document {
         for attribute in start.attributes() {
             let attribute = attribute.map_err(|error| error.to_string())?;
             if self.attributes.len() >= self.most {
+                self.truncated = true;
                 return Err(format!("more than {} attributes", self.most));
             }
             let value = unescape(attribute.value.as_bytes())?;
@@ -136,7 +140,11 @@ mod tests {
         read(text.as_bytes(), 3, &mut contents);
         let (found, pairs) = contents.xml.unwrap();
         let values: Vec<_> = pairs.iter().map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect();
-        assert_eq!((String::from_utf8_lossy(&found).as_ref(), values.join("|").as_str()), (content, attributes), "{text}");
+        assert_eq!(
+            (String::from_utf8_lossy(&found).as_ref(), values.join("|").as_str()),
+            (content, attributes),
+            "{text}"
+        );
         assert_eq!(contents.error.as_deref(), error, "{text}");
     }
 

@@ -29,8 +29,7 @@ impl ByteSet {
     }
 
     /// All bytes but letters, digits and `_`.
-    pub(crate) const OUTSIDE_WORDS: Self =
-        Self([!0x03ff_0000_0000_0000, !0x07ff_fffe_87ff_fffe, u64::MAX, u64::MAX]);
+    pub(crate) const OUTSIDE_WORDS: Self = Self([!0x03ff_0000_0000_0000, !0x07ff_fffe_87ff_fffe, u64::MAX, u64::MAX]);
 
     /// Those that are not in another set.
     pub(crate) fn without(self, other: Self) -> Self {

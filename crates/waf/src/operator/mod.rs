@@ -111,6 +111,7 @@ impl Operator {
         match self {
             Self::Text(..) | Self::Address(_) | Self::ByteRange(_) | Self::Never | Self::UnconditionalMatch => 1,
             Self::ValidateUrlEncoding | Self::ValidateUtf8 | Self::Phrases(_) => 1,
+            Self::Pattern(pattern) if pattern.linear().is_none() => 50,
             Self::Pattern(_) | Self::PatternTemplate(_) | Self::Identity(..) => 2,
             Self::DetectSqli | Self::DetectXss => 8,
         }

@@ -111,9 +111,7 @@ fn resolve(effect: &action::Effect, drafts: &[Draft]) -> Result<Option<Effect>, 
             Control::ResponseBodyLimit(bytes) => Effect::ResponseBodyLimit(bytes),
             Control::BodyProcessor(processor) => Effect::BodyProcessor(processor),
             Control::RemoveRules(rules) => Effect::RemoveRules(select(&rules, drafts)?),
-            Control::RemoveTarget(rules, target) => {
-                Effect::RemoveTarget(Arc::new((select(&rules, drafts)?, target)))
-            }
+            Control::RemoveTarget(rules, target) => Effect::RemoveTarget(Arc::new((select(&rules, drafts)?, target))),
             Control::Nothing => return Ok(None),
         },
     }))

@@ -96,7 +96,8 @@ impl Phase {
 }
 
 /// How bad a match is; the number is the one of syslog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Severity {
     Emergency,
@@ -224,7 +225,8 @@ pub(crate) enum Control {
 }
 
 /// Whether rules act, only log, or do not run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EngineMode {
     /// Rules run and act.
     On,

@@ -28,7 +28,11 @@ pub(super) fn apply(sources: Sources<'_>, state: &mut State, effects: &[Effect],
                 let seconds = u64::try_from(integer(&expanded(sources, state, seconds))).unwrap_or(0);
                 // A member of TX ends with the transaction anyway.
                 if let Some(key) = state.collection(*variable) {
-                    sources.store.expire(key, &member, sources.connection.now.saturating_add(Duration::from_secs(seconds)));
+                    sources.store.expire(
+                        key,
+                        &member,
+                        sources.connection.now.saturating_add(Duration::from_secs(seconds)),
+                    );
                 }
             }
             Effect::InitCollection { variable, key } => {

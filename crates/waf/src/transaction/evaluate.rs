@@ -20,6 +20,7 @@ use crate::program::rule_set::RuleSet;
 use crate::program::{Entry, Gate};
 use crate::seclang::action::{EngineMode, Phase, Switch};
 use crate::seclang::target::{Selector, Target};
+use crate::seclang::template::Template;
 use crate::seclang::variable::Variable;
 
 /// What evaluation needs besides facts and state; kept from one transaction to the next.
@@ -30,6 +31,7 @@ pub(crate) struct Workshop {
     scratch: Scratch,
     argument: Vec<u8>,
     kept: Vec<u8>,
+    list: Vec<Value<'static>>,
     only: Vec<ValueId>,
     pub(super) tracer: Option<Box<Tracer>>,
     /// The pattern with macros compiled last, by its text.
@@ -51,11 +53,18 @@ impl Workshop {
 
 /// Runs one phase to its end, or to the first rule that ends it.
 pub(super) fn phase(sources: Sources<'_>, state: &mut State, workshop: &mut Workshop, phase: Phase) {
-    let kept = std::mem::take(&mut workshop.kept);
-    let values = Values { list: Vec::new(), kept };
+    let values = Values { list: emptied(std::mem::take(&mut workshop.list)), kept: std::mem::take(&mut workshop.kept) };
     let mut run = Run { sources, state, workshop, head: 0, findings: Vec::new(), values };
     run.phase(phase);
-    run.workshop.kept = run.values.kept;
+    let Run { workshop, values, .. } = run;
+    workshop.list = emptied(values.list);
+    workshop.kept = values.kept;
+}
+
+/// The memory of a list for values that live elsewhere: an iterator over nothing is collected in place.
+fn emptied<'to>(mut list: Vec<Value<'_>>) -> Vec<Value<'to>> {
+    list.clear();
+    list.into_iter().map_while(|_| None).collect()
 }
 
 /// One phase; then, inside it, one head with its links after the other.
@@ -96,10 +105,10 @@ impl<'t> Run<'_, 't> {
 
     #[inline]
     fn trace_rule(&mut self, entry: &Entry, outcome: TraceOutcome) {
-        if let Some(tracer) = &mut self.workshop.tracer {
-            if let Some(rule) = self.sources.program.rules.get(entry.rule) {
-                tracer.begin(rule.id, rule.phase, outcome);
-            }
+        if let Some(tracer) = &mut self.workshop.tracer
+            && let Some(rule) = self.sources.program.rules.get(entry.rule)
+        {
+            tracer.begin(rule.id, rule.phase, outcome);
         }
     }
 
@@ -307,7 +316,7 @@ impl<'t> Run<'_, 't> {
     /// Notes a value at which the last link matched.
     fn find(&mut self, value: Option<(&View<'_>, &[u8])>) {
         let Some(head) = self.head_rule().filter(|head| head.actions.log == Switch::On) else { return };
-        let data = head.actions.log_data.as_ref().map(|data| self.sources.expand_lossy(data, self.state));
+        let data = head.actions.log_data.as_ref().map(|data| self.expand_for_log(data));
         let mut variable = Vec::new();
         value.iter().for_each(|(value, _)| value.write_name(&mut variable));
         let excerpt = value.map(|(_, bytes)| bytes.get(..EXCERPT_BYTES).unwrap_or(bytes).to_vec());
@@ -318,11 +327,20 @@ impl<'t> Run<'_, 't> {
         });
     }
 
+    /// A message may quote whole values; logs take no more than ModSecurity's.
+    fn expand_for_log(&self, template: &Template) -> String {
+        let mut text = self.sources.expand_lossy(template, self.state);
+        if text.len() > LOG_BYTES {
+            text.truncate(text.floor_char_boundary(LOG_BYTES));
+        }
+        text
+    }
+
     /// The whole chain matched: log and decide.
     fn conclude(&mut self) {
         let Some(head) = self.head_rule() else { return };
         if head.actions.log == Switch::On {
-            let message = head.actions.message.as_ref().map(|message| self.sources.expand_lossy(message, self.state));
+            let message = head.actions.message.as_ref().map(|message| self.expand_for_log(message));
             self.state.matches.push(RuleMatch {
                 id: head.id,
                 phase: head.phase,
@@ -361,6 +379,9 @@ impl<'t> Run<'_, 't> {
     }
 }
 
+/// The longest message or `logdata` kept.
+const LOG_BYTES: usize = 512;
+
 /// Work counted for compiling a pattern with macros.
 const COMPILE_COST: usize = 100_000;
 
@@ -378,7 +399,7 @@ struct Values<'t> {
 }
 
 /// A value of a variable, with its member name if it is one of many.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Value<'t> {
     variable: Variable,
     member: Option<Bytes<'t>>,
@@ -386,7 +407,7 @@ struct Value<'t> {
 }
 
 /// Text of the facts, or kept beside the list.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 enum Bytes<'t> {
     Fact(&'t [u8]),
     Kept { start: usize, end: usize },

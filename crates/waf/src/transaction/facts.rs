@@ -161,7 +161,10 @@ mod tests {
         for (uri, path, query, basename) in cases {
             let mut facts = Facts::default();
             facts.set_request_line(b"GET", uri.as_bytes(), b"HTTP/1.1");
-            assert_eq!((facts.path.as_slice(), facts.query.as_slice(), facts.basename()), (path.as_bytes(), query.as_bytes(), basename.as_bytes()));
+            assert_eq!(
+                (facts.path.as_slice(), facts.query.as_slice(), facts.basename()),
+                (path.as_bytes(), query.as_bytes(), basename.as_bytes())
+            );
             assert_eq!(facts.request_line, format!("GET {uri} HTTP/1.1").as_bytes());
         }
     }

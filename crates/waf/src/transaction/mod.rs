@@ -12,15 +12,17 @@ pub(crate) mod trace;
 mod values;
 pub(crate) mod work;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Waf;
 use crate::accelerate::Gear;
 use crate::body::{self, Contents, Multipart, MultipartLimits};
 use crate::operator::integer;
+use crate::profile::{ExclusionEffect, Profile};
 use crate::program::settings::LimitAction;
 use crate::seclang::action::{Allowed, AuditMode, EngineMode, Phase, Processor, Switch};
-use audit::{Audit, Cause, Intervention, Response};
+use audit::{Audit, Cause, Cut, Intervention, Response};
 use facts::{Connection, Facts};
 use memory::{Lent, Memory};
 use values::Sources;
@@ -37,6 +39,10 @@ pub struct Transaction<'w> {
     memory: Lent,
     request_body: RequestBody,
     response_body: Vec<u8>,
+    cut: Vec<Cut>,
+    profile: Option<&'w Profile>,
+    /// The exclusions of the profile that apply.
+    exclusions: Vec<usize>,
 }
 
 /// How the request body is being read.
@@ -58,6 +64,46 @@ impl<'w> Transaction<'w> {
             memory: Lent::new(&waf.program),
             request_body: RequestBody::Unread,
             response_body: Vec::new(),
+            cut: Vec::new(),
+            profile: None,
+            exclusions: Vec::new(),
+        }
+    }
+
+    pub(crate) fn with_profile(mut self, profile: &'w Profile) -> Self {
+        if let Some(mode) = profile.mode {
+            self.set_mode(mode);
+        }
+        let names = &self.waf.program.tx_names;
+        for (name, value) in &profile.tx {
+            // A name that no rule mentions needs no value.
+            if let Some(slot) = names.slot(name.as_bytes()) {
+                self.memory.state.pin(slot, value.as_bytes());
+            }
+        }
+        self.profile = Some(profile);
+        self
+    }
+
+    /// Takes out what the profile excludes from this request.
+    fn exclude(&mut self) {
+        let Some(profile) = self.profile else { return };
+        let Memory { facts, state, .. } = &mut *self.memory;
+        for (number, exclusion) in profile.exclusions.iter().enumerate() {
+            if !exclusion.applies(&facts.method, &facts.path, self.connection.now) {
+                continue;
+            }
+            self.exclusions.push(number);
+            match &exclusion.effect {
+                ExclusionEffect::Rules(rules) => state.removed_rules.extend(rules),
+                ExclusionEffect::Target(removal) => state.removed_targets.push(Arc::clone(removal)),
+            }
+        }
+    }
+
+    fn note_cut(&mut self, cut: Cut) {
+        if !self.cut.contains(&cut) {
+            self.cut.push(cut);
         }
     }
 
@@ -95,23 +141,30 @@ impl<'w> Transaction<'w> {
     /// All headers are there: phase 1.
     pub fn request_headers_done(&mut self) -> Option<Intervention> {
         let settings = &self.waf.program.settings;
+        let mut too_many_cookies = false;
         let Facts { headers, cookies, query, args_get, .. } = &mut self.memory.facts;
         for (_, cookie) in headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"cookie")) {
-            body::form::read_cookies(cookie, settings.arguments, cookies);
+            too_many_cookies |= body::form::read_cookies(cookie, settings.arguments, cookies);
         }
         let faults = body::form::read(query, settings.argument_separator, settings.arguments, args_get);
         self.memory.facts.invalid_escapes = faults.invalid_escapes;
+        if too_many_cookies {
+            self.note_cut(Cut::Arguments);
+        }
         if faults.too_many {
             self.memory.facts.contents.error = Some(format!("more than {} arguments", settings.arguments));
+            self.note_cut(Cut::Arguments);
         }
         self.memory.state.processor = self.processor_by_type();
+        self.exclude();
         self.run(Phase::RequestHeaders)
     }
 
     /// ModSecurity itself only knows the two types of forms; JSON and XML are chosen by rules.
     fn processor_by_type(&self) -> Option<Processor> {
         let content_type = self.memory.facts.headers.get(b"content-type")?;
-        let begins = |prefix: &[u8]| content_type.get(..prefix.len()).is_some_and(|own| own.eq_ignore_ascii_case(prefix));
+        let begins =
+            |prefix: &[u8]| content_type.get(..prefix.len()).is_some_and(|own| own.eq_ignore_ascii_case(prefix));
         if begins(b"application/x-www-form-urlencoded") {
             Some(Processor::UrlEncoded)
         } else if begins(b"multipart/form-data") {
@@ -153,6 +206,7 @@ impl<'w> Transaction<'w> {
             return None;
         }
         self.memory.facts.body_truncated = true;
+        self.note_cut(Cut::RequestBody);
         let reject = self.waf.program.settings.request_body_limit_action == LimitAction::Reject;
         if !reject || self.memory.state.engine != EngineMode::On || self.memory.state.intervention.is_some() {
             return None;
@@ -207,6 +261,7 @@ impl<'w> Transaction<'w> {
                 let room = settings.arguments.saturating_sub(self.memory.facts.args_get.len());
                 let faults = body::form::read(&held, settings.argument_separator, room, &mut contents.args);
                 contents.invalid_escapes = faults.invalid_escapes;
+                contents.truncated = faults.too_many;
                 if faults.too_many {
                     contents.error = Some(format!("more than {} arguments", settings.arguments));
                 }
@@ -231,6 +286,9 @@ impl<'w> Transaction<'w> {
     /// Takes over what a body held; an earlier error stays.
     fn merge(&mut self, mut contents: Contents) {
         let earlier = std::mem::take(&mut self.memory.facts.contents);
+        if contents.truncated {
+            self.note_cut(Cut::Arguments);
+        }
         if earlier.error.is_some() {
             contents.error = earlier.error;
             contents.multipart.unreadable |= earlier.multipart.unreadable;
@@ -264,7 +322,9 @@ impl<'w> Transaction<'w> {
         let content_type = self.memory.facts.response_headers.get(b"content-type").unwrap_or_default();
         let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let types = &self.waf.program.settings.response_types;
-        types.iter().any(|wanted| media_type.eq_ignore_ascii_case(wanted.as_bytes()) || (wanted == "null" && media_type.is_empty()))
+        types.iter().any(|wanted| {
+            media_type.eq_ignore_ascii_case(wanted.as_bytes()) || (wanted == "null" && media_type.is_empty())
+        })
     }
 
     /// A piece of the response body.
@@ -279,6 +339,7 @@ impl<'w> Transaction<'w> {
             return None;
         }
         self.memory.facts.response_truncated = true;
+        self.note_cut(Cut::ResponseBody);
         let reject = self.waf.program.settings.response_body_limit_action == LimitAction::Reject;
         if !reject || self.memory.state.engine != EngineMode::On || self.memory.state.intervention.is_some() {
             return None;
@@ -321,8 +382,17 @@ impl<'w> Transaction<'w> {
             scores.sort();
         }
         let trace = self.memory.workshop.tracer.take().map(|tracer| tracer.finish()).unwrap_or_default();
+        let mut cut = std::mem::take(&mut self.cut);
+        let refused = self.memory.workshop.work.refused();
+        if refused > 0 {
+            cut.push(Cut::Work { tests: refused });
+        }
+        let work = self.memory.workshop.work.spent();
         let state = &mut self.memory.state;
         Audit {
+            cut,
+            work,
+            exclusions: std::mem::take(&mut self.exclusions),
             trace,
             matches: std::mem::take(&mut state.matches),
             scores,
@@ -332,7 +402,8 @@ impl<'w> Transaction<'w> {
     }
 
     fn status_is_relevant(&self) -> bool {
-        let (Some(pattern), Some(status)) = (&self.waf.program.settings.audit_statuses, self.memory.facts.status) else {
+        let (Some(pattern), Some(status)) = (&self.waf.program.settings.audit_statuses, self.memory.facts.status)
+        else {
             return false;
         };
         pattern.is_match(status.to_string().as_bytes())
@@ -358,10 +429,18 @@ impl<'w> Transaction<'w> {
             return None;
         }
         let Memory { facts, state, workshop } = &mut *self.memory;
-        let sources = Sources { program: &self.waf.program, store: &self.waf.store, connection: &self.connection, facts };
+        let sources =
+            Sources { program: &self.waf.program, store: &self.waf.store, connection: &self.connection, facts };
         workshop.scan.outdate();
         workshop.work.earn(facts.received_bytes());
+        let refused = workshop.work.refused();
         evaluate::phase(sources, state, workshop, phase);
+        let exhausted = workshop.work.refused() > refused;
+        if exhausted && state.engine == EngineMode::On && state.intervention.is_none() && phase != Phase::Logging {
+            // What was not inspected may hold anything: fail closed.
+            let response = Response::Deny { status: 403 };
+            state.intervention = Some(Intervention { response, cause: Cause::Work, phase });
+        }
         state.intervention.clone().filter(|_| phase != Phase::Logging)
     }
 }

@@ -60,6 +60,8 @@ pub(crate) struct State {
 #[derive(Debug, Clone, Default)]
 struct Text {
     live: bool,
+    /// Rules cannot change it.
+    pinned: bool,
     bytes: Vec<u8>,
 }
 
@@ -76,6 +78,7 @@ impl Text {
 
     fn unset(&mut self) {
         self.live = false;
+        self.pinned = false;
     }
 }
 
@@ -146,10 +149,18 @@ impl State {
     }
 
     pub(crate) fn set_slot(&mut self, slot: Slot, value: Option<&[u8]>) {
-        let Some(place) = self.slots.get_mut(usize::from(slot.0)) else { return };
+        let Some(place) = self.slots.get_mut(usize::from(slot.0)).filter(|place| !place.pinned) else { return };
         match value {
             Some(value) => place.set(value),
             None => place.unset(),
+        }
+    }
+
+    /// Sets a member of TX that rules name, for good.
+    pub(crate) fn pin(&mut self, slot: Slot, value: &[u8]) {
+        if let Some(place) = self.slots.get_mut(usize::from(slot.0)) {
+            place.set(value);
+            place.pinned = true;
         }
     }
 

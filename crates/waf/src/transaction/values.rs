@@ -150,7 +150,9 @@ impl<'t> Sources<'t> {
     fn computed<S: Sink<'t>>(&self, variable: Variable, state: &State, out: &mut Found<'_, 't, S>) {
         let facts = self.facts;
         match variable {
-            Variable::ArgsCombinedSize => out.number(facts.args_get.combined_bytes() + facts.contents.args.combined_bytes()),
+            Variable::ArgsCombinedSize => {
+                out.number(facts.args_get.combined_bytes() + facts.contents.args.combined_bytes())
+            }
             Variable::Duration => out.display(facts.elapsed.as_millis()),
             Variable::FilesCombinedSize => out.number(facts.contents.file_sizes.iter().map(|(_, size)| size).sum()),
             Variable::FullRequest => out.single(&self.full_request()),
@@ -263,10 +265,10 @@ impl<'t, S: Sink<'t>> Found<'_, 't, S> {
     }
 
     fn member(&mut self, origin: Origin, index: usize) {
-        if let Some((name, value)) = origin.value(self.facts, index) {
-            if self.selector.admits(name) {
-                self.out.fact(self.variable, Some(name), value);
-            }
+        if let Some((name, value)) = origin.value(self.facts, index)
+            && self.selector.admits(name)
+        {
+            self.out.fact(self.variable, Some(name), value);
         }
     }
 

@@ -384,11 +384,25 @@ mod tests {
     #[test]
     fn without_triggers_nothing_changes_and_case_does_not_matter_where_said() {
         let samples: [&[u8]; 14] = [
-            b"plain", b"Two Words", b"a  b\t", b"%41%u0042+", b"&lt;&#X41;x", b"\\6A \\N\\x41", b"/*C*/ --d#", b"a/./B//../c",
-            b"..\\X\\..\\y", b"0X4142", "é€".as_bytes(), b"a\0b", b"C^md, /C ; (X)", b"a.b-C",
+            b"plain",
+            b"Two Words",
+            b"a  b\t",
+            b"%41%u0042+",
+            b"&lt;&#X41;x",
+            b"\\6A \\N\\x41",
+            b"/*C*/ --d#",
+            b"a/./B//../c",
+            b"..\\X\\..\\y",
+            b"0X4142",
+            "é€".as_bytes(),
+            b"a\0b",
+            b"C^md, /C ; (X)",
+            b"a.b-C",
         ];
         let map = UnicodeMap::default();
-        for (transform, sample) in Transform::ALL.iter().flat_map(|transform| samples.map(|sample| (*transform, sample))) {
+        for (transform, sample) in
+            Transform::ALL.iter().flat_map(|transform| samples.map(|sample| (*transform, sample)))
+        {
             let apply = |value: &[u8]| transform.apply(Cow::Owned(value.to_vec()), &map).into_owned();
             let triggered = transform.triggers().is_none_or(|triggers| triggers.meets(ByteSet::of(sample)));
             if !triggered && !sample.starts_with(b".") {

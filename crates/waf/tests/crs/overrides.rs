@@ -2,8 +2,14 @@
 
 /// Test and reason.
 pub(crate) const OVERRIDES: [(&str, &str); 4] = [
-    ("920181-1", "written for Apache, which removes Content-Length beside Transfer-Encoding; here the front end refuses both"),
-    ("920620-1", "written for Apache, which joins two Content-Type headers into one; here the rule sees two, as it should"),
+    (
+        "920181-1",
+        "written for Apache, which removes Content-Length beside Transfer-Encoding; here the front end refuses both",
+    ),
+    (
+        "920620-1",
+        "written for Apache, which joins two Content-Type headers into one; here the rule sees two, as it should",
+    ),
     ("921140-1", "expects the front end to answer 400 before the rules; fed directly, the rule finds the line break"),
     (
         "934210-13",

@@ -71,9 +71,9 @@ impl Request {
                 Some((name.to_vec(), value[1..].trim_ascii().to_vec()))
             })
             .collect();
-        let chunked = headers
-            .iter()
-            .any(|(name, value)| name.eq_ignore_ascii_case(b"transfer-encoding") && value.eq_ignore_ascii_case(b"chunked"));
+        let chunked = headers.iter().any(|(name, value)| {
+            name.eq_ignore_ascii_case(b"transfer-encoding") && value.eq_ignore_ascii_case(b"chunked")
+        });
         let body = if chunked { dechunk(body) } else { body.to_vec() };
         Self { method, uri, version, headers, body }
     }
@@ -181,7 +181,8 @@ pub(crate) fn respond(request: Request) -> Exchange {
         encoded_body: String,
     }
     let reflects = request.uri.starts_with(b"/reflect");
-    let wanted: Wanted = if reflects { serde_json::from_slice(&request.body).unwrap_or_default() } else { Wanted::default() };
+    let wanted: Wanted =
+        if reflects { serde_json::from_slice(&request.body).unwrap_or_default() } else { Wanted::default() };
     let body = match wanted.encoded_body.is_empty() {
         true => wanted.body.into_bytes(),
         false => decode(&wanted.encoded_body),
@@ -196,7 +197,25 @@ pub(crate) fn respond(request: Request) -> Exchange {
 /// Go's content sniffing, as far as the suite needs it.
 fn sniff(body: &[u8]) -> &'static str {
     let start = String::from_utf8_lossy(body.trim_ascii_start()).to_ascii_lowercase();
-    let html = ["<!doctype html", "<html", "<head", "<script", "<iframe", "<h1", "<div", "<font", "<table", "<a", "<style", "<title", "<b", "<body", "<br", "<p", "<!--"];
+    let html = [
+        "<!doctype html",
+        "<html",
+        "<head",
+        "<script",
+        "<iframe",
+        "<h1",
+        "<div",
+        "<font",
+        "<table",
+        "<a",
+        "<style",
+        "<title",
+        "<b",
+        "<body",
+        "<br",
+        "<p",
+        "<!--",
+    ];
     if html.iter().any(|tag| start.strip_prefix(tag).is_some_and(|rest| rest.starts_with([' ', '>']))) {
         return "text/html; charset=utf-8";
     }

@@ -38,11 +38,20 @@ enum Step {
     Jump(usize),
     Save(usize),
     Assert(Assertion),
-    BackReference { group: usize, case: Case },
+    BackReference {
+        group: usize,
+        case: Case,
+    },
     /// The steps up to `end` are tried where it stands.
-    Look { sense: Sense, behind: Vec<usize>, end: usize },
+    Look {
+        sense: Sense,
+        behind: Vec<usize>,
+        end: usize,
+    },
     /// The steps up to `end` match once, for good.
-    Atomic { end: usize },
+    Atomic {
+        end: usize,
+    },
     Accept,
 }
 
@@ -157,7 +166,13 @@ enum Job {
 
 impl Search<'_> {
     /// Runs from a step to `Accept`, or to the end of the group that `end` names; gives the position reached.
-    fn run(&mut self, from: usize, start: usize, groups: &mut Groups, end: Option<usize>) -> Result<Option<usize>, Exhausted> {
+    fn run(
+        &mut self,
+        from: usize,
+        start: usize,
+        groups: &mut Groups,
+        end: Option<usize>,
+    ) -> Result<Option<usize>, Exhausted> {
         let mut jobs = vec![Job::Go { at: from, position: start }];
         while let Some(job) = jobs.pop() {
             let (mut at, mut position) = match job {
@@ -238,14 +253,27 @@ impl Search<'_> {
     }
 
     /// A part on its own: what was seen outside says nothing about it.
-    fn nested(&mut self, from: usize, end: usize, position: usize, groups: &mut Groups) -> Result<Option<usize>, Exhausted> {
+    fn nested(
+        &mut self,
+        from: usize,
+        end: usize,
+        position: usize,
+        groups: &mut Groups,
+    ) -> Result<Option<usize>, Exhausted> {
         let outside = std::mem::take(&mut self.seen);
         let reached = self.run(from, position, groups, Some(end));
         self.seen = outside;
         reached
     }
 
-    fn look(&mut self, from: usize, end: usize, behind: &[usize], position: usize, groups: &mut Groups) -> Result<bool, Exhausted> {
+    fn look(
+        &mut self,
+        from: usize,
+        end: usize,
+        behind: &[usize],
+        position: usize,
+        groups: &mut Groups,
+    ) -> Result<bool, Exhausted> {
         if behind.is_empty() {
             return Ok(self.nested(from, end, position, groups)?.is_some());
         }
@@ -271,7 +299,9 @@ impl Search<'_> {
     }
 
     fn holds(&self, assertion: Assertion, position: usize) -> bool {
-        let word = |at: Option<usize>| at.and_then(|at| self.value.get(at)).is_some_and(|byte| super::translate::is_word(*byte));
+        let word = |at: Option<usize>| {
+            at.and_then(|at| self.value.get(at)).is_some_and(|byte| super::translate::is_word(*byte))
+        };
         let boundary = || word(position.checked_sub(1)) != word(Some(position));
         let rest = self.value.get(position..).unwrap_or_default();
         match assertion {
@@ -305,7 +335,10 @@ mod tests {
     fn looking_around_takes_nothing() {
         check(r"<\?(?!xml)", &[("<?php", Some("<?")), ("<?xml <?=", Some("<?")), ("<?xml", None), ("<?", Some("<?"))]);
         check(r"a(?=b)", &[("ab", Some("a")), ("ac", None)]);
-        check(r"(?<!&(?:[aA]uml)|&(?:amp));|['=]", &[("&auml;", None), ("&amp;x", None), (";", Some(";")), ("a='", Some("=")), ("uml;", Some(";"))]);
+        check(
+            r"(?<!&(?:[aA]uml)|&(?:amp));|['=]",
+            &[("&auml;", None), ("&amp;x", None), (";", Some(";")), ("a='", Some("=")), ("uml;", Some(";"))],
+        );
         check(r"(?<=a|bc)d", &[("ad", Some("d")), ("bcd", Some("d")), ("cd", None)]);
         check(r"^(?!a)\w+$", &[("abc", None), ("bca", Some("bca"))]);
     }

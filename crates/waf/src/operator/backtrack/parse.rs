@@ -20,7 +20,8 @@ const REFERRED: usize = 2;
 
 /// The steps of a pattern, and the groups its back-references name.
 pub(super) fn parse(pattern: &[u8]) -> Result<(Vec<Step>, Vec<usize>), String> {
-    let mut parser = Parser { text: Translator::new(pattern), groups: 0, depth: 0, case: Case::Sensitive, referred: Vec::new() };
+    let mut parser =
+        Parser { text: Translator::new(pattern), groups: 0, depth: 0, case: Case::Sensitive, referred: Vec::new() };
     let node = parser.alternatives()?;
     if parser.text.next().is_some() {
         return Err("a group is closed that was never opened".to_owned());
@@ -315,7 +316,9 @@ fn lengths(node: &Node) -> Result<BTreeSet<usize>, String> {
             let each = branches.iter().map(lengths).collect::<Result<Vec<_>, _>>()?;
             each.into_iter().flatten().collect()
         }
-        Node::Sequence(nodes) => nodes.iter().try_fold(BTreeSet::from([0]), |sums, node| sum(&sums, &lengths(node)?))?,
+        Node::Sequence(nodes) => {
+            nodes.iter().try_fold(BTreeSet::from([0]), |sums, node| sum(&sums, &lengths(node)?))?
+        }
         Node::Repeat { inner, least, most, .. } => {
             let (inner, most) = (lengths(inner)?, most.ok_or_else(unbounded)?);
             if most > LENGTHS {
