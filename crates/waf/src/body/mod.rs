@@ -1,7 +1,10 @@
 //! Readers of bodies: bytes in, named values out, within limits.
 
+pub(crate) mod content_encoding;
 mod disposition;
 pub(crate) mod form;
+pub(crate) mod graphql;
+pub(crate) mod grpc;
 mod json;
 mod multipart;
 mod xml;

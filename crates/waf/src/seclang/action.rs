@@ -276,6 +276,9 @@ pub(crate) enum Processor {
     Multipart,
     Json,
     Xml,
+    /// Not known to ModSecurity; chosen by content type.
+    GraphQl,
+    Grpc,
 }
 
 impl Processor {
@@ -285,11 +288,13 @@ impl Processor {
             Self::Multipart => "MULTIPART",
             Self::Json => "JSON",
             Self::Xml => "XML",
+            Self::GraphQl => "GRAPHQL",
+            Self::Grpc => "GRPC",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::UrlEncoded, Self::Multipart, Self::Json, Self::Xml]
+        [Self::UrlEncoded, Self::Multipart, Self::Json, Self::Xml, Self::GraphQl, Self::Grpc]
             .into_iter()
             .find(|processor| processor.name().eq_ignore_ascii_case(text))
     }
@@ -483,9 +488,9 @@ fn control(text: &str) -> Result<Control, String> {
         "forcerequestbodyvariable" => Control::ForceRequestBody(switch(value)?),
         "requestbodyaccess" => Control::RequestBodyAccess(switch(value)?),
         "requestbodylimit" => Control::RequestBodyLimit(number(value)?),
-        "requestbodyprocessor" => {
-            Control::BodyProcessor(Processor::parse(value).ok_or("expected URLENCODED, MULTIPART, JSON or XML")?)
-        }
+        "requestbodyprocessor" => Control::BodyProcessor(
+            Processor::parse(value).ok_or("expected URLENCODED, MULTIPART, JSON, XML, GRAPHQL or GRPC")?,
+        ),
         "responsebodyaccess" => Control::ResponseBodyAccess(switch(value)?),
         "responsebodylimit" => Control::ResponseBodyLimit(number(value)?),
         "ruleengine" => Control::Engine(EngineMode::parse(value).ok_or("expected On, Off or DetectionOnly")?),

@@ -159,9 +159,8 @@ impl<'t> Run<'_, 't> {
             return false;
         }
         // MATCHED_VAR shows it from here on.
-        let value = value.to_vec();
         let name = self.sources.program.tx_names.name(gate.slot);
-        self.state.note_match(|full| write_name(full, Variable::Tx, Some(name)), &value);
+        self.state.note_slot_match(|full| write_name(full, Variable::Tx, Some(name)), gate.slot);
         true
     }
 

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use crate::Waf;
 use crate::accelerate::Gear;
+use crate::body::content_encoding::{Fault, Unpacker};
+use crate::body::grpc::Packing;
 use crate::body::{self, Contents, Multipart, MultipartLimits};
 use crate::operator::integer;
 use crate::profile::{ExclusionEffect, Profile};
@@ -38,7 +40,9 @@ pub struct Transaction<'w> {
     /// Handed back when the transaction ends.
     memory: Lent,
     request_body: RequestBody,
+    request_unpacker: Unpacker,
     response_body: Vec<u8>,
+    response_unpacker: Option<Unpacker>,
     cut: Vec<Cut>,
     profile: Option<&'w Profile>,
     /// The exclusions of the profile that apply.
@@ -63,7 +67,9 @@ impl<'w> Transaction<'w> {
             connection,
             memory: Lent::new(&waf.program),
             request_body: RequestBody::Unread,
+            request_unpacker: Unpacker::Plain,
             response_body: Vec::new(),
+            response_unpacker: None,
             cut: Vec::new(),
             profile: None,
             exclusions: Vec::new(),
@@ -160,7 +166,8 @@ impl<'w> Transaction<'w> {
         self.run(Phase::RequestHeaders)
     }
 
-    /// ModSecurity itself only knows the two types of forms; JSON and XML are chosen by rules.
+    /// ModSecurity itself only knows the two types of forms; JSON and XML are chosen by rules. GraphQL and gRPC it does not
+    /// know at all.
     fn processor_by_type(&self) -> Option<Processor> {
         let content_type = self.memory.facts.headers.get(b"content-type")?;
         let begins =
@@ -169,6 +176,10 @@ impl<'w> Transaction<'w> {
             Some(Processor::UrlEncoded)
         } else if begins(b"multipart/form-data") {
             Some(Processor::Multipart)
+        } else if begins(b"application/graphql") {
+            Some(Processor::GraphQl)
+        } else if begins(b"application/grpc") {
+            Some(Processor::Grpc)
         } else {
             None
         }
@@ -180,21 +191,47 @@ impl<'w> Transaction<'w> {
         self.memory.state.request_body == Switch::On && self.is_running()
     }
 
-    /// A piece of the request body.
+    /// A piece of the request body, compressed or not.
     pub fn request_body_chunk(&mut self, chunk: &[u8]) -> Option<Intervention> {
         if !self.wants_request_body() || chunk.is_empty() {
             return None;
         }
         if matches!(self.request_body, RequestBody::Unread) {
             self.request_body = self.begin_body();
+            let encoding = self.memory.facts.headers.get(b"content-encoding").unwrap_or_default();
+            self.request_unpacker = Unpacker::new(encoding);
+            if matches!(self.request_unpacker, Unpacker::Unknown) {
+                self.note_cut(Cut::Encoding);
+            }
         }
+        // One byte more than there is room for tells that the limit is passed.
+        let room = self.request_room().saturating_add(1);
+        match self.request_unpacker.unpack(chunk, room) {
+            None => self.take_request_body(chunk),
+            Some(Ok(unpacked)) => self.take_request_body(&unpacked),
+            Some(Err(Fault::TooLarge)) => self.request_too_large(),
+            Some(Err(Fault::Broken)) => {
+                self.note_cut(Cut::Encoding);
+                let contents = &mut self.memory.facts.contents;
+                contents.error.get_or_insert_with(|| "the body is not what its Content-Encoding says".to_owned());
+                None
+            }
+        }
+    }
+
+    /// How much of the request body may still come.
+    fn request_room(&self) -> usize {
         let limit = match self.request_body {
             RequestBody::Streamed(_) => self.memory.state.request_limit_bytes,
             RequestBody::Unread | RequestBody::Held(_) => {
                 self.memory.state.request_limit_bytes.min(self.waf.program.settings.request_body_no_files_limit_bytes)
             }
         };
-        let room = limit.saturating_sub(self.memory.facts.body_bytes);
+        limit.saturating_sub(self.memory.facts.body_bytes)
+    }
+
+    fn take_request_body(&mut self, chunk: &[u8]) -> Option<Intervention> {
+        let room = self.request_room();
         self.memory.facts.body_bytes = self.memory.facts.body_bytes.saturating_add(chunk.len());
         let kept = chunk.get(..room).unwrap_or(chunk);
         match &mut self.request_body {
@@ -202,9 +239,10 @@ impl<'w> Transaction<'w> {
             RequestBody::Held(body) => body.extend_from_slice(kept),
             RequestBody::Streamed(reader) => reader.feed(kept),
         }
-        if kept.len() == chunk.len() {
-            return None;
-        }
+        if kept.len() == chunk.len() { None } else { self.request_too_large() }
+    }
+
+    fn request_too_large(&mut self) -> Option<Intervention> {
         self.memory.facts.body_truncated = true;
         self.note_cut(Cut::RequestBody);
         let reject = self.waf.program.settings.request_body_limit_action == LimitAction::Reject;
@@ -269,10 +307,27 @@ impl<'w> Transaction<'w> {
             }
             Some(Processor::Json) => {
                 body::read_json(&held, settings.json_depth, settings.arguments, &mut contents);
+                let query = contents.args.get(b"json.query").filter(|query| body::graphql::is_document(query));
+                if let Some(query) = query.map(<[u8]>::to_vec) {
+                    body::graphql::read(&query, b"json.query", settings.arguments, &mut contents);
+                }
                 false
             }
             Some(Processor::Xml) => {
                 body::read_xml(&held, settings.arguments, &mut contents);
+                false
+            }
+            Some(Processor::GraphQl) => {
+                body::graphql::read(&held, b"graphql", settings.arguments, &mut contents);
+                true
+            }
+            Some(Processor::Grpc) => {
+                let packing = match self.memory.facts.headers.get(b"grpc-encoding") {
+                    Some(name) if name.eq_ignore_ascii_case(b"gzip") => Packing::Gzip,
+                    Some(_) | None => Packing::Unknown,
+                };
+                let room = settings.request_body_no_files_limit_bytes;
+                body::grpc::read(&held, packing, room, settings.arguments, &mut contents);
                 false
             }
             Some(Processor::Multipart) | None => false,
@@ -327,17 +382,40 @@ impl<'w> Transaction<'w> {
         })
     }
 
-    /// A piece of the response body.
+    /// A piece of the response body, compressed or not.
     pub fn response_body_chunk(&mut self, chunk: &[u8]) -> Option<Intervention> {
         if !self.wants_response_body() {
             return None;
         }
+        if self.response_unpacker.is_none() {
+            let encoding = self.memory.facts.response_headers.get(b"content-encoding").unwrap_or_default();
+            let unpacker = Unpacker::new(encoding);
+            if matches!(unpacker, Unpacker::Unknown) {
+                self.note_cut(Cut::Encoding);
+            }
+            self.response_unpacker = Some(unpacker);
+        }
         let room = self.memory.state.response_limit_bytes.saturating_sub(self.response_body.len());
+        let unpacked =
+            self.response_unpacker.as_mut().and_then(|unpacker| unpacker.unpack(chunk, room.saturating_add(1)));
+        match unpacked {
+            None => self.take_response_body(chunk, room),
+            Some(Ok(unpacked)) => self.take_response_body(&unpacked, room),
+            Some(Err(Fault::TooLarge)) => self.response_too_large(),
+            Some(Err(Fault::Broken)) => {
+                self.note_cut(Cut::Encoding);
+                None
+            }
+        }
+    }
+
+    fn take_response_body(&mut self, chunk: &[u8], room: usize) -> Option<Intervention> {
         let kept = chunk.get(..room).unwrap_or(chunk);
         self.response_body.extend_from_slice(kept);
-        if kept.len() == chunk.len() {
-            return None;
-        }
+        if kept.len() == chunk.len() { None } else { self.response_too_large() }
+    }
+
+    fn response_too_large(&mut self) -> Option<Intervention> {
         self.memory.facts.response_truncated = true;
         self.note_cut(Cut::ResponseBody);
         let reject = self.waf.program.settings.response_body_limit_action == LimitAction::Reject;

@@ -253,11 +253,22 @@ impl State {
 
     /// Keeps a value that matched, for `MATCHED_VAR` and `MATCHED_VARS`; `name` writes its full name.
     pub(crate) fn note_match(&mut self, name: impl Fn(&mut Vec<u8>), value: &[u8]) {
+        self.last_value.set(value);
+        self.note_name(name);
+    }
+
+    /// The same for the member of TX in a slot.
+    pub(crate) fn note_slot_match(&mut self, name: impl Fn(&mut Vec<u8>), slot: Slot) {
+        let Self { slots, last_value, .. } = self;
+        last_value.set(slots.get(usize::from(slot.0)).and_then(Text::get).unwrap_or_default());
+        self.note_name(name);
+    }
+
+    fn note_name(&mut self, name: impl Fn(&mut Vec<u8>)) {
         self.last_name.set(b"");
         name(&mut self.last_name.bytes);
-        self.last_value.set(value);
         if self.matched.len() < MATCHED_VARS {
-            self.matched.push(&self.last_name.bytes, value);
+            self.matched.push(&self.last_name.bytes, &self.last_value.bytes);
         }
     }
 

@@ -181,15 +181,14 @@ fn judge(expected: &Log, audit: &Audit) -> Result<(), String> {
         return Err(format!("{unwanted} matched: {:?}", found.map(|found| &found.findings)));
     }
     let log = log_lines(audit);
-    if let Some(pattern) = &expected.match_regex {
-        if !Regex::new(pattern).unwrap().is_match(&log) {
-            return Err(format!("no line of the log matches {pattern}: {log}"));
-        }
+    let matches = |pattern: &str| Regex::new(pattern).unwrap().is_match(&log);
+    match &expected.match_regex {
+        Some(pattern) if !matches(pattern) => return Err(format!("no line of the log matches {pattern}: {log}")),
+        Some(_) | None => {}
     }
-    if let Some(pattern) = &expected.no_match_regex {
-        if Regex::new(pattern).unwrap().is_match(&log) {
-            return Err(format!("the log matches {pattern}: {log}"));
-        }
+    match &expected.no_match_regex {
+        Some(pattern) if matches(pattern) => return Err(format!("the log matches {pattern}: {log}")),
+        Some(_) | None => {}
     }
     Ok(())
 }
