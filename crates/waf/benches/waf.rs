@@ -1,0 +1,208 @@
+//! CPU time of whole transactions with the OWASP Core Rule Set: `PORTCULLIS_CRS=<checkout> cargo bench -p portcullis-waf`.
+//!
+//! Processor time of the thread, not wall time: the best of several rounds, so that a busy machine does not count.
+
+use portcullis_waf::{Connection, Disk, Source, Waf};
+use std::{
+    fmt::Write,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ROUNDS: usize = 9;
+
+const ENGINE: &str = r#"
+SecRuleEngine On
+SecRequestBodyAccess On
+SecRequestBodyJsonDepthLimit 512
+SecResponseBodyAccess On
+SecResponseBodyMimeType text/plain text/html text/xml application/json
+SecRule REQUEST_HEADERS:Content-Type "^application/json" \
+    "id:200001,phase:1,t:none,t:lowercase,pass,nolog,ctl:requestBodyProcessor=JSON"
+"#;
+
+fn main() {
+    let Some(folder) = std::env::var_os("PORTCULLIS_CRS").map(PathBuf::from) else {
+        println!("PORTCULLIS_CRS is not set: nothing was measured");
+        return;
+    };
+    let (before, started, wall) = (resident_kb(), cpu(), std::time::Instant::now());
+    let waf = compile(&folder);
+    println!(
+        "compile              {:>9.1} ms CPU of the caller, {:.1} ms wall, {} rules",
+        (cpu() - started).as_secs_f64() * 1e3,
+        wall.elapsed().as_secs_f64() * 1e3,
+        waf.rule_count()
+    );
+    let warming = std::time::Instant::now();
+    waf.warm(&[("blocking_paranoia_level", "1")]);
+    println!(
+        "prefilter            {:>9.1} ms (wall), {:.1} MB",
+        warming.elapsed().as_secs_f64() * 1e3,
+        waf.prefilter_bytes() as f64 / 1048576.0
+    );
+    println!("memory, PL1          {:>9.1} MB", (resident_kb() - before) as f64 / 1024.0);
+    let cases = [
+        ("benign GET", get("garden+chair")),
+        ("2 kB form", form()),
+        ("10 kB JSON", json()),
+        ("SQLi GET", get("1%27+or+%271%27%3D%271")),
+    ];
+    let only = std::env::var("PORTCULLIS_BENCH").unwrap_or_default();
+    for level in ["1", "4"] {
+        for (name, request) in cases.iter().filter(|(name, _)| format!("{name} PL{level}").contains(&only)) {
+            let first = cpu();
+            let matched = run(&waf, request, level, Part::Whole);
+            let first = cpu() - first;
+            let best = |part| measure(|| run(&waf, request, level, part));
+            println!(
+                "{name:<12} PL{level} {:>9.1} us request, {:>9.1} us with response, {matched} matches, first {:.1} ms",
+                best(Part::Request),
+                best(Part::Whole),
+                first.as_secs_f64() * 1e3,
+            );
+        }
+    }
+    println!("prefilter            {:>9.1} MB", waf.prefilter_bytes() as f64 / 1048576.0);
+    println!("memory after all     {:>9.1} MB", (resident_kb() - before) as f64 / 1024.0);
+}
+
+fn compile(folder: &Path) -> Waf {
+    let sources = [
+        Source::Text { name: "engine".to_owned(), text: ENGINE.to_owned() },
+        Source::File(folder.join("crs-setup.conf.example")),
+        Source::File(folder.join("rules/*.conf")),
+    ];
+    Waf::compile(&sources, &Disk).unwrap_or_else(|errors| panic!("{} errors, the first: {}", errors.len(), errors[0]))
+}
+
+struct Request {
+    method: &'static str,
+    uri: String,
+    content_type: Option<&'static str>,
+    body: String,
+}
+
+fn get(search: &str) -> Request {
+    Request {
+        method: "GET",
+        uri: format!("/shop/products/list?page=2&sort=price_asc&q={search}&ref=newsletter-2026"),
+        content_type: None,
+        body: String::new(),
+    }
+}
+
+fn form() -> Request {
+    let mut body = String::new();
+    for n in 0..70 {
+        let _ = write!(body, "{}field_{n}=Some+ordinary+value+{n}", if n == 0 { "" } else { "&" });
+    }
+    Request {
+        method: "POST",
+        uri: "/account/profile".into(),
+        content_type: Some("application/x-www-form-urlencoded"),
+        body,
+    }
+}
+
+fn json() -> Request {
+    let mut body = String::from("{\"order\":{\"items\":[");
+    for n in 0..41 {
+        let _ = write!(
+            body,
+            "{}{{\"sku\":\"AB-{n}-XL\",\"name\":\"Garden chair {n}\",\"price\":{n}.95,\"count\":{n},\"gift\":false,\"color\":\"dark green\",\"id\":\"0f8fad5b-d9cb-469f-a165-70867728950e\",\"note\":\"Please leave it with the neighbour on the left.\"}}",
+            if n == 0 { "" } else { "," }
+        );
+    }
+    body.push_str("]}}");
+    Request { method: "POST", uri: "/api/v2/orders".into(), content_type: Some("application/json"), body }
+}
+
+const HEADERS: [(&str, &str); 10] = [
+    ("Host", "shop.example.com"),
+    (
+        "User-Agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+    ),
+    ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"),
+    ("Accept-Language", "en-GB,en;q=0.7,de;q=0.3"),
+    ("Accept-Encoding", "gzip, deflate, br"),
+    ("Referer", "https://shop.example.com/shop/products?page=1"),
+    ("Cookie", "session=8f14e45fceea167a5a36dedd4bea2543; theme=dark; lang=en; cart=3-17-29; consent=2026-11-01"),
+    ("Upgrade-Insecure-Requests", "1"),
+    ("Sec-Fetch-Mode", "navigate"),
+    ("Sec-Fetch-Site", "same-origin"),
+];
+
+const PAGE: &[u8] =
+    b"<!doctype html><html><head><title>Garden chairs</title></head><body><p>Three chairs.</p></body></html>";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Request,
+    Whole,
+}
+
+/// Runs a transaction and says how many rules matched.
+fn run(waf: &Waf, request: &Request, level: &str, part: Part) -> usize {
+    let mut transaction = waf.transaction(Connection {
+        client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+        client_port: 40_000,
+        server: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        server_port: 443,
+        unique_id: String::new(),
+        now: Duration::from_secs(1_700_000_000),
+    });
+    transaction.set_tx("blocking_paranoia_level", level);
+    transaction.request_line(request.method.as_bytes(), request.uri.as_bytes(), b"HTTP/1.1");
+    for (name, value) in HEADERS {
+        transaction.request_header(name.as_bytes(), value.as_bytes());
+    }
+    if let Some(content_type) = request.content_type {
+        transaction.request_header(b"Content-Type", content_type.as_bytes());
+        transaction.request_header(b"Content-Length", request.body.len().to_string().as_bytes());
+    }
+    transaction.request_headers_done();
+    transaction.request_body_chunk(request.body.as_bytes());
+    let refused = transaction.request_body_done().is_some();
+    if part == Part::Whole && !refused {
+        transaction.response_line(200, b"HTTP/1.1");
+        transaction.response_header(b"Content-Type", b"text/html; charset=utf-8");
+        transaction.response_header(b"Server", b"app");
+        transaction.response_headers_done();
+        transaction.response_body_chunk(PAGE);
+        transaction.response_body_done();
+    }
+    transaction.finish().matches.len()
+}
+
+/// Microseconds of one call: the best round.
+fn measure(mut call: impl FnMut() -> usize) -> f64 {
+    let probe = cpu();
+    (0..5).for_each(|_| _ = std::hint::black_box(call()));
+    let each = ((cpu() - probe) / 5).max(Duration::from_nanos(100));
+    // Rounds of some 60 ms.
+    let calls = (60_000_000 / each.as_nanos()).clamp(1, 20_000) as u32;
+    let round = |_| {
+        let started = cpu();
+        (0..calls).for_each(|_| _ = std::hint::black_box(call()));
+        (cpu() - started) / calls
+    };
+    let rounds = std::env::var("PORTCULLIS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
+    (0..rounds).map(round).min().unwrap_or_default().as_secs_f64() * 1e6
+}
+
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn resident_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,311 @@
+//! What is searched for in which value, for all rules that run at one paranoia level.
+
+use aho_corasick::automaton::Automaton as _;
+use aho_corasick::dfa::DFA;
+use aho_corasick::nfa::contiguous::NFA;
+use aho_corasick::{Anchored, MatchKind, StartKind};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Mask;
+use super::content::{Alphabet, ChainId, Chains, Content, Filter, Side};
+use crate::operator::{ByteSet, may_be_sql};
+use crate::seclang::variable::Variable;
+use crate::transaction::origin::{Origin, STABLE_SCALARS};
+
+/// Literals beyond this are searched for by a slower automaton that takes less memory.
+const DFA_LITERAL_BYTES: usize = 200_000;
+
+/// The search for one paranoia level.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The rules that are searched for.
+    pub(super) active: Mask,
+    sites: Vec<Site>,
+    scalars: Vec<(Variable, Load)>,
+    /// By the alphabet of the value.
+    request: [Search; Alphabet::ALL.len()],
+    /// Bodies are large and of every kind: one search does for them.
+    response: Search,
+}
+
+/// One kind of values: what to do with members that rules name, and with all others.
+#[derive(Debug)]
+struct Site {
+    /// By length of the name; the last place is for all longer ones.
+    named: Vec<Vec<(Box<[u8]>, Load)>>,
+    other: Load,
+}
+
+/// Names longer than this share a place.
+const NAME_LENGTHS: usize = 32;
+
+/// The rules that look at a value, by the form in which they look at it.
+#[derive(Debug, Clone)]
+pub(super) struct Load {
+    /// All of them; empty when nothing is to be done.
+    pub(super) all: Mask,
+    pub(super) idle: bool,
+    /// A value without any of these is the same in all its forms; `None` when that is never so.
+    pub(super) triggers: Option<ByteSet>,
+    pub(super) chains: Vec<(ChainId, Mask)>,
+    pub(super) side: Side,
+}
+
+impl Plan {
+    pub(super) fn new(contents: &[Content], chains: &Chains, is_active: impl Fn(&Content) -> bool) -> Self {
+        let words = contents.len().div_ceil(64);
+        let mut active = Mask::empty(words);
+        for (number, content) in contents.iter().enumerate() {
+            if is_active(content) {
+                active.insert(number);
+            }
+        }
+        let builder = Builder { contents, chains, active: &active, words };
+        let sites = Origin::COLLECTIONS.iter().map(|origin| builder.site(*origin)).collect();
+        let scalars = STABLE_SCALARS.iter().map(|variable| {
+            let looks = |content: &Content| content.looks_at_scalar(*variable);
+            (*variable, builder.load(looks, side_of(*variable)))
+        });
+        let scalars = scalars.filter(|(_, load)| !load.idle).collect();
+        let (request, response) = std::thread::scope(|scope| {
+            let response = scope.spawn(|| builder.search(Side::Response, Alphabet::Any));
+            let all = scope.spawn(|| builder.search(Side::Request, Alphabet::Any));
+            let names = builder.search(Side::Request, Alphabet::Name);
+            let texts = builder.search(Side::Request, Alphabet::Text);
+            let all = all.join().unwrap_or_else(|_| builder.search(Side::Request, Alphabet::Any));
+            let response = response.join().unwrap_or_else(|_| builder.search(Side::Response, Alphabet::Any));
+            ([names, texts, all], response)
+        });
+        Self { sites, scalars, request, response, active }
+    }
+
+    /// What to do with a member of a collection; `origin` by its place among [`Origin::COLLECTIONS`].
+    #[inline]
+    pub(super) fn member(&self, origin: usize, name: &[u8]) -> Option<&Load> {
+        let site = self.sites.get(origin)?;
+        let same_length = site.named.get(name.len().min(NAME_LENGTHS)).map_or(&[][..], Vec::as_slice);
+        let named = same_length.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let load = named.map_or(&site.other, |(_, load)| load);
+        (!load.idle).then_some(load)
+    }
+
+    pub(super) fn scalars(&self) -> &[(Variable, Load)] {
+        &self.scalars
+    }
+
+    /// The search for values that consist of these bytes.
+    pub(super) fn search(&self, side: Side, present: ByteSet) -> &Search {
+        let [names, texts, all] = &self.request;
+        match side {
+            Side::Response => &self.response,
+            Side::Request if !present.meets(names.outside) => names,
+            Side::Request if !present.meets(texts.outside) => texts,
+            Side::Request => all,
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.request.iter().chain([&self.response]).map(|search| search.automaton.memory_bytes()).sum()
+    }
+}
+
+fn side_of(variable: Variable) -> Side {
+    match variable {
+        Variable::ResponseBody | Variable::ResponseContentType => Side::Response,
+        _ => Side::Request,
+    }
+}
+
+struct Builder<'b> {
+    contents: &'b [Content],
+    chains: &'b Chains,
+    active: &'b Mask,
+    words: usize,
+}
+
+impl<'b> Builder<'b> {
+    fn active(&self) -> impl Iterator<Item = (usize, &'b Content)> {
+        let contents = self.contents;
+        self.active.members().filter_map(move |number| Some((number, contents.get(number)?)))
+    }
+
+    fn site(&self, origin: Origin) -> Site {
+        let side = match origin {
+            Origin::ResponseHeaderName | Origin::ResponseHeaderValue => Side::Response,
+            _ => Side::Request,
+        };
+        let other = self.load(|content| content.looks_at(origin, None), side);
+        let names: BTreeSet<Vec<u8>> =
+            self.active().flat_map(|(_, content)| content.names(origin).map(<[u8]>::to_ascii_lowercase)).collect();
+        let mut named: Vec<Vec<(Box<[u8]>, Load)>> = vec![Vec::new(); NAME_LENGTHS + 1];
+        for name in names {
+            let load = self.load(|content| content.looks_at(origin, Some(&name)), side);
+            if let Some(place) = named.get_mut(name.len().min(NAME_LENGTHS)) {
+                place.push((name.into(), load));
+            }
+        }
+        Site { named, other }
+    }
+
+    fn load(&self, looks: impl Fn(&Content) -> bool, side: Side) -> Load {
+        let mut all = Mask::empty(self.words);
+        let mut chains: BTreeMap<ChainId, Mask> = BTreeMap::new();
+        for (number, content) in self.active().filter(|(_, content)| looks(content)) {
+            all.insert(number);
+            for chain in &content.chains {
+                chains.entry(*chain).or_insert_with(|| Mask::empty(self.words)).insert(number);
+            }
+        }
+        let triggers = chains.keys().filter_map(|chain| self.chains.get(*chain)).map(|chain| chain.triggers);
+        let triggers = triggers.into_iter().try_fold(ByteSet::default(), |all, own| Some(all.union(own?)));
+        Load { idle: all.is_empty(), all, triggers, chains: chains.into_iter().collect(), side }
+    }
+
+    fn search(&self, side: Side, alphabet: Alphabet) -> Search {
+        let mut owners: BTreeMap<&[u8], Vec<u16>> = BTreeMap::new();
+        let mut search = Search {
+            outside: alphabet.bytes().inverse(),
+            automaton: Automaton::None,
+            owners: Vec::new(),
+            by_literal: Mask::empty(self.words),
+            direct: Mask::empty(self.words),
+            needs: vec![Need::Bytes(ByteSet::default()); self.contents.len()],
+        };
+        for (number, content) in self.active().filter(|(_, content)| content.side == side) {
+            let Some(filter) = content.filters.get(alphabet as usize) else { continue };
+            let need = match filter {
+                Filter::Never => continue,
+                Filter::Literals(literals) => {
+                    search.by_literal.insert(number);
+                    for literal in literals {
+                        owners.entry(literal).or_default().extend(u16::try_from(number));
+                    }
+                    continue;
+                }
+                Filter::Bytes(bytes) => Need::Bytes(*bytes),
+                Filter::Sql => Need::Sql,
+            };
+            search.direct.insert(number);
+            if let Some(place) = search.needs.get_mut(number) {
+                *place = need;
+            }
+        }
+        search.automaton = Automaton::new(owners.keys().copied());
+        search.owners = owners.into_values().map(Vec::into_boxed_slice).collect();
+        search
+    }
+}
+
+/// What a value must hold for a rule without literals.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Need {
+    Bytes(ByteSet),
+    Sql,
+}
+
+/// All that is searched for on one side of a transaction.
+#[derive(Debug)]
+pub(super) struct Search {
+    /// Values that hold one of these bytes are searched by another.
+    outside: ByteSet,
+    automaton: Automaton,
+    /// The rules that each literal speaks for.
+    owners: Vec<Box<[u16]>>,
+    pub(super) by_literal: Mask,
+    direct: Mask,
+    needs: Vec<Need>,
+}
+
+impl Search {
+    /// Adds to `hits` the rules of `mask` that the text may satisfy; `present` are its bytes.
+    pub(super) fn run(&self, text: &[u8], present: ByteSet, mask: &Mask, hits: &mut Mask) {
+        if mask.meets(&self.by_literal) {
+            let mut hit = |literal: usize| {
+                for rule in self.owners.get(literal).map_or(&[][..], |owners| owners) {
+                    let rule = usize::from(*rule);
+                    if mask.contains(rule) {
+                        hits.insert(rule);
+                    }
+                }
+            };
+            self.automaton.each_match(text, &mut hit);
+        }
+        for (at, (wanted, looked_for)) in mask.0.iter().zip(&self.direct.0).enumerate() {
+            for bit in super::bits(wanted & looked_for) {
+                let rule = at * 64 + bit;
+                let may_match = match self.needs.get(rule) {
+                    Some(Need::Bytes(bytes)) => bytes.meets(present),
+                    Some(Need::Sql) => may_be_sql(text),
+                    None => true,
+                };
+                if may_match {
+                    hits.insert(rule);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Automaton {
+    None,
+    Fast(Box<DFA>),
+    Small(Box<NFA>),
+}
+
+impl Automaton {
+    fn new<'l>(literals: impl Iterator<Item = &'l [u8]> + Clone) -> Self {
+        let total: usize = literals.clone().map(<[u8]>::len).sum();
+        if total == 0 {
+            return Self::None;
+        }
+        let fast = || {
+            DFA::builder()
+                .ascii_case_insensitive(true)
+                .match_kind(MatchKind::Standard)
+                .start_kind(StartKind::Unanchored)
+                .prefilter(false)
+                .build(literals.clone())
+                .ok()
+        };
+        if let Some(automaton) = (total <= DFA_LITERAL_BYTES).then(fast).flatten() {
+            return Self::Fast(Box::new(automaton));
+        }
+        let small = NFA::builder()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::Standard)
+            .prefilter(false)
+            .build(literals);
+        small.map_or(Self::None, |automaton| Self::Small(Box::new(automaton)))
+    }
+
+    fn each_match(&self, text: &[u8], found: &mut impl FnMut(usize)) {
+        match self {
+            Self::None => {}
+            Self::Fast(automaton) => each_match(automaton.as_ref(), text, found),
+            Self::Small(automaton) => each_match(automaton.as_ref(), text, found),
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Fast(automaton) => automaton.memory_usage(),
+            Self::Small(automaton) => automaton.memory_usage(),
+        }
+    }
+}
+
+/// Every literal that occurs, overlapping ones too.
+#[inline]
+fn each_match<A: aho_corasick::automaton::Automaton>(automaton: &A, text: &[u8], found: &mut impl FnMut(usize)) {
+    let Ok(mut state) = automaton.start_state(Anchored::No) else { return };
+    for byte in text {
+        state = automaton.next_state(Anchored::No, state, *byte);
+        if automaton.is_special(state) && automaton.is_match(state) {
+            for index in 0..automaton.match_len(state) {
+                found(automaton.match_pattern(state, index).as_usize());
+            }
+        }
+    }
+}

@@ -1,0 +1,531 @@
+//! Runs the rules of a phase in file order.
+//!
+//! What the prefilter has ruled out is passed over; whatever is left is tested here, plainly, and in the rules' own order.
+//! Without a prefilter every rule sees every value: the answers are the same.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::audit::{Cause, EXCERPT_BYTES, FINDINGS, Finding, Intervention, Response, RuleMatch};
+use super::effects::{self, Scratch};
+use super::origin::ValueId;
+use super::state::State;
+use super::trace::{TraceOutcome, Tracer};
+use super::values::{Decimal, Sink, Sources};
+use super::work::Work;
+use crate::accelerate::{Scan, Verdict as Filtered};
+use crate::operator::{Capture, Captured, Operator, Pattern};
+use crate::program::rule::{Measure, Rule, Sense, Test, Verdict};
+use crate::program::rule_set::RuleSet;
+use crate::program::{Entry, Gate};
+use crate::seclang::action::{EngineMode, Phase, Switch};
+use crate::seclang::target::{Selector, Target};
+use crate::seclang::template::Template;
+use crate::seclang::variable::Variable;
+
+/// What evaluation needs besides facts and state; kept from one transaction to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Workshop {
+    pub(super) scan: Scan,
+    pub(super) work: Work,
+    scratch: Scratch,
+    argument: Vec<u8>,
+    kept: Vec<u8>,
+    list: Vec<Value<'static>>,
+    only: Vec<ValueId>,
+    pub(super) tracer: Option<Box<Tracer>>,
+    /// The pattern with macros compiled last, by its text.
+    pattern: Option<(Vec<u8>, Pattern)>,
+}
+
+impl Workshop {
+    pub(super) fn begin(&mut self) {
+        self.scan.begin();
+        self.work.begin();
+        self.tracer = None;
+    }
+
+    /// Bytes kept for the next transaction.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.argument.capacity() + self.kept.capacity() + self.scan.kept_bytes()
+    }
+}
+
+/// Runs one phase to its end, or to the first rule that ends it.
+pub(super) fn phase(sources: Sources<'_>, state: &mut State, workshop: &mut Workshop, phase: Phase) {
+    let values = Values { list: emptied(std::mem::take(&mut workshop.list)), kept: std::mem::take(&mut workshop.kept) };
+    let mut run = Run { sources, state, workshop, head: 0, findings: Vec::new(), values };
+    run.phase(phase);
+    let Run { workshop, values, .. } = run;
+    workshop.list = emptied(values.list);
+    workshop.kept = values.kept;
+}
+
+/// The memory of a list for values that live elsewhere: an iterator over nothing is collected in place.
+fn emptied<'to>(mut list: Vec<Value<'_>>) -> Vec<Value<'to>> {
+    list.clear();
+    list.into_iter().map_while(|_| None).collect()
+}
+
+/// One phase; then, inside it, one head with its links after the other.
+struct Run<'r, 't> {
+    sources: Sources<'t>,
+    state: &'r mut State,
+    workshop: &'r mut Workshop,
+    head: usize,
+    findings: Vec<Finding>,
+    values: Values<'t>,
+}
+
+impl<'t> Run<'_, 't> {
+    fn phase(&mut self, phase: Phase) {
+        let entries = self.sources.program.phase(phase);
+        let mut position = 0;
+        while let Some(entry) = entries.get(position) {
+            if self.state.engine == EngineMode::Off {
+                return;
+            }
+            position += 1;
+            if self.state.removed_rules.contains(entry.rule) {
+                self.trace_rule(entry, TraceOutcome::Removed);
+                continue;
+            }
+            self.trace_rule(entry, TraceOutcome::NotMatched);
+            if !self.entry(entry, phase) {
+                continue;
+            }
+            self.trace_outcome(TraceOutcome::Matched);
+            position = entry.skip_to.unwrap_or(position);
+            let ended = phase != Phase::Logging && (self.state.intervention.is_some() || self.state.allowed.is_some());
+            if ended {
+                return;
+            }
+        }
+    }
+
+    #[inline]
+    fn trace_rule(&mut self, entry: &Entry, outcome: TraceOutcome) {
+        if let Some(tracer) = &mut self.workshop.tracer
+            && let Some(rule) = self.sources.program.rules.get(entry.rule)
+        {
+            tracer.begin(rule.id, rule.phase, outcome);
+        }
+    }
+
+    #[inline]
+    fn trace_outcome(&mut self, outcome: TraceOutcome) {
+        if let Some(tracer) = &mut self.workshop.tracer {
+            tracer.end(outcome);
+        }
+    }
+
+    /// Notes one test; `rule` is the head or the link that made it.
+    #[inline]
+    fn trace_test(&mut self, rule: &Rule, value: &View<'_>, bytes: &[u8], matched: bool) {
+        if let Some(tracer) = &mut self.workshop.tracer {
+            let chain = self.sources.program.chain(self.head);
+            let link = chain.iter().position(|own| std::ptr::eq(own, rule)).unwrap_or(0);
+            let mut name = Vec::new();
+            value.write_name(&mut name);
+            tracer.test(link, &name, bytes, matched);
+        }
+    }
+
+    /// Whether the rule, or the whole chain, matched.
+    fn entry(&mut self, entry: &Entry, phase: Phase) -> bool {
+        self.state.current = Some(entry.rule);
+        self.state.matched.clear();
+        self.head = entry.rule;
+        if let Some(gate) = &entry.gate {
+            return self.gate(gate);
+        }
+        let Some(content) = entry.content else { return self.chain(Only::Everything) };
+        let Workshop { scan, work, only, .. } = &mut *self.workshop;
+        scan.catch_up(self.sources.program, self.sources.facts, self.state, phase, work);
+        match scan.verdict(content, only) {
+            Filtered::RuledOut => {
+                self.trace_outcome(TraceOutcome::RuledOut);
+                false
+            }
+            Filtered::Unknown => self.chain(Only::Everything),
+            Filtered::Candidates => self.chain(Only::Candidates),
+        }
+    }
+
+    /// A rule that compares a member of TX with a number and does nothing but skip.
+    fn gate(&mut self, gate: &Gate) -> bool {
+        let Some(value) = self.state.slot(gate.slot) else { return false };
+        if crate::operator::integer(value) >= gate.below {
+            return false;
+        }
+        // MATCHED_VAR shows it from here on.
+        let name = self.sources.program.tx_names.name(gate.slot);
+        self.state.note_slot_match(|full| write_name(full, Variable::Tx, Some(name)), gate.slot);
+        true
+    }
+
+    fn chain(&mut self, only: Only) -> bool {
+        self.findings.clear();
+        let rules = self.sources.program.chain(self.head);
+        let mut only = only;
+        let matched = rules.iter().all(|rule| self.rule(rule, std::mem::replace(&mut only, Only::Everything)));
+        if matched {
+            self.conclude();
+        }
+        matched
+    }
+
+    fn head_rule(&self) -> Option<&'t Rule> {
+        self.sources.program.rules.get(self.head)
+    }
+
+    fn rule(&mut self, rule: &'t Rule, only: Only) -> bool {
+        let Some(test) = &rule.test else {
+            self.on_match(rule, None);
+            return true;
+        };
+        let mut argument = std::mem::take(&mut self.workshop.argument);
+        argument.clear();
+        if let Some(template) = test.operator.template() {
+            self.sources.expand(template, self.state, &mut argument);
+        }
+        let mut values = std::mem::replace(&mut self.values, Values { list: Vec::new(), kept: Vec::new() });
+        self.collect(rule, test, only, &mut values);
+        let mut matched = false;
+        for value in &values.list {
+            matched |= self.value(rule, test, &value.view(&values.kept), &argument);
+        }
+        self.values = values;
+        self.workshop.argument = argument;
+        matched
+    }
+
+    /// All values a rule looks at, exclusions applied. They are collected first: a match may change TX.
+    fn collect(&self, rule: &Rule, test: &'t Test, only: Only, values: &mut Values<'t>) {
+        values.list.clear();
+        values.kept.clear();
+        let removed = if rule.id == 0 { &[][..] } else { self.state.removed_targets.as_slice() };
+        let exclusions = Exclusions { written: &test.excluded, removed, head: self.head };
+        let only = (only == Only::Candidates).then_some(self.workshop.only.as_slice());
+        for wanted in &test.targets {
+            match wanted.measure {
+                Measure::Value => {
+                    let mut sink = Collect { values: &mut *values, exclusions };
+                    self.sources.visit(&wanted.target, self.state, only, &mut sink);
+                }
+                Measure::Count => {
+                    let mut sink = Count { count: 0, exclusions };
+                    self.sources.visit(&wanted.target, self.state, None, &mut sink);
+                    let member = match &wanted.target.selector {
+                        Selector::Name(name) => Some(&**name),
+                        Selector::Slot(slot) => Some(self.sources.program.tx_names.name(*slot)),
+                        Selector::All | Selector::Pattern(_) => None,
+                    };
+                    values.keep(wanted.target.variable, member, Decimal::of(sink.count).text());
+                }
+            }
+        }
+    }
+
+    /// Transforms and tests one value.
+    fn value(&mut self, rule: &'t Rule, test: &Test, value: &View<'_>, argument: &[u8]) -> bool {
+        let map = &self.sources.program.settings.unicode_map;
+        let mut matched = false;
+        let mut bytes = Cow::Borrowed(value.bytes);
+        if rule.actions.multi_match {
+            matched |= self.test(rule, test, value, &bytes, argument);
+        }
+        for transform in &test.transforms {
+            if !self.workshop.work.spend(bytes.len()) {
+                return matched;
+            }
+            let before = rule.actions.multi_match.then(|| bytes.clone());
+            bytes = transform.apply(bytes, map);
+            if before.is_some_and(|before| before != bytes) {
+                matched |= self.test(rule, test, value, &bytes, argument);
+            }
+        }
+        if !rule.actions.multi_match {
+            matched = self.test(rule, test, value, &bytes, argument);
+        }
+        matched
+    }
+
+    fn test(&mut self, rule: &'t Rule, test: &Test, value: &View<'_>, bytes: &[u8], argument: &[u8]) -> bool {
+        if !self.workshop.work.spend(bytes.len().saturating_mul(test.operator.cost())) {
+            return false;
+        }
+        let capture = if rule.actions.capture { Capture::Wanted } else { Capture::NotWanted };
+        let found = match &test.operator {
+            Operator::PatternTemplate(_) => self.test_template(bytes, argument, capture),
+            operator => operator.test(bytes, argument, capture),
+        };
+        let captured = match (found, test.sense) {
+            (Some(captured), Sense::Plain) | (Some(captured @ Captured::Undecided), Sense::Negated) => captured,
+            (None, Sense::Negated) => Captured::Nothing,
+            (None, Sense::Plain) | (Some(_), Sense::Negated) => {
+                self.trace_test(rule, value, bytes, false);
+                return false;
+            }
+        };
+        self.trace_test(rule, value, bytes, true);
+        if rule.actions.capture {
+            self.capture(captured, bytes);
+        }
+        self.on_match(rule, Some((value, bytes)));
+        true
+    }
+
+    /// A pattern with macros is compiled when its text has changed.
+    fn test_template(&mut self, bytes: &[u8], argument: &[u8], capture: Capture) -> Option<Captured> {
+        let current = self.workshop.pattern.as_ref().is_some_and(|(text, _)| text == argument);
+        if !current {
+            self.workshop.work.spend(COMPILE_COST);
+            let pattern = Pattern::compile(&String::from_utf8_lossy(argument)).ok()?;
+            self.workshop.pattern = Some((argument.to_vec(), pattern));
+        }
+        self.workshop.pattern.as_ref()?.1.test(bytes, capture)
+    }
+
+    fn capture(&mut self, captured: Captured, value: &[u8]) {
+        match captured {
+            Captured::Nothing | Captured::Undecided => {}
+            Captured::Whole => self.state.set_captures([Some(value)]),
+            Captured::Text(text) => self.state.set_captures([Some(text.as_slice())]),
+            Captured::Groups(groups) => {
+                self.state.set_captures(groups.into_iter().map(|group| group.and_then(|range| value.get(range))));
+            }
+        }
+    }
+
+    /// What happens at each value that matches: the value as it came, and as it was tested.
+    fn on_match(&mut self, rule: &'t Rule, value: Option<(&View<'_>, &[u8])>) {
+        if let Some((value, bytes)) = value {
+            self.state.note_match(|full| value.write_name(full), bytes);
+        }
+        if let Some(severity) = self.head_rule().and_then(|head| head.actions.severity) {
+            self.state.note_severity(severity);
+        }
+        effects::apply(self.sources, self.state, &rule.actions.effects, &mut self.workshop.scratch);
+        if !rule.actions.chained && self.findings.len() < FINDINGS {
+            self.find(value);
+        }
+    }
+
+    /// Notes a value at which the last link matched.
+    fn find(&mut self, value: Option<(&View<'_>, &[u8])>) {
+        let Some(head) = self.head_rule().filter(|head| head.actions.log == Switch::On) else { return };
+        let data = head.actions.log_data.as_ref().map(|data| self.expand_for_log(data));
+        let mut variable = Vec::new();
+        value.iter().for_each(|(value, _)| value.write_name(&mut variable));
+        let excerpt = value.map(|(_, bytes)| bytes.get(..EXCERPT_BYTES).unwrap_or(bytes).to_vec());
+        self.findings.push(Finding {
+            variable: String::from_utf8_lossy(&variable).into_owned(),
+            excerpt: excerpt.unwrap_or_default(),
+            data: data.unwrap_or_default(),
+        });
+    }
+
+    /// A message may quote whole values; logs take no more than ModSecurity's.
+    fn expand_for_log(&self, template: &Template) -> String {
+        let mut text = self.sources.expand_lossy(template, self.state);
+        if text.len() > LOG_BYTES {
+            text.truncate(text.floor_char_boundary(LOG_BYTES));
+        }
+        text
+    }
+
+    /// The whole chain matched: log and decide.
+    fn conclude(&mut self) {
+        let Some(head) = self.head_rule() else { return };
+        if head.actions.log == Switch::On {
+            let message = head.actions.message.as_ref().map(|message| self.expand_for_log(message));
+            self.state.matches.push(RuleMatch {
+                id: head.id,
+                phase: head.phase,
+                message: message.unwrap_or_default(),
+                severity: head.actions.severity,
+                tags: Arc::clone(&head.actions.tags),
+                version: head.actions.version.clone(),
+                place: head.origin.to_string(),
+                findings: std::mem::take(&mut self.findings),
+            });
+        }
+        if self.state.engine == EngineMode::On {
+            self.decide(head);
+        }
+    }
+
+    fn decide(&mut self, head: &Rule) {
+        let response = match &head.actions.verdict {
+            Verdict::Pass => return,
+            Verdict::Allow(allowed) => {
+                self.state.allowed = Some(*allowed);
+                return;
+            }
+            Verdict::Deny => Response::Deny { status: head.actions.status },
+            Verdict::Drop => Response::Drop,
+            Verdict::Redirect(location) => {
+                let given = head.actions.status;
+                let status = if (300..400).contains(&given) { given } else { 302 };
+                Response::Redirect { status, location: self.sources.expand_lossy(location, self.state) }
+            }
+        };
+        // In the logging phase the answer is long gone.
+        if head.phase != Phase::Logging {
+            self.state.intervention = Some(Intervention { response, cause: Cause::Rule(head.id), phase: head.phase });
+        }
+    }
+}
+
+/// The longest message or `logdata` kept.
+const LOG_BYTES: usize = 512;
+
+/// Work counted for compiling a pattern with macros.
+const COMPILE_COST: usize = 100_000;
+
+/// Whether a rule looks at all its values or at those the prefilter left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Only {
+    Everything,
+    Candidates,
+}
+
+/// The values of one rule.
+struct Values<'t> {
+    list: Vec<Value<'t>>,
+    kept: Vec<u8>,
+}
+
+/// A value of a variable, with its member name if it is one of many.
+#[derive(Debug, Clone, Copy)]
+struct Value<'t> {
+    variable: Variable,
+    member: Option<Bytes<'t>>,
+    bytes: Bytes<'t>,
+}
+
+/// Text of the facts, or kept beside the list.
+#[derive(Debug, Clone, Copy)]
+enum Bytes<'t> {
+    Fact(&'t [u8]),
+    Kept { start: usize, end: usize },
+}
+
+/// A value to look at.
+struct View<'v> {
+    variable: Variable,
+    member: Option<&'v [u8]>,
+    bytes: &'v [u8],
+}
+
+impl<'t> Values<'t> {
+    fn keep(&mut self, variable: Variable, member: Option<&[u8]>, bytes: &[u8]) {
+        let mut keep = |bytes: &[u8]| {
+            let start = self.kept.len();
+            self.kept.extend_from_slice(bytes);
+            Bytes::Kept { start, end: self.kept.len() }
+        };
+        let (member, bytes) = (member.map(&mut keep), keep(bytes));
+        self.list.push(Value { variable, member, bytes });
+    }
+}
+
+impl<'t> Bytes<'t> {
+    fn get<'v>(&self, kept: &'v [u8]) -> &'v [u8]
+    where
+        't: 'v,
+    {
+        match self {
+            Self::Fact(bytes) => bytes,
+            Self::Kept { start, end } => kept.get(*start..*end).unwrap_or_default(),
+        }
+    }
+}
+
+impl<'t> Value<'t> {
+    fn view<'v>(&self, kept: &'v [u8]) -> View<'v>
+    where
+        't: 'v,
+    {
+        View {
+            variable: self.variable,
+            member: self.member.as_ref().map(|member| member.get(kept)),
+            bytes: self.bytes.get(kept),
+        }
+    }
+}
+
+impl View<'_> {
+    /// `ARGS:q`.
+    fn write_name(&self, full: &mut Vec<u8>) {
+        write_name(full, self.variable, self.member);
+    }
+}
+
+fn write_name(full: &mut Vec<u8>, variable: Variable, member: Option<&[u8]>) {
+    full.extend_from_slice(variable.name().as_bytes());
+    if let Some(member) = member {
+        full.push(b':');
+        full.extend_from_slice(member);
+    }
+}
+
+/// What a rule does not look at, by its own text and by what other rules took from it.
+#[derive(Clone, Copy)]
+struct Exclusions<'e> {
+    written: &'e [Target],
+    removed: &'e [Arc<(RuleSet, Target)>],
+    head: usize,
+}
+
+impl Exclusions<'_> {
+    fn exclude(&self, variable: Variable, member: Option<&[u8]>) -> bool {
+        if self.written.is_empty() && self.removed.is_empty() {
+            return false;
+        }
+        let removed = self.removed.iter().filter(|removal| removal.0.contains(self.head)).map(|removal| &removal.1);
+        self.written.iter().chain(removed).any(|target| {
+            target.variable == variable
+                && match member {
+                    Some(member) => target.selector.admits(member),
+                    None => matches!(target.selector, Selector::All),
+                }
+        })
+    }
+}
+
+struct Collect<'c, 't> {
+    values: &'c mut Values<'t>,
+    exclusions: Exclusions<'c>,
+}
+
+impl<'t> Sink<'t> for Collect<'_, 't> {
+    fn fact(&mut self, variable: Variable, member: Option<&'t [u8]>, bytes: &'t [u8]) {
+        if !self.exclusions.exclude(variable, member) {
+            let (member, bytes) = (member.map(Bytes::Fact), Bytes::Fact(bytes));
+            self.values.list.push(Value { variable, member, bytes });
+        }
+    }
+
+    fn fleeting(&mut self, variable: Variable, member: Option<&[u8]>, bytes: &[u8]) {
+        if !self.exclusions.exclude(variable, member) {
+            self.values.keep(variable, member, bytes);
+        }
+    }
+}
+
+struct Count<'c> {
+    count: usize,
+    exclusions: Exclusions<'c>,
+}
+
+impl<'t> Sink<'t> for Count<'_> {
+    fn fact(&mut self, variable: Variable, member: Option<&'t [u8]>, bytes: &'t [u8]) {
+        self.fleeting(variable, member, bytes);
+    }
+
+    fn fleeting(&mut self, variable: Variable, member: Option<&[u8]>, _: &[u8]) {
+        self.count += usize::from(!self.exclusions.exclude(variable, member));
+    }
+}

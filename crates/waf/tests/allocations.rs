@@ -1,0 +1,82 @@
+//! An ordinary request allocates next to nothing: the memory of a transaction stays with its thread.
+//!
+//! With the Core Rule Set when `PORTCULLIS_CRS` names a checkout; without it the test says so and passes.
+#![allow(clippy::unwrap_used)]
+
+use portcullis_waf::{Connection, Disk, Source, Waf};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Allocations of one benign request through all five phases.
+const MOST: u64 = 24;
+
+/// Of one whose `User-Agent` has parentheses, so that libinjection has to look: it allocates for every word.
+const MOST_WITH_SQL: u64 = 40;
+
+const BROWSER: &str =
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36";
+
+/// Megabytes of a compiled rule set with the prefilter of one paranoia level.
+const MEGABYTES: i64 = 60;
+
+fn get(waf: &Waf, agent: &str) {
+    let mut transaction = waf.transaction(Connection {
+        client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        client_port: 1,
+        server: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        server_port: 443,
+        unique_id: String::new(),
+        now: Duration::from_secs(1),
+    });
+    transaction.request_line(b"GET", b"/shop/products/list?page=2&sort=price_asc&q=garden+chair", b"HTTP/1.1");
+    for (name, value) in [
+        ("Host", "shop.example.com"),
+        ("User-Agent", agent),
+        ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"),
+        ("Accept-Language", "en-GB,en;q=0.7,de;q=0.3"),
+        ("Accept-Encoding", "gzip, deflate, br"),
+        ("Referer", "https://shop.example.com/shop/products?page=1"),
+        ("Cookie", "session=8f14e45fceea167a5a36dedd4bea2543; theme=dark; lang=en; cart=3-17-29"),
+    ] {
+        transaction.request_header(name.as_bytes(), value.as_bytes());
+    }
+    assert_eq!(transaction.request_headers_done(), None);
+    assert_eq!(transaction.request_body_done(), None);
+    transaction.response_line(200, b"HTTP/1.1");
+    transaction.response_header(b"content-type", b"text/html");
+    assert_eq!(transaction.response_headers_done(), None);
+    assert_eq!(transaction.response_body_done(), None);
+    assert!(transaction.finish().matches.is_empty());
+}
+
+#[test]
+fn an_ordinary_request_allocates_next_to_nothing() {
+    let Some(folder) = std::env::var_os("PORTCULLIS_CRS").map(PathBuf::from) else {
+        println!("PORTCULLIS_CRS is not set: allocations were NOT counted");
+        return;
+    };
+    let engine = "SecRuleEngine On\nSecRequestBodyAccess On\n";
+    let sources = [
+        Source::Text { name: "engine".to_owned(), text: engine.to_owned() },
+        Source::File(folder.join("crs-setup.conf.example")),
+        Source::File(folder.join("rules/*.conf")),
+    ];
+    let mut waf = None;
+    let compiled = allocation_counter::measure(|| {
+        waf = Waf::compile(&sources, &Disk).ok();
+        waf.as_ref().unwrap().warm(&[]);
+    });
+    let waf = waf.unwrap();
+    let megabytes = compiled.bytes_current / 1_000_000;
+    println!("compiled set: {megabytes} MB on this thread, prefilter {} MB", waf.prefilter_bytes() / 1_000_000);
+    // The first requests let the regex caches and the transaction's memory grow.
+    for (agent, most) in [(BROWSER, MOST_WITH_SQL), ("curl/8.5.0", MOST)] {
+        (0..10).for_each(|_| get(&waf, agent));
+        let counted = allocation_counter::measure(|| get(&waf, agent));
+        println!("one GET by {agent}: {} allocations, {} bytes", counted.count_total, counted.bytes_total);
+        assert!(counted.count_total <= most, "{} allocations", counted.count_total);
+        assert_eq!(counted.count_current, 0, "something was not given back");
+    }
+    assert!(megabytes + i64::try_from(waf.prefilter_bytes() / 1_000_000).unwrap() <= MEGABYTES, "{megabytes} MB");
+}
