@@ -481,7 +481,10 @@ fn benign(kind: &str, seeds: &Seeds, draw: &mut Draw) -> Exchange {
             }
         }
         "json" => {
-            let inside = |text: &str| serde_json::to_string(text).unwrap().trim_matches('"').to_owned();
+            let inside = |text: &str| {
+                let quoted = serde_json::to_string(text).unwrap();
+                quoted[1..quoted.len() - 1].to_owned()
+            };
             let template = draw.from(&seeds.json).to_owned();
             Exchange::with_body("application/json", seeds.fill(&template, draw, inside).as_bytes())
         }
