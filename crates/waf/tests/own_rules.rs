@@ -589,3 +589,107 @@ fn benign_requests_pass_at_level_1() {
     println!("{} of {} benign requests are refused at level 1: {share:.3} %", refused.len(), requests.len());
     assert!(share < 0.1, "{share:.3} % of {} benign requests are refused:\n{}", requests.len(), refused.join("\n"));
 }
+
+/// The attack corpus: each seed as it stands and in the disguises of its class, in every place a payload travels in.
+fn attacks() -> Vec<(String, Exchange)> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder().join("corpus/attacks")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut attacks = Vec::new();
+    for path in files {
+        let class = path.file_stem().unwrap().to_string_lossy().into_owned();
+        for (number, seed) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            let seed = spelled(seed);
+            for (disguise, payload) in disguised(&class, &seed) {
+                let turn = number + attacks.len();
+                attacks.push((format!("{class}/{disguise}"), placed(turn, &payload)));
+            }
+            let twice = format!("/find?q={}", percent(percent(&seed).as_bytes()));
+            attacks.push((format!("{class}/encoded twice"), Exchange::new("GET", twice.as_bytes())));
+        }
+    }
+    attacks
+}
+
+fn disguised(class: &str, seed: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let text = String::from_utf8(seed.to_vec()).unwrap();
+    let swapped: String =
+        text.chars().enumerate().map(|(at, char)| if at % 2 == 0 { char.to_ascii_uppercase() } else { char.to_ascii_lowercase() }).collect();
+    let mut forms = vec![("plain", text.clone()), ("plain again", text.clone())];
+    match class {
+        "sqli" => {
+            forms.push(("mixed case", swapped));
+            forms.push(("comments for spaces", text.replace(' ', "/**/")));
+            forms.push(("line ends for spaces", text.replace(' ', "\n")));
+            forms.push(("tabs for spaces", text.replace(' ', "\t")));
+            forms.push(("with a comment that runs", text.replace("SELECT", "/*!SELECT*/")));
+            forms.push(("another literal before", format!("7{text}")));
+        }
+        "xss" => {
+            forms.push(("tag in mixed case", text.replace("script", "ScRiPt").replace("<img", "<ImG").replace(" on", " oN")));
+            forms.push(("slashes for spaces", text.replace("<img ", "<img/").replace("<svg ", "<svg/").replace("<input ", "<input/")));
+            forms.push(("line ends for spaces", text.replace(' ', "\n")));
+            forms.push(("behind a quote", format!("\">{text}")));
+            forms.push(("as entities", text.replace("javascript:", "javascript&#58;").replace("alert", "&#97;lert")));
+            forms.push(("within a text", format!("Hello, {text} and bye")));
+        }
+        "rce" => {
+            forms.push(("behind a value", format!("127.0.0.1{text}")));
+            forms.push(("tabs for spaces", text.replace(' ', "\t")));
+            forms.push(("pipe for semicolon", text.replacen(';', "|", 1)));
+            forms.push(("double ampersand for semicolon", text.replacen(';', "&&", 1)));
+            forms.push(("line end for semicolon", text.replacen(';', "\n", 1)));
+            forms.push(("with a comment", format!("{text} #")));
+        }
+        "files" => {
+            forms.push(("null at the end", format!("{text}%00")));
+            forms.push(("backslashes", text.replace("../", "..\\")));
+            forms.push(("deeper", text.replace("../../", "../../../../../../")));
+            forms.push(("upper case", text.to_ascii_uppercase()));
+        }
+        "code" => {
+            forms.push(("within a text", format!("Hello {text} bye")));
+            forms.push(("behind a quote", format!("\"{text}")));
+        }
+        _ => forms.push(("behind a word", format!("word{text}"))),
+    }
+    forms.into_iter().map(|(name, text)| (name, text.into_bytes())).collect()
+}
+
+/// Payloads travel in turn in a query, a form, JSON, a cookie, a multipart field and XML.
+fn placed(turn: usize, payload: &[u8]) -> Exchange {
+    let text = String::from_utf8_lossy(payload);
+    match turn % 6 {
+        0 => Exchange::query("q", payload),
+        1 => Exchange::form("comment", payload),
+        2 => Exchange::with_body("application/json", serde_json::json!({"item": {"note": text}}).to_string().as_bytes()),
+        3 => Exchange::new("GET", b"/").set("Cookie", format!("theme=dark; pref={}", percent(payload)).as_bytes()),
+        4 => {
+            let head = b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n".as_slice();
+            Exchange::with_body("multipart/form-data; boundary=x", &[head, payload, b"\r\n--x--\r\n"].concat())
+        }
+        _ => {
+            let escaped = text.replace('&', "&amp;").replace('<', "&lt;");
+            Exchange::with_body("application/xml", format!("<a><b>{escaped}</b></a>").as_bytes())
+        }
+    }
+}
+
+/// Shares in percent that level 1 and level 2 refuse today; the rules must not fall below.
+const DETECTED_AT_LEVEL_1: f64 = 97.0;
+const DETECTED_AT_LEVEL_2: f64 = 98.0;
+
+#[test]
+fn attacks_are_refused() {
+    let attacks = attacks();
+    assert!(attacks.len() >= 1000, "{} attacks are too few", attacks.len());
+    let missed = in_parallel(attacks.len(), |at| {
+        let (kind, exchange) = &attacks[at];
+        let refused = [exchange.is_refused(1), exchange.is_refused(2)];
+        (!refused[0]).then(|| (refused[1], format!("{kind}: {}", exchange.show())))
+    });
+    let share = |missed: usize| 100.0 * (attacks.len() - missed) as f64 / attacks.len() as f64;
+    let [level_1, level_2] = [share(missed.len()), share(missed.iter().filter(|(at_level_2, _)| !at_level_2).count())];
+    println!("{} attacks: level 1 refuses {level_1:.2} %, level 2 refuses {level_2:.2} %", attacks.len());
+    let lines: Vec<&str> = missed.iter().map(|(_, line)| line.as_str()).collect();
+    assert!(level_1 >= DETECTED_AT_LEVEL_1 && level_2 >= DETECTED_AT_LEVEL_2, "missed at level 1:\n{}", lines.join("\n"));
+}
