@@ -675,8 +675,8 @@ fn placed(turn: usize, payload: &[u8]) -> Exchange {
 }
 
 /// Shares in percent that level 1 and level 2 refuse today; the rules must not fall below.
-const DETECTED_AT_LEVEL_1: f64 = 97.0;
-const DETECTED_AT_LEVEL_2: f64 = 98.0;
+const DETECTED_AT_LEVEL_1: f64 = 99.0;
+const DETECTED_AT_LEVEL_2: f64 = 99.2;
 
 #[test]
 fn attacks_are_refused() {
