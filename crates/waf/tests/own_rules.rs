@@ -426,14 +426,14 @@ impl Seeds {
 
 /// Nobody's attack: how many of each kind, and one of it.
 const BENIGN: [(&str, usize); 12] = [
-    ("person", 2000),
-    ("prose", 2000),
-    ("search", 1000),
-    ("markdown", 800),
-    ("code", 800),
-    ("json", 1600),
+    ("person", 1800),
+    ("prose", 1600),
+    ("search", 900),
+    ("markdown", 600),
+    ("code", 700),
+    ("json", 1400),
     ("graphql", 400),
-    ("token", 800),
+    ("token", 700),
     ("query", 1000),
     ("cookie", 500),
     ("browser", 500),
@@ -684,8 +684,7 @@ fn attacks_are_refused() {
     assert!(attacks.len() >= 1000, "{} attacks are too few", attacks.len());
     let missed = in_parallel(attacks.len(), |at| {
         let (kind, exchange) = &attacks[at];
-        let refused = [exchange.is_refused(1), exchange.is_refused(2)];
-        (!refused[0]).then(|| (refused[1], format!("{kind}: {}", exchange.show())))
+        (!exchange.is_refused(1)).then(|| (exchange.is_refused(2), format!("{kind}: {}", exchange.show())))
     });
     let share = |missed: usize| 100.0 * (attacks.len() - missed) as f64 / attacks.len() as f64;
     let [level_1, level_2] = [share(missed.len()), share(missed.iter().filter(|(at_level_2, _)| !at_level_2).count())];
