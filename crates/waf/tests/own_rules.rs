@@ -50,8 +50,16 @@ struct Answer {
 impl Exchange {
     fn new(method: &str, uri: &[u8]) -> Self {
         let defaults = [("Host", "www.example.com"), ("User-Agent", BROWSER), ("Accept", "*/*")];
-        let headers = defaults.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
-        Self { method: method.to_owned(), uri: uri.to_vec(), version: "HTTP/1.1".to_owned(), headers, body: Vec::new(), response: None }
+        let headers =
+            defaults.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
+        Self {
+            method: method.to_owned(),
+            uri: uri.to_vec(),
+            version: "HTTP/1.1".to_owned(),
+            headers,
+            body: Vec::new(),
+            response: None,
+        }
     }
 
     fn query(name: &str, value: &[u8]) -> Self {
@@ -122,7 +130,11 @@ impl Exchange {
 
     fn show(&self) -> String {
         let head = format!("{} {}", self.method, self.uri.escape_ascii());
-        let headers = self.headers.iter().skip(3).map(|(name, value)| format!(" | {}: {}", name.escape_ascii(), value.escape_ascii()));
+        let headers = self
+            .headers
+            .iter()
+            .skip(3)
+            .map(|(name, value)| format!(" | {}: {}", name.escape_ascii(), value.escape_ascii()));
         let body = if self.body.is_empty() { String::new() } else { format!(" || {}", self.body.escape_ascii()) };
         format!("{head}{}{body}", headers.collect::<String>())
     }
@@ -255,7 +267,12 @@ fn rules() -> Vec<Judged> {
             } else if let Some((_, after)) = line.split_once("\"id:").filter(|_| !line.starts_with('#')) {
                 let id = after.split(',').next().unwrap().parse().unwrap();
                 let place = format!("{file}:{}", number + 1);
-                rules.push(Judged { place, id, attacks: std::mem::take(&mut attacks), benign: std::mem::take(&mut benign) });
+                rules.push(Judged {
+                    place,
+                    id,
+                    attacks: std::mem::take(&mut attacks),
+                    benign: std::mem::take(&mut benign),
+                });
             }
         }
     }
@@ -270,7 +287,11 @@ fn every_rule_is_judged_by_its_examples() {
         classes.entry(rule.class()).or_default()[usize::from(rule.level()) - 1] += 1;
         let mut fault = |why: String| faults.push(format!("{} rule {}: {why}", rule.place, rule.id));
         if rule.attacks.len() < 3 || rule.benign.len() < 3 {
-            fault(format!("{} attacks and {} benign examples, three of each are due", rule.attacks.len(), rule.benign.len()));
+            fault(format!(
+                "{} attacks and {} benign examples, three of each are due",
+                rule.attacks.len(),
+                rule.benign.len()
+            ));
         }
         let matches = |exchange: &Exchange, level: u8| -> Vec<u32> {
             exchange.inspect(EngineMode::DetectionOnly, level).matches.iter().map(|matched| matched.id).collect()
@@ -402,7 +423,8 @@ impl Seeds {
             "uuid" => [8, 4, 4, 4, 12].map(|length| draw.text(HEX, length)).join("-"),
             "word" => {
                 let sentence = draw.from(&self.prose).to_owned();
-                let words: Vec<&str> = sentence.split(|char: char| !char.is_alphabetic()).filter(|word| word.len() > 2).collect();
+                let words: Vec<&str> =
+                    sentence.split(|char: char| !char.is_alphabetic()).filter(|word| word.len() > 2).collect();
                 words.get(draw.below(words.len().max(1))).copied().unwrap_or("word").to_owned()
             }
             "prose" => draw.from(&self.prose).to_owned(),
@@ -445,16 +467,27 @@ fn benign(kind: &str, seeds: &Seeds, draw: &mut Draw) -> Exchange {
     match kind {
         "person" => {
             let fields = ["given", "surname", "street", "city", "company", "note"];
-            let form: Vec<String> = fields.iter().map(|name| format!("{name}={}", percent(draw.from(&seeds.names[*name]).as_bytes()))).collect();
+            let form: Vec<String> = fields
+                .iter()
+                .map(|name| format!("{name}={}", percent(draw.from(&seeds.names[*name]).as_bytes())))
+                .collect();
             match draw.below(3) {
                 0 => Exchange::new("GET", format!("/people?{}", form[draw.below(2)..].join("&")).as_bytes()),
                 1 => Exchange::with_body(FORM, form.join("&").replace("%20", "+").as_bytes()),
                 _ => {
                     let parts: Vec<String> = fields
                         .iter()
-                        .map(|name| format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{}\r\n", draw.from(&seeds.names[*name])))
+                        .map(|name| {
+                            format!(
+                                "--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{}\r\n",
+                                draw.from(&seeds.names[*name])
+                            )
+                        })
                         .collect();
-                    Exchange::with_body("multipart/form-data; boundary=x", format!("{}--x--\r\n", parts.concat()).as_bytes())
+                    Exchange::with_body(
+                        "multipart/form-data; boundary=x",
+                        format!("{}--x--\r\n", parts.concat()).as_bytes(),
+                    )
                 }
             }
         }
@@ -462,11 +495,14 @@ fn benign(kind: &str, seeds: &Seeds, draw: &mut Draw) -> Exchange {
             let text = draw.from(&seeds.searches).to_owned();
             let page = draw.below(20).to_string();
             let referer = format!("https://www.example.com/find?q={}", percent(text.as_bytes()));
-            Exchange::new("GET", format!("/find?q={}&page={page}", percent(text.as_bytes())).as_bytes()).set("Referer", referer.as_bytes())
+            Exchange::new("GET", format!("/find?q={}&page={page}", percent(text.as_bytes())).as_bytes())
+                .set("Referer", referer.as_bytes())
         }
         "prose" | "markdown" | "code" => {
             let text = match kind {
-                "prose" => (0..1 + draw.below(4)).map(|_| draw.from(&seeds.prose).to_owned()).collect::<Vec<_>>().join(" "),
+                "prose" => {
+                    (0..1 + draw.below(4)).map(|_| draw.from(&seeds.prose).to_owned()).collect::<Vec<_>>().join(" ")
+                }
                 "markdown" => [draw.from(&seeds.markdown).to_owned(), draw.from(&seeds.prose).to_owned()].join("\n\n"),
                 _ => match draw.below(2) {
                     0 => draw.from(&seeds.code).to_owned(),
@@ -476,7 +512,10 @@ fn benign(kind: &str, seeds: &Seeds, draw: &mut Draw) -> Exchange {
             match draw.below(4) {
                 0 => Exchange::query("text", text.as_bytes()),
                 1 => Exchange::form("text", text.replace('\n', "\r\n").as_bytes()),
-                2 => Exchange::with_body("application/json", serde_json::json!({"text": text, "draft": true}).to_string().as_bytes()),
+                2 => Exchange::with_body(
+                    "application/json",
+                    serde_json::json!({"text": text, "draft": true}).to_string().as_bytes(),
+                ),
                 _ => Exchange::with_body("text/plain; charset=utf-8", text.as_bytes()),
             }
         }
@@ -494,24 +533,38 @@ fn benign(kind: &str, seeds: &Seeds, draw: &mut Draw) -> Exchange {
             match draw.below(3) {
                 0 => Exchange::query("query", query.as_bytes()),
                 1 => Exchange::with_body("application/graphql", query.as_bytes()),
-                _ => Exchange::with_body("application/json", serde_json::json!({"query": query, "variables": {"id": 1}}).to_string().as_bytes()),
+                _ => Exchange::with_body(
+                    "application/json",
+                    serde_json::json!({"query": query, "variables": {"id": 1}}).to_string().as_bytes(),
+                ),
             }
         }
         "token" => {
-            let kinds = ["{uuid}", "{hex}", "{token}", "{base64}", "{digits}", "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.{token}.{token}", "{hex}:{base64}", "v1.{token}=={digits}"];
+            let kinds = [
+                "{uuid}",
+                "{hex}",
+                "{token}",
+                "{base64}",
+                "{digits}",
+                "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.{token}.{token}",
+                "{hex}:{base64}",
+                "v1.{token}=={digits}",
+            ];
             let token = seeds.fill(kinds[draw.below(kinds.len())], draw, same);
             match draw.below(5) {
                 0 => Exchange::query("token", token.as_bytes()),
                 1 => Exchange::new("GET", b"/").set("Authorization", format!("Bearer {token}").as_bytes()),
                 2 => Exchange::new("GET", b"/").set("Cookie", format!("sid={token}; theme=dark").as_bytes()),
                 3 => Exchange::form("token", token.as_bytes()),
-                _ => Exchange::new("GET", format!("/files/{}", percent(token.as_bytes())).as_bytes()).set("If-None-Match", format!("W/\"{token}\"").as_bytes()),
+                _ => Exchange::new("GET", format!("/files/{}", percent(token.as_bytes())).as_bytes())
+                    .set("If-None-Match", format!("W/\"{token}\"").as_bytes()),
             }
         }
         "query" => {
             let template = draw.from(&seeds.queries).to_owned();
             let query = seeds.fill(&template, draw, |text| percent(text.as_bytes()));
-            Exchange::new("GET", format!("/a/b?{query}").as_bytes()).set("Referer", format!("https://www.example.com/x?{query}").as_bytes())
+            Exchange::new("GET", format!("/a/b?{query}").as_bytes())
+                .set("Referer", format!("https://www.example.com/x?{query}").as_bytes())
         }
         "cookie" => {
             let cookies: Vec<String> = (0..1 + draw.below(4))
@@ -524,7 +577,12 @@ fn benign(kind: &str, seeds: &Seeds, draw: &mut Draw) -> Exchange {
         }
         "browser" => browser(seeds, draw),
         _ => {
-            let file = format!("{} {}.{}", draw.from(&seeds.names["given"]).to_owned(), draw.below(99), ["jpg", "pdf", "docx", "final.xlsx", "tar.gz", "txt"][draw.below(6)]);
+            let file = format!(
+                "{} {}.{}",
+                draw.from(&seeds.names["given"]).to_owned(),
+                draw.below(99),
+                ["jpg", "pdf", "docx", "final.xlsx", "tar.gz", "txt"][draw.below(6)]
+            );
             Exchange::upload(file.as_bytes())
         }
     }
@@ -532,12 +590,27 @@ fn benign(kind: &str, seeds: &Seeds, draw: &mut Draw) -> Exchange {
 
 /// A page load with all that browsers and proxies add.
 fn browser(seeds: &Seeds, draw: &mut Draw) -> Exchange {
-    let paths = ["/", "/shop/men's-shoes/p/42", "/caf%C3%A9/men%C3%BC", "/a/b/c.html;v=2", "/%E6%9D%B1%E4%BA%AC/", "/api/v1/users/7/orders", "/static/app.3f2a.min.js", "/img/logo@2x.png", "/wiki/C++_(language)", "/~anna/"];
+    let paths = [
+        "/",
+        "/shop/men's-shoes/p/42",
+        "/caf%C3%A9/men%C3%BC",
+        "/a/b/c.html;v=2",
+        "/%E6%9D%B1%E4%BA%AC/",
+        "/api/v1/users/7/orders",
+        "/static/app.3f2a.min.js",
+        "/img/logo@2x.png",
+        "/wiki/C++_(language)",
+        "/~anna/",
+    ];
     let trace = format!("00-{}-{}-01", draw.text(HEX, 32), draw.text(HEX, 16));
     let headers = [
         ("User-Agent", draw.from(&seeds.agents).to_owned()),
         ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8".to_owned()),
-        ("Accept-Language", ["de-DE,de;q=0.9,en;q=0.8", "en-US,en;q=0.5", "zh-CN,zh;q=0.9", "*", "id-ID,id;q=0.9"][draw.below(5)].to_owned()),
+        (
+            "Accept-Language",
+            ["de-DE,de;q=0.9,en;q=0.8", "en-US,en;q=0.5", "zh-CN,zh;q=0.9", "*", "id-ID,id;q=0.9"][draw.below(5)]
+                .to_owned(),
+        ),
         ("Accept-Encoding", "gzip, deflate, br, zstd".to_owned()),
         ("sec-ch-ua", "\"Chromium\";v=\"130\", \"Google Chrome\";v=\"130\", \"Not?A_Brand\";v=\"99\"".to_owned()),
         ("sec-ch-ua-platform", "\"Windows\"".to_owned()),
@@ -555,7 +628,9 @@ fn browser(seeds: &Seeds, draw: &mut Draw) -> Exchange {
         ("Priority", "u=0, i".to_owned()),
     ];
     let path = paths[draw.below(paths.len())];
-    headers.iter().fold(Exchange::new("GET", path.as_bytes()), |exchange, (name, value)| exchange.set(name, value.as_bytes()))
+    headers
+        .iter()
+        .fold(Exchange::new("GET", path.as_bytes()), |exchange, (name, value)| exchange.set(name, value.as_bytes()))
 }
 
 /// Runs `judge` over `count` numbered cases on all cores and gathers what it returns.
@@ -573,17 +648,26 @@ fn in_parallel<T: Send>(count: usize, judge: impl Fn(usize) -> Option<T> + Sync)
 fn benign_requests_pass_at_level_1() {
     let seeds = Seeds::read();
     let mut draw = Draw(4);
-    let requests: Vec<(&str, Exchange)> =
-        BENIGN.iter().flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count)).map(|kind| (kind, benign(kind, &seeds, &mut draw))).collect();
+    let requests: Vec<(&str, Exchange)> = BENIGN
+        .iter()
+        .flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count))
+        .map(|kind| (kind, benign(kind, &seeds, &mut draw)))
+        .collect();
     assert!(requests.len() >= 10_000, "{} requests are too few", requests.len());
     let refused = in_parallel(requests.len(), |at| {
         let (kind, exchange) = &requests[at];
         let audit = exchange.inspect(EngineMode::On, 1);
         let reasons = audit.matches.iter().map(|matched| {
-            let finding = matched.findings.first().map(|finding| format!("{} = {}", finding.variable, finding.excerpt.escape_ascii()));
+            let finding = matched
+                .findings
+                .first()
+                .map(|finding| format!("{} = {}", finding.variable, finding.excerpt.escape_ascii()));
             format!("{} at {}", matched.id, finding.unwrap_or_default())
         });
-        audit.intervention.is_some().then(|| format!("{kind}: {}\n    {}", exchange.show(), reasons.collect::<Vec<_>>().join("\n    ")))
+        audit
+            .intervention
+            .is_some()
+            .then(|| format!("{kind}: {}\n    {}", exchange.show(), reasons.collect::<Vec<_>>().join("\n    ")))
     });
     let share = 100.0 * refused.len() as f64 / requests.len() as f64;
     println!("{} of {} benign requests are refused at level 1: {share:.3} %", refused.len(), requests.len());
@@ -592,7 +676,8 @@ fn benign_requests_pass_at_level_1() {
 
 /// The attack corpus: each seed as it stands and in the disguises of its class, in every place a payload travels in.
 fn attacks() -> Vec<(String, Exchange)> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder().join("corpus/attacks")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder().join("corpus/attacks")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut attacks = Vec::new();
     for path in files {
@@ -612,8 +697,11 @@ fn attacks() -> Vec<(String, Exchange)> {
 
 fn disguised(class: &str, seed: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let text = String::from_utf8(seed.to_vec()).unwrap();
-    let swapped: String =
-        text.chars().enumerate().map(|(at, char)| if at % 2 == 0 { char.to_ascii_uppercase() } else { char.to_ascii_lowercase() }).collect();
+    let swapped: String = text
+        .chars()
+        .enumerate()
+        .map(|(at, char)| if at % 2 == 0 { char.to_ascii_uppercase() } else { char.to_ascii_lowercase() })
+        .collect();
     let mut forms = vec![("plain", text.clone()), ("plain again", text.clone())];
     match class {
         "sqli" => {
@@ -625,8 +713,14 @@ fn disguised(class: &str, seed: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             forms.push(("another literal before", format!("7{text}")));
         }
         "xss" => {
-            forms.push(("tag in mixed case", text.replace("script", "ScRiPt").replace("<img", "<ImG").replace(" on", " oN")));
-            forms.push(("slashes for spaces", text.replace("<img ", "<img/").replace("<svg ", "<svg/").replace("<input ", "<input/")));
+            forms.push((
+                "tag in mixed case",
+                text.replace("script", "ScRiPt").replace("<img", "<ImG").replace(" on", " oN"),
+            ));
+            forms.push((
+                "slashes for spaces",
+                text.replace("<img ", "<img/").replace("<svg ", "<svg/").replace("<input ", "<input/"),
+            ));
             forms.push(("line ends for spaces", text.replace(' ', "\n")));
             forms.push(("behind a quote", format!("\">{text}")));
             forms.push(("as entities", text.replace("javascript:", "javascript&#58;").replace("alert", "&#97;lert")));
@@ -661,7 +755,9 @@ fn placed(turn: usize, payload: &[u8]) -> Exchange {
     match turn % 6 {
         0 => Exchange::query("q", payload),
         1 => Exchange::form("comment", payload),
-        2 => Exchange::with_body("application/json", serde_json::json!({"item": {"note": text}}).to_string().as_bytes()),
+        2 => {
+            Exchange::with_body("application/json", serde_json::json!({"item": {"note": text}}).to_string().as_bytes())
+        }
         3 => Exchange::new("GET", b"/").set("Cookie", format!("theme=dark; pref={}", percent(payload)).as_bytes()),
         4 => {
             let head = b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n".as_slice();
@@ -690,5 +786,9 @@ fn attacks_are_refused() {
     let [level_1, level_2] = [share(missed.len()), share(missed.iter().filter(|(at_level_2, _)| !at_level_2).count())];
     println!("{} attacks: level 1 refuses {level_1:.2} %, level 2 refuses {level_2:.2} %", attacks.len());
     let lines: Vec<&str> = missed.iter().map(|(_, line)| line.as_str()).collect();
-    assert!(level_1 >= DETECTED_AT_LEVEL_1 && level_2 >= DETECTED_AT_LEVEL_2, "missed at level 1:\n{}", lines.join("\n"));
+    assert!(
+        level_1 >= DETECTED_AT_LEVEL_1 && level_2 >= DETECTED_AT_LEVEL_2,
+        "missed at level 1:\n{}",
+        lines.join("\n")
+    );
 }
