@@ -432,18 +432,6 @@ impl Seeds {
             of_person => draw.from(self.names.get(of_person)?).to_owned(),
         })
     }
-
-    fn some_text(&self, draw: &mut Draw) -> String {
-        match draw.below(8) {
-            0 => draw.from(&self.searches).to_owned(),
-            1 => draw.from(&self.code).to_owned(),
-            2 => draw.from(&self.markdown).to_owned(),
-            _ => {
-                let sentences = 1 + draw.below(4);
-                (0..sentences).map(|_| draw.from(&self.prose)).collect::<Vec<_>>().join(" ")
-            }
-        }
-    }
 }
 
 /// Nobody's attack: how many of each kind, and one of it.
