@@ -324,6 +324,32 @@ fn every_rule_is_judged_by_its_examples() {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
+/// The limit of `00-engine.conf` is crossed by twice its size.
+#[test]
+fn a_body_beyond_the_limit_is_judged_by_its_beginning() {
+    let long = "a".repeat(2 * 262_144);
+    let benign = serde_json::json!({"text": "hello", "z": long}).to_string();
+    let attack = serde_json::json!({"text": "1' union select password from users--", "z": long}).to_string();
+    for (body, refused) in [(benign, false), (attack, true)] {
+        let exchange = Exchange::with_body("application/json", body.as_bytes());
+        assert_eq!(exchange.is_refused(1), refused);
+    }
+}
+
+#[test]
+fn the_exclusions_of_the_guide_compile() {
+    let guide = fs::read_to_string(folder().join("README.md")).unwrap();
+    let (_, chapter) = guide.split_once("\n## Excluding\n").unwrap();
+    let (chapter, _) = chapter.split_once("\n## ").unwrap();
+    let text: String =
+        chapter.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect();
+    assert!(text.matches("Sec").count() >= 4, "{text}");
+    let sources = [Source::File(folder().join("*.conf")), Source::Text { name: "guide".to_owned(), text }];
+    let waf = Waf::compile(&sources, &Disk).unwrap();
+    // Nothing here is accepted only to do less than it says.
+    assert!(waf.notes().is_empty(), "{:?}", waf.notes());
+}
+
 /// Draws without chance: a linear congruential generator (the constants of Knuth's MMIX).
 struct Draw(u64);
 
