@@ -3,18 +3,19 @@
 use crate::{
     compile_guards::{self, GuardObjects},
     spec::{RESERVED, Spec},
+    waf_sets::WafSets,
 };
 use portcullis_auth::Identity;
 use portcullis_config::{Context, Document, Path, Report};
 use portcullis_discover::Resolvers;
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
-use portcullis_ops::{Overload, Threads, access_log::LogPlan};
+use portcullis_ops::{AccessLogTarget, Overload, Threads, access_log::LogPlan};
 use portcullis_policy::{
     Action, CarriedGuards, ClientIp, Geo, Known, KnownGuards, Level, ListenerId, RouteDefaults, RouteTable,
     SecurityHeaders, UpstreamId,
 };
 use portcullis_proxy::{
-    Drain, SniRoutes, TcpRoute,
+    Drain, SniRoutes, TcpRoute, WafGuard,
     listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol},
 };
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
@@ -35,6 +36,9 @@ pub struct Compiled {
     pub spec: Arc<Spec>,
     pub routes: Arc<RouteTable>,
     pub clusters: Arc<Clusters>,
+    pub(crate) waf_sets: WafSets,
+    pub wafs: Arc<[Option<Arc<WafGuard>>]>,
+    pub audit_log: AccessLogTarget,
     pub geo: Option<Arc<Geo>>,
     pub slos: BTreeMap<ObjectName, Arc<Slo>>,
     pub rollouts: BTreeMap<ObjectName, Arc<RolloutPlan>>,
@@ -114,6 +118,8 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     let demanded = compile_guards::demanded(&spec, known, cx);
     let routes = compile_routes(&spec, &listeners, &clusters, geo.as_deref(), known, &demanded, cx);
     let (slos, rollouts) = compile_releases(&spec, &routes, &clusters, cx);
+    let waf_sets = WafSets::compile(&spec.waf, &routes, previous, cx);
+    let wafs = waf_sets.guards(&spec.waf, &routes, cx);
     check_certificates(&routes, &listeners, cx);
     check_used(&spec, &routes, cx);
     let fixed = compile_fixed(&spec, cx);
@@ -137,6 +143,9 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         document,
         routes: Arc::new(routes),
         clusters: Arc::new(clusters),
+        waf_sets,
+        wafs: wafs.into(),
+        audit_log: telemetry.audit_log.as_ref().and_then(|audit| audit.to.clone()).unwrap_or(AccessLogTarget::Stdout),
         geo,
         slos,
         rollouts,

@@ -94,6 +94,7 @@ impl Gateway {
         }
         let metrics = Arc::new(Metrics::new());
         let access_log = AccessLog::start(compiled.log.target.clone(), metrics.clone()).map_err(StartError::Thread)?;
+        let audit_log = AccessLog::start(compiled.audit_log.clone(), metrics.clone()).map_err(StartError::Thread)?;
         let generation = 1;
         let mut inherited = Inherited::new(sockets);
         let mut listeners = LiveListeners::default();
@@ -110,7 +111,7 @@ impl Gateway {
         let sources = OverloadSources::system(compiled.fixed.threads);
         let mut sampler = JoinSet::new();
         sampler.spawn(OverloadSampler::new(sources, shedding.clone()).run());
-        let edge = Arc::new(Edge::new(snapshot, metrics.clone(), access_log, shedding));
+        let edge = Arc::new(Edge::new(snapshot, metrics.clone(), access_log, audit_log, shedding));
         let cores = (0..compiled.fixed.threads)
             .map(|index| CoreThread::start(edge.clone(), index))
             .collect::<Result<Vec<_>, _>>();
@@ -218,6 +219,7 @@ impl Gateway {
     fn follow(&self, state: &mut State) {
         let metrics = &self.0.edge.metrics;
         self.0.edge.access_log.open(state.compiled.log.target.clone());
+        self.0.edge.audit_log.open(state.compiled.audit_log.clone());
         for certificate in state.compiled.certificates.iter() {
             metrics.certificate(certificate.name.as_str(), certificate.not_after);
         }
@@ -259,6 +261,7 @@ impl Gateway {
             core.stop();
         }
         self.0.edge.access_log.flush();
+        self.0.edge.audit_log.flush();
         cut
     }
 
@@ -297,6 +300,7 @@ impl Gateway {
 
     pub fn reopen_logs(&self) {
         self.0.edge.access_log.reopen();
+        self.0.edge.audit_log.reopen();
     }
 
     pub fn compiled(&self) -> Arc<Compiled> {
@@ -473,6 +477,7 @@ fn split(
         peers,
         route_metrics,
         releases: releases.releases(&compiled).into(),
+        wafs: compiled.wafs.clone(),
         geo: compiled.geo.clone(),
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),

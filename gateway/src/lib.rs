@@ -12,6 +12,7 @@ mod gateway;
 mod listeners;
 mod release_board;
 mod spec;
+mod waf_sets;
 
 pub use compile::{Compiled, CompiledListener, check};
 pub use explain::{Question, explain};

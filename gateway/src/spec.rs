@@ -1,12 +1,13 @@
 //! The whole document as the operator writes it.
 
+use crate::waf_sets::WafSetSpec;
 use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::Reserved;
 use portcullis_discover::DiscoverySpec;
 use portcullis_limit::{ConcurrencySpec, RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
-use portcullis_policy::{GeoSpec, GuardSpecs, Relaxable, RouteSpec, SecurityHeaders};
+use portcullis_policy::{GeoSpec, GuardSpecs, Relaxable, RouteSpec, RouteWafSpec, SecurityHeaders};
 use portcullis_proxy::{TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
 use portcullis_rollout::{RolloutSpec, SloSpec};
 use portcullis_store::StoreSpec;
@@ -49,6 +50,9 @@ pub struct Spec {
     /// Where addresses are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub geo: Option<GeoSpec>,
+    /// Rule sets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waf: BTreeMap<ObjectName, WafSetSpec>,
     /// How endpoints are looked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub discovery: BTreeMap<ObjectName, DiscoverySpec>,
@@ -120,6 +124,9 @@ pub struct DefaultsSpec {
     /// Of every route, all of them together where it is a table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitRefs>,
+    /// Of every route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waf: Option<RouteWafSpec>,
     /// Requests at a time, of all routes together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencySpec>,
@@ -136,6 +143,7 @@ impl DefaultsSpec {
             auth: self.auth.as_ref(),
             authz: self.authz.as_ref(),
             concurrency: self.concurrency,
+            waf: self.waf.as_ref(),
             relax: &[],
             may_relax: &self.may_relax,
         }
@@ -162,7 +170,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("credential"),
     Reserved("discovery.*.consul"),
     Reserved("udp_route"),
-    Reserved("waf"),
     Reserved("api"),
     Reserved("privacy"),
     Reserved("access"),
@@ -178,7 +185,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("telemetry.tap"),
     Reserved("telemetry.metrics.histogram"),
     Reserved("telemetry.metrics.max_series"),
-    Reserved("defaults.waf"),
     Reserved("certificate.*.acme"),
     Reserved("listener.*.direction"),
     Reserved("listener.*.to"),
@@ -193,11 +199,9 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("upstream.*.discover.kubernetes"),
     Reserved("upstream.*.discover.tag"),
     Reserved("route.*.hedge"),
-    Reserved("route.*.waf"),
     Reserved("route.*.cache"),
     Reserved("route.*.match.when"),
     Reserved("route.*.rule.*.hedge"),
-    Reserved("route.*.rule.*.waf"),
     Reserved("route.*.rule.*.cache"),
     Reserved("route.*.rule.*.match.when"),
 ];

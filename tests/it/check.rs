@@ -33,7 +33,7 @@ key = "hunter2"                                              # 13 a secret is ne
 [route.a]
 hosts = ["shop.*.com"]                                       # 14 stands only for the whole first label
 upstream = 5                                                 # 15 expected a string
-waf = { mode = "block" }                                     # 16 `waf` is not supported by this version
+cache = { ttl = "1s" }                                      # 16 `cache` is not supported by this version
 [route.b]
 upstream = "shop"
 match = { methods = ["get"] }                                # 17 is not an HTTP method

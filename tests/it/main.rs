@@ -26,4 +26,5 @@ mod structure;
 mod tls;
 mod tunnels;
 mod upstreams;
+mod waf;
 mod websocket;

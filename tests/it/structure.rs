@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
     ("limit", &["names", "config"]),
     ("rollout", &["names", "config"]),
     ("auth", &["names", "config"]),
+    ("waf", &[]),
     ("policy", &["names", "config", "auth", "limit"]),
     ("tls", &["names", "config"]),
     ("ops", &["names", "config"]),
@@ -22,15 +23,16 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("", BINARY),
 ];
 
-const PROXY: &[&str] =
-    &["names", "config", "wire", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream"];
+const PROXY: &[&str] = &[
+    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream",
+];
 const GATEWAY: &[&str] = &[
-    "names", "config", "wire", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover", "health",
-    "upstream", "proxy",
+    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
+    "health", "upstream", "proxy",
 ];
 const BINARY: &[&str] = &[
-    "names", "config", "wire", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover", "health",
-    "upstream", "proxy", "gateway",
+    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
+    "health", "upstream", "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.

@@ -172,6 +172,13 @@ impl AccessLog {
         Ok(Self { queue, metrics })
     }
 
+    /// Queues a whole line that somebody else has written.
+    pub fn write_line(&self, line: Vec<u8>) {
+        if self.queue.try_send(Job::Line(line)).is_err() {
+            self.metrics.log_dropped().inc();
+        }
+    }
+
     /// Queues a record, or drops and counts it when the writer is behind: a log never stops traffic.
     pub fn write(&self, plan: &LogPlan, record: &Record<'_>) {
         let mut line = Vec::with_capacity(512);
@@ -275,20 +282,21 @@ fn open_file(path: &PathBuf) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
+/// The time of a line (RFC 3339).
+pub fn now_text() -> String {
+    text_of(SystemTime::now().into())
+}
+
+fn text_of(now: OffsetDateTime) -> String {
+    let (hour, minute, second, ms) = now.to_hms_milli();
+    let (year, month, day) = (now.year(), u8::from(now.month()), now.day());
+    format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
 fn encode(plan: &LogPlan, record: &Record<'_>, now: OffsetDateTime, line: &mut Vec<u8>) {
     let mut encoder = Encoder { plan, line, first: true };
     encoder.begin();
-    let (hour, minute, second, ms) = now.to_hms_milli();
-    encoder.text(
-        "time",
-        format!(
-            "{}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z",
-            now.year(),
-            u8::from(now.month()),
-            now.day()
-        )
-        .as_bytes(),
-    );
+    encoder.text("time", text_of(now).as_bytes());
     encoder.text("request_id", record.request_id.as_bytes());
     if let Some(trace) = record.trace_id {
         encoder.text("trace_id", format!("{trace:032x}").as_bytes());

@@ -40,6 +40,7 @@ pub struct Metrics {
     access_log_dropped: IntCounter,
     mirrors: IntCounterVec,
     store_failures: IntCounterVec,
+    inspected: IntCounterVec,
     slo_budget: GaugeVec,
     slo_burn: GaugeVec,
     rollout_share: GaugeVec,
@@ -153,6 +154,11 @@ impl Metrics {
                 &["rollout"],
             ),
             rollout_state: gauges("portcullis_rollout_state", "1 for the state it is in.", &["rollout", "state"]),
+            inspected: counters(
+                "portcullis_waf_transactions_total",
+                "Exchanges that the WAF looked at: passed, matched (and let through) or blocked.",
+                &["waf", "outcome"],
+            ),
             store_failures: counters(
                 "portcullis_store_failures_total",
                 "Requests that a store gave no answer about.",
@@ -254,6 +260,11 @@ impl Metrics {
         let _ = self.endpoint_failures.remove_label_values(labels);
         let _ = self.endpoint_requests.remove_label_values(labels);
         let _ = self.endpoint_active.remove_label_values(labels);
+    }
+
+    /// `outcome` is from a closed set.
+    pub fn inspected(&self, waf: &str, outcome: &str) {
+        self.inspected.with_label_values(&[waf, outcome]).inc();
     }
 
     pub fn objective(&self, slo: &str, budget_left: f64) {

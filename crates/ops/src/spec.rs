@@ -52,8 +52,19 @@ pub struct AdminSpec {
 pub struct TelemetrySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLogSpec>,
+    /// A line for each exchange that the WAF has something to say about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_log: Option<AuditLogSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<MetricsSpec>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditLogSpec {
+    /// Default stdout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<AccessLogTarget>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]

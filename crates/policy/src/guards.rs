@@ -3,7 +3,7 @@
 //! Security accumulates: `[defaults]`, the route and the rule each add their checks, and a request passes all of them. Only
 //! `relax` takes away what the levels above demand, and only what one of them lists in `may_relax`.
 
-use crate::{Reason, Relaxable, RequestView, key::write_part};
+use crate::{Reason, Relaxable, RequestView, RouteWafSpec, WafWish, key::write_part};
 use portcullis_auth::{AuthNames, AuthRule, Authz, AuthzSpec, Consumers, Identity, IpRules, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::{Context, Path};
 use portcullis_limit::{Concurrency, ConcurrencySpec, Key, RateLimit, RateLimitRefs};
@@ -82,6 +82,7 @@ pub struct GuardSpecs<'s> {
     pub auth: Option<&'s RuleAuthSpec>,
     pub authz: Option<&'s AuthzSpec>,
     pub concurrency: Option<ConcurrencySpec>,
+    pub waf: Option<&'s RouteWafSpec>,
     pub relax: &'s [Relaxable],
     pub may_relax: &'s [Relaxable],
 }
@@ -94,6 +95,7 @@ pub struct Level {
     authz: Vec<Arc<Authz>>,
     rate_limits: Vec<Arc<RateLimit>>,
     slots: Vec<Arc<Slots>>,
+    waf: Option<WafWish>,
     may_relax: Vec<Relaxable>,
 }
 
@@ -154,6 +156,10 @@ impl GuardSpecs<'_> {
             };
             level.rate_limits.extend(refs.compile(owner, &refer, known.now, &at.key("rate_limit"), cx));
         }
+        if let Some(spec) = self.waf {
+            let above = level.waf.take().unwrap_or_default();
+            level.waf = Some(above.and(spec, &at.key("waf"), cx));
+        }
         let concurrency =
             self.concurrency.and_then(|spec| spec.compile(known.now, known.draw, &at.key("concurrency"), cx));
         if let Some(mut limit) = concurrency {
@@ -179,11 +185,17 @@ impl Level {
             Relaxable::Auth => std::mem::take(&mut self.auth).len(),
             Relaxable::Authz => std::mem::take(&mut self.authz).len(),
             Relaxable::RateLimit => std::mem::take(&mut self.rate_limits).len(),
+            Relaxable::Waf => usize::from(self.waf.take().is_some()),
             Relaxable::Concurrency => std::mem::take(&mut self.slots).len(),
         };
         if dropped == 0 {
             cx.error(at, format!("there is no `{relaxed}` above to relax"));
         }
+    }
+
+    /// What is wanted of the WAF; `None`: nothing was said about it.
+    pub(crate) fn waf(&self) -> Option<&WafWish> {
+        self.waf.as_ref()
     }
 
     /// The innermost rule that takes tokens: whose claims `match.claims` speaks of.

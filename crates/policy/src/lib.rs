@@ -28,6 +28,7 @@ mod spec;
 mod table;
 mod template;
 mod trace_context;
+mod waf;
 
 pub use client_ip::{ClientIp, ClientIpHeader, ClientIpSpec};
 pub use compress::{Coding, Compressible};
@@ -53,3 +54,4 @@ pub use security_headers::SecurityHeaders;
 pub use spec::{MirrorSpec, RewriteSpec, RouteSpec, RuleSpec};
 pub use table::{Known, Lookup, RouteDefaults, RouteTable};
 pub use trace_context::TraceContext;
+pub use waf::{RouteWafSpec, WafExclusionSpec, WafMode, WafScoreSpec, WafWish};

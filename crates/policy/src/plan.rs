@@ -1,6 +1,6 @@
 //! Everything that was decided about a rule at compile time.
 
-use crate::{Coding, Cors, Fault, Guards, HeaderEdits, Redirect, Respond, Retry, SecurityHeaders, UpstreamId};
+use crate::{Coding, Cors, Fault, Guards, HeaderEdits, Redirect, Respond, Retry, SecurityHeaders, UpstreamId, WafWish};
 use portcullis_config::Place;
 use portcullis_names::{ObjectName, Percent};
 use std::time::Duration;
@@ -15,6 +15,7 @@ pub struct Plan {
     pub rule: Option<ObjectName>,
     pub place: Option<Place>,
     pub guards: Guards,
+    pub waf: Option<WafWish>,
     pub action: Action,
     pub rewrite: Option<Rewrite>,
     pub request_headers: HeaderEdits,

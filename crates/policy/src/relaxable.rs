@@ -13,6 +13,7 @@ pub enum Relaxable {
     Authz,
     RateLimit,
     Concurrency,
+    Waf,
 }
 
 impl fmt::Display for Relaxable {
@@ -23,6 +24,7 @@ impl fmt::Display for Relaxable {
             Self::Authz => "authz",
             Self::RateLimit => "rate_limit",
             Self::Concurrency => "concurrency",
+            Self::Waf => "waf",
         })
     }
 }

@@ -187,6 +187,7 @@ impl RuleBuilder<'_, '_> {
             rule: name.cloned(),
             place: self.cx.place(at),
             guards,
+            waf: level.waf().cloned(),
             action,
             rewrite,
             request_headers,

@@ -2,7 +2,7 @@
 
 use crate::{
     Coding, CorsSpec, FaultSpec, GuardSpecs, HeaderEditsSpec, MatchSpec, PathSpec, RedirectSpec, Relaxable,
-    RespondSpec, RetrySpec, SecurityHeaders,
+    RespondSpec, RetrySpec, RouteWafSpec, SecurityHeaders,
 };
 use portcullis_auth::{AuthzSpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_limit::{ConcurrencySpec, RateLimitRefs};
@@ -71,6 +71,8 @@ pub struct RouteSpec {
     /// Somebody else who is asked whether the request may pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authz: Option<AuthzSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waf: Option<RouteWafSpec>,
     /// Requests at a time; more are refused at once (503).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencySpec>,
@@ -135,6 +137,8 @@ pub struct RuleSpec {
     /// Somebody else who is asked whether the request may pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authz: Option<AuthzSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waf: Option<RouteWafSpec>,
     /// Requests at a time; more are refused at once (503).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencySpec>,
@@ -151,6 +155,7 @@ impl RouteSpec {
             auth: self.auth.as_ref(),
             authz: self.authz.as_ref(),
             concurrency: self.concurrency,
+            waf: self.waf.as_ref(),
             relax: &self.relax,
             may_relax: &self.may_relax,
         }
@@ -165,6 +170,7 @@ impl RuleSpec {
             auth: self.auth.as_ref(),
             authz: self.authz.as_ref(),
             concurrency: self.concurrency,
+            waf: self.waf.as_ref(),
             relax: &self.relax,
             may_relax: &[],
         }

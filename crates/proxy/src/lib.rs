@@ -10,6 +10,7 @@ mod release;
 mod snapshot;
 mod stage;
 mod tunnel;
+mod waf_guard;
 
 pub use crate::core::CoreThread;
 pub use conn::{ConnFacts, TlsFacts};
@@ -17,6 +18,7 @@ pub use engine::Peers;
 pub use release::{LiveRollout, ReleaseStep, Releases};
 pub use snapshot::{Drain, Edge, Snapshot};
 pub use tunnel::{SniRoutes, TcpRoute, TcpRouteSpec, TlsRouteSpec};
+pub use waf_guard::WafGuard;
 
 /// Seconds since 1970; what tokens and passwords are judged by.
 pub(crate) fn unix_seconds() -> i64 {

@@ -1,6 +1,6 @@
 //! What one published configuration is to the data path: compiled tables, pinned by each request for its whole life.
 
-use crate::{core::Counter, engine::Peers, release::Releases};
+use crate::{core::Counter, engine::Peers, release::Releases, waf_guard::WafGuard};
 use arc_swap::ArcSwap;
 use portcullis_auth::KeyHandle;
 use portcullis_names::ObjectName;
@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub route_metrics: Arc<[RouteMetrics]>,
     /// Objectives and rollouts of every rule, by plan index.
     pub releases: Arc<[Releases]>,
+    /// What looks at the requests of every rule, by plan index.
+    pub wafs: Arc<[Option<Arc<WafGuard>>]>,
     pub geo: Option<Arc<Geo>>,
     /// Where rate limits count together with other processes.
     pub stores: BTreeMap<ObjectName, StoreConfig>,
@@ -46,6 +48,7 @@ impl Snapshot {
             peers,
             route_metrics: self.route_metrics.clone(),
             releases: self.releases.clone(),
+            wafs: self.wafs.clone(),
             geo: self.geo.clone(),
             stores: self.stores.clone(),
             keys: self.keys.clone(),
@@ -71,17 +74,26 @@ pub struct Edge {
     snapshot: ArcSwap<Snapshot>,
     pub metrics: Arc<Metrics>,
     pub access_log: AccessLog,
+    /// A line for each transaction that the WAF has something to say about.
+    pub audit_log: AccessLog,
     pub shedding: Shedding,
     pub(crate) connections: Counter,
     pub(crate) accepting: Counter,
 }
 
 impl Edge {
-    pub fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>, access_log: AccessLog, shedding: Shedding) -> Self {
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        metrics: Arc<Metrics>,
+        access_log: AccessLog,
+        audit_log: AccessLog,
+        shedding: Shedding,
+    ) -> Self {
         Self {
             snapshot: ArcSwap::new(snapshot),
             metrics,
             access_log,
+            audit_log,
             shedding,
             connections: Counter::default(),
             accepting: Counter::default(),

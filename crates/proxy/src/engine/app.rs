@@ -1,5 +1,6 @@
 //! The adapter between pingora's phases and our stages. It holds no policy: each phase asks a stage and does what it says.
 
+use super::inspect::{self, Inspector};
 use super::{
     fate,
     guard::Passed,
@@ -35,6 +36,7 @@ use portcullis_health::TryOutcome;
 use portcullis_limit::Outcome;
 use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect};
 use portcullis_upstream::{Tried, Wish};
+use portcullis_waf::Intervention;
 use std::{
     any::Any,
     sync::{Arc, OnceLock},
@@ -59,6 +61,14 @@ const STALE_TRIES: u32 = 3;
 impl App {
     pub(super) fn new(edge: Arc<Edge>) -> Self {
         Self { edge, stores: Stores::default(), authorities: OnceLock::new() }
+    }
+
+    /// What the WAF decided.
+    fn intervene(exchange: &mut Exchange, intervention: &Intervention) -> BError {
+        if let portcullis_waf::Response::Redirect { location, .. } = &intervention.response {
+            exchange.location = Some(location.clone());
+        }
+        Self::refuse(exchange, inspect::reason(intervention), "inspect")
     }
 
     fn refuse(exchange: &mut Exchange, reason: Reason, stage: &'static str) -> BError {
@@ -159,6 +169,11 @@ impl ProxyHttp for App {
             Ok(Passed::Denied(denial)) => return deny(session, exchange, plan, denial).await,
             Ok(Passed::Preflight) => return preflight(session, plan).await,
             Err(reason) => return Err(Self::refuse(exchange, reason, "guard")),
+        }
+        if let Some(guard) = exchange.snapshot.wafs.get(plan.index).cloned().flatten() {
+            let (inspector, verdict) = Inspector::begin(guard, session, exchange);
+            exchange.inspector = Some(Box::new(inspector));
+            verdict.map_err(|intervention| Self::intervene(exchange, &intervention))?;
         }
         if let Some(delay) = plan.fault.delay(fastrand::u64(..)) {
             tokio::time::sleep(delay).await;
@@ -332,13 +347,16 @@ impl ProxyHttp for App {
     ) -> Result<()> {
         let exchange = exchange(ctx)?;
         stream_watch::progress(end);
-        let Some(chunk) = body else { return Ok(()) };
-        let fresh = exchange.body_in.pass(chunk);
+        let fresh = body.as_ref().map_or_else(Bytes::new, |chunk| exchange.body_in.pass(chunk));
         if exchange.facts.is_tunnel() {
             return Ok(());
         }
         if exchange.body_in.received() > exchange.body_limit {
             return Err(Self::refuse(exchange, Reason::BodyTooLarge, "inspect"));
+        }
+        if let Some(inspector) = &mut exchange.inspector {
+            let verdict = inspector.request_chunk(body, &fresh, end);
+            verdict.map_err(|intervention| Self::intervene(exchange, &intervention))?;
         }
         if let Some(tap) = &mut exchange.mirror {
             tap.body(&fresh);
@@ -389,6 +407,10 @@ impl ProxyHttp for App {
             // Those that say "too much" are the sign that a limit is too high.
             let refused = matches!(response.status.as_u16(), 429 | 503);
             exchange.sample(if refused { Outcome::Dropped } else { Outcome::Answered }, Instant::now());
+            if let Some(inspector) = &mut exchange.inspector {
+                let verdict = inspector.response_head(response);
+                verdict.map_err(|intervention| Self::intervene(exchange, &intervention))?;
+            }
             set_sticky_cookie(response, exchange)?;
             let request = session.req_header();
             exchange.encoder = exchange.plan().and_then(|plan| begin_encoding(response, request, plan));
@@ -407,6 +429,10 @@ impl ProxyHttp for App {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         let exchange = exchange(ctx)?;
+        if let Some(inspector) = &mut exchange.inspector {
+            let verdict = inspector.response_chunk(body, end);
+            verdict.map_err(|intervention| Self::intervene(exchange, &intervention))?;
+        }
         if exchange.encoder.is_some() {
             encode(&mut exchange.encoder, body, end)?;
         }

@@ -8,6 +8,7 @@ mod extract;
 mod fate;
 mod guard;
 mod headers;
+mod inspect;
 mod mirror;
 mod peers;
 mod reply;
@@ -21,6 +22,7 @@ use crate::{conn::EdgeIo, listen::ListenerPlan, snapshot::Edge};
 use app::App;
 use dial::DialConnector;
 pub(crate) use encode::Encoder;
+pub(crate) use inspect::Inspector;
 pub(crate) use mirror::MirrorTap;
 pub use peers::Peers;
 use pingora::{

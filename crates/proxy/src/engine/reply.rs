@@ -55,6 +55,9 @@ pub(super) async fn error_page(session: &mut Session, reason: Reason, exchange: 
     if let Some((exchange, plan)) = exchange.and_then(|exchange| Some((exchange, exchange.plan()?))) {
         dress(&mut response, session.req_header(), exchange, plan)?;
     }
+    if let Some(location) = exchange.and_then(|exchange| exchange.location.as_deref()) {
+        response.insert_header(header::LOCATION, location)?;
+    }
     for challenge in exchange.map_or(&[][..], |exchange| &exchange.challenges) {
         response.append_header(header::WWW_AUTHENTICATE, challenge.as_str())?;
     }

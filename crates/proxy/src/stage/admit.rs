@@ -83,6 +83,8 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         body_in: Default::default(),
         body_out: 0,
         mirror: None,
+        inspector: None,
+        location: None,
         encoder: None,
         fate,
     }

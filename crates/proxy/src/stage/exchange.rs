@@ -3,7 +3,7 @@
 use super::body_in::BodyIn;
 use crate::{
     conn::ConnFacts,
-    engine::{Encoder, MirrorTap},
+    engine::{Encoder, Inspector, MirrorTap},
     release::Releases,
     snapshot::Snapshot,
 };
@@ -65,6 +65,10 @@ pub(crate) struct Exchange {
     pub(crate) body_in: BodyIn,
     pub(crate) body_out: u64,
     pub(crate) mirror: Option<MirrorTap>,
+    /// What the WAF has seen of it.
+    pub(crate) inspector: Option<Box<Inspector>>,
+    /// Where a rule of the WAF sends the client instead.
+    pub(crate) location: Option<String>,
     /// Of the response body, when it is compressed here.
     pub(crate) encoder: Option<Encoder>,
     /// Why it failed, and in which stage that was found.

@@ -1,10 +1,12 @@
 //! The end of every exchange, once: metrics and the access-log line.
 
 use super::Exchange;
-use crate::snapshot::Edge;
-use portcullis_ops::access_log::Record;
+use crate::{snapshot::Edge, waf_guard::WafGuard};
+use portcullis_ops::access_log::{Record, now_text};
 use portcullis_policy::Side;
 use portcullis_rollout::Outcome;
+use portcullis_waf::Audit;
+use serde::Serialize;
 use std::time::Instant;
 
 /// What only the engine knows when it is over.
@@ -42,6 +44,9 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         (exchange.cluster.and_then(|cluster| snapshot.peers.cluster(cluster)), exchange.upstream_took)
     {
         peers.metrics.answered(took);
+    }
+    if let Some((guard, audit)) = exchange.inspector.take().and_then(|inspector| inspector.finish()) {
+        tell_audit(edge, exchange, ending, &guard, &audit);
     }
     if let Some((reason, _)) = exchange.fate {
         edge.metrics.refused(reason.as_str());
@@ -90,4 +95,49 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         referer: ending.referer,
     };
     edge.access_log.write(&snapshot.log, &record);
+}
+
+/// One line for each transaction that matched something or was cut, and a count for every one.
+fn tell_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &WafGuard, audit: &Audit) {
+    let outcome = match (&audit.intervention, audit.matches.is_empty()) {
+        (Some(_), _) => "blocked",
+        (None, false) => "matched",
+        (None, true) => "passed",
+    };
+    edge.metrics.inspected(&guard.name, outcome);
+    if audit.matches.is_empty() && audit.intervention.is_none() {
+        return;
+    }
+    let line = AuditLine {
+        time: now_text(),
+        waf: &guard.name,
+        outcome,
+        request_id: &exchange.request_id,
+        client: exchange.client_ip,
+        method: ending.method,
+        host: &exchange.host,
+        path: &exchange.path,
+        status: ending.status,
+        route: exchange.plan().map(|plan| plan.name()),
+        audit,
+    };
+    if let Ok(mut line) = serde_json::to_vec(&line) {
+        line.push(b'\n');
+        edge.audit_log.write_line(line);
+    }
+}
+
+#[derive(Serialize)]
+struct AuditLine<'a> {
+    time: String,
+    waf: &'a str,
+    outcome: &'static str,
+    request_id: &'a str,
+    client: std::net::IpAddr,
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    status: u16,
+    route: Option<String>,
+    audit: &'a Audit,
 }

