@@ -23,6 +23,8 @@ pub(crate) struct Id(pub(crate) usize);
 pub(crate) enum Verdict {
     Good,
     Status(u16),
+    /// Octets without a status line.
+    NotHttp,
     /// The connection ended within the answer, or before it.
     Cut,
     /// A whole 200 that is not what the origin sends.
@@ -155,7 +157,8 @@ async fn exchange(mut stream: TcpStream, id: Id) -> io::Result<(Verdict, Option<
         }
     };
     let head = String::from_utf8_lossy(answer.get(..end).unwrap_or_default()).into_owned();
-    let status = head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|status| status.parse().ok());
+    let Some(status) = status else { return Ok((Verdict::NotHttp, None)) };
     if status != 200 {
         return Ok((Verdict::Status(status), None));
     }

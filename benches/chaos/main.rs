@@ -13,6 +13,7 @@ mod wiretap;
 
 use clap::Parser;
 use fault::Fault;
+use proxy::Settings;
 use scene::{Row, Scene};
 use std::{process::ExitCode, time::Duration};
 
@@ -34,6 +35,12 @@ struct Arguments {
     /// Seconds after the repair to wait at most for the origin's next request.
     #[arg(long, default_value_t = 40)]
     patience: u64,
+    /// Lines for portcullis's upstream, to see what a setting does: `--upstream 'balance.policy = "least_request"'`.
+    #[arg(long, default_value = "")]
+    upstream: String,
+    /// Lines for portcullis's route: `--route 'retry.on = ["connect", "reset", "gateway"]'`.
+    #[arg(long, default_value = "")]
+    route: String,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -80,6 +87,7 @@ async fn run(arguments: &Arguments) -> std::io::Result<()> {
         lasts: Duration::from_secs(arguments.fault),
         patience: Duration::from_secs(arguments.patience),
         folder: folder.path(),
+        settings: Settings { upstream: &arguments.upstream, route: &arguments.route },
         tap: &tap,
     };
     println!("{}", Row::HEADER);

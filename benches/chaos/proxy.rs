@@ -21,6 +21,13 @@ pub(crate) enum Kind {
     Haproxy,
 }
 
+/// What portcullis is told beyond its defaults; nothing, when it is compared.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings<'s> {
+    pub(crate) upstream: &'s str,
+    pub(crate) route: &'s str,
+}
+
 /// A proxy that runs.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
@@ -48,10 +55,15 @@ impl Kind {
         folders.find_map(|folder| Some(folder.join(self.to_string())).filter(|program| program.exists()))
     }
 
-    pub(crate) async fn start(self, folder: &Path, endpoints: &[SocketAddr]) -> io::Result<Proxy> {
+    pub(crate) async fn start(
+        self,
+        folder: &Path,
+        endpoints: &[SocketAddr],
+        settings: Settings<'_>,
+    ) -> io::Result<Proxy> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let file = folder.join(format!("{self}.conf"));
-        fs::write(&file, self.configuration(folder, address, endpoints))?;
+        fs::write(&file, self.configuration(folder, address, endpoints, settings))?;
         let mut command = Command::new(self.program().ok_or(io::ErrorKind::NotFound)?);
         match self {
             Self::Portcullis => command.arg("run").arg(&file),
@@ -72,7 +84,13 @@ impl Kind {
         Err(io::Error::other(format!("{self} does not listen on {address}: {said}")))
     }
 
-    fn configuration(self, folder: &Path, address: SocketAddr, endpoints: &[SocketAddr]) -> String {
+    fn configuration(
+        self,
+        folder: &Path,
+        address: SocketAddr,
+        endpoints: &[SocketAddr],
+        settings: Settings<'_>,
+    ) -> String {
         let folder = folder.display();
         let list = |each: &dyn Fn(usize, &SocketAddr) -> String, between: &str| {
             endpoints.iter().enumerate().map(|(n, endpoint)| each(n, endpoint)).collect::<Vec<_>>().join(between)
@@ -81,8 +99,10 @@ impl Kind {
             Self::Portcullis => format!(
                 "[process]\nupgrade = \"unix:{folder}/upgrade.sock\"\n[admin]\naddress = \"unix:{folder}/admin.sock\"\n\
                  [listener.http]\naddress = \"{address}\"\nprotocol = \"http\"\n\
-                 [upstream.app]\nendpoints = [{}]\n[route.app]\nupstream = \"app\"\n",
-                list(&|_, endpoint| format!("\"{endpoint}\""), ", ")
+                 [upstream.app]\nendpoints = [{}]\n{}\n[route.app]\nupstream = \"app\"\n{}\n",
+                list(&|_, endpoint| format!("\"{endpoint}\""), ", "),
+                settings.upstream,
+                settings.route
             ),
             Self::Nginx => format!(
                 "daemon off; pid {folder}/nginx.pid; error_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n\

@@ -4,7 +4,7 @@ use crate::{
     client::{self, Id, Outcome, Sent, Verdict},
     fault::{Fault, Mode},
     origin::Origin,
-    proxy::{Kind, Proxy},
+    proxy::{Kind, Proxy, Settings},
     wiretap::Wiretap,
 };
 use std::{
@@ -22,6 +22,7 @@ pub(crate) struct Scene<'s> {
     pub(crate) lasts: Duration,
     pub(crate) patience: Duration,
     pub(crate) folder: &'s Path,
+    pub(crate) settings: Settings<'s>,
     pub(crate) tap: &'s Wiretap,
 }
 
@@ -67,6 +68,8 @@ const AFTER: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_millis(1500);
 const FLAP: Duration = Duration::from_secs(1);
 const SLOW: Duration = Duration::from_millis(500);
+const BEAT: Duration = Duration::from_millis(50);
+const LATE: Duration = Duration::from_millis(250);
 
 impl Scene<'_> {
     pub(crate) async fn play(&self, fault: Fault, kinds: &[Kind]) -> io::Result<Vec<Row>> {
@@ -74,6 +77,7 @@ impl Scene<'_> {
         for kind in kinds {
             stages.push(self.set(fault, *kind).await?);
         }
+        let pulse = tokio::spawn(pulse());
         sleep(WARM).await;
         let injected = Instant::now();
         self.act(fault, &mut stages).await?;
@@ -85,6 +89,7 @@ impl Scene<'_> {
         {
             sleep(Duration::from_millis(50)).await;
         }
+        pulse.abort();
         let mut rows = Vec::new();
         for stage in &stages {
             stage.stop.send_replace(true);
@@ -107,7 +112,7 @@ impl Scene<'_> {
             });
         }
         let addresses: Vec<_> = origins.iter().map(|origin| origin.address).collect();
-        let proxy = kind.start(self.folder, &addresses).await?;
+        let proxy = kind.start(self.folder, &addresses, self.settings).await?;
         let (outcomes, stop) = (Arc::default(), watch::Sender::new(false));
         let clients = client::drive(proxy.address, self.rate, sent, Arc::clone(&outcomes), stop.subscribe());
         Ok(Stage { kind, proxy, origins, outcomes, stop, clients: tokio::spawn(clients) })
@@ -127,6 +132,18 @@ impl Scene<'_> {
     }
 }
 
+/// Says aloud when the machine stood still: what a proxy seems to have done then may be the machine's doing.
+async fn pulse() {
+    loop {
+        let began = Instant::now();
+        sleep(BEAT).await;
+        let late = began.elapsed().saturating_sub(BEAT);
+        if late > LATE {
+            eprintln!("disturbed: this process stood still for {} ms", late.as_millis());
+        }
+    }
+}
+
 async fn become_so(fault: Fault, stages: &mut [Stage], mode: Mode) -> io::Result<()> {
     for stage in stages {
         for (n, origin) in stage.origins.iter_mut().enumerate() {
@@ -142,7 +159,7 @@ impl Stage {
     /// From the repair to the next request at the origin that was sick; of all, to the first good answer.
     fn readmitted(&self, fault: Fault, times: Times) -> Option<Duration> {
         let first = if fault == Fault::AllDead {
-            let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+            let outcomes = self.outcomes();
             let good = outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Good);
             good.map(|outcome| outcome.began + outcome.took).filter(|at| *at > times.repaired).min()
         } else {
@@ -150,6 +167,10 @@ impl Stage {
             arrivals.iter().map(|arrival| arrival.at).filter(|at| *at > times.repaired).min()
         };
         first.map(|at| at - times.repaired)
+    }
+
+    fn outcomes(&self) -> Vec<Outcome> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// When the sick origin was asked while it was sick, as far as can be seen; and how often.
@@ -170,7 +191,7 @@ impl Stage {
     }
 
     fn row(&self, fault: Fault, times: Times, tap: &Wiretap) -> Row {
-        let all = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.outcomes();
         let until = times.repaired + AFTER;
         let counted: Vec<_> = all.iter().filter(|one| (times.injected..until).contains(&one.began)).collect();
         let mut kinds = BTreeMap::new();
@@ -250,6 +271,7 @@ impl fmt::Display for Verdict {
         match self {
             Self::Good => f.write_str("good"),
             Self::Status(status) => write!(f, "{status}"),
+            Self::NotHttp => f.write_str("not HTTP"),
             Self::Cut => f.write_str("cut"),
             Self::WrongBody => f.write_str("wrong body"),
             Self::Timeout => f.write_str("timeout"),
