@@ -16,6 +16,7 @@ use fault::Fault;
 use proxy::Settings;
 use scene::{Row, Scene};
 use std::{process::ExitCode, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Portcullis beside nginx and haproxy under faults.
 #[derive(Debug, Parser)]
@@ -61,7 +62,11 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match arguments.origin {
                 true => origin::be_child().await,
-                false => run(&arguments).await,
+                // Interrupted, it ends here, and with it whatever it started.
+                false => tokio::select! {
+                    done = run(&arguments) => done,
+                    told = told_to_end() => told.and(Err(std::io::ErrorKind::Interrupted.into())),
+                },
             }
         })
     });
@@ -71,6 +76,14 @@ fn main() -> ExitCode {
             eprintln!("chaos: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+async fn told_to_end() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
     }
 }
 
