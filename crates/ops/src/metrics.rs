@@ -401,14 +401,26 @@ pub struct RouteMetrics {
     active: IntGauge,
 }
 
+/// One request that is being served.
+#[derive(Debug)]
+#[must_use = "a request that is dropped is over"]
+pub struct ActiveRequest(IntGauge);
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl RouteMetrics {
-    pub fn began(&self) {
+    /// Counted as being served until the value is dropped, however that comes about.
+    pub fn began(&self) -> ActiveRequest {
         self.active.inc();
+        ActiveRequest(self.active.clone())
     }
 
     /// Statuses outside 100 to 599 never left the process.
     pub fn ended(&self, status: u16, took: Duration) {
-        self.active.dec();
         self.seconds.observe(took.as_secs_f64());
         if let Some(class) = usize::from(status / 100).checked_sub(1).and_then(|class| self.classes.get(class)) {
             class.inc();
@@ -477,7 +489,7 @@ mod tests {
     fn every_family_can_be_made_and_rendered() {
         let metrics = Metrics::new();
         metrics.listener("https").connection_opened();
-        metrics.route("shop/api").began();
+        let _active = metrics.route("shop/api").began();
         metrics.route("shop/api").ended(204, Duration::from_millis(3));
         metrics.refused("bare_lf");
         let text = metrics.render();

@@ -14,7 +14,7 @@ pub struct RetrySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 5))]
     pub attempts: Option<u8>,
-    /// Default: connect, refused_stream, reset.
+    /// Default: connect, refused_stream, reset, gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on: Option<Vec<RetryOn>>,
     /// Longest wait for one try's response head (default: the route's timeout).
@@ -83,7 +83,7 @@ impl Default for Retry {
     fn default() -> Self {
         Self {
             attempts: 1,
-            on: vec![RetryOn::Connect, RetryOn::RefusedStream, RetryOn::Reset],
+            on: vec![RetryOn::Connect, RetryOn::RefusedStream, RetryOn::Reset, RetryOn::Gateway],
             per_try_timeout: None,
             backoff: (Duration::from_millis(25), Duration::from_millis(250)),
             methods: RetryMethods::Safe,

@@ -55,7 +55,7 @@ type Ctx = Option<Box<Exchange>>;
 
 /// A WebSocket or stream may rest this long: what peers call a tunnel timeout (haproxy's usual `timeout tunnel`).
 const STREAM_IDLE: Duration = Duration::from_secs(3600);
-/// Tries on fresh connections for a request that met a dead pooled one.
+/// Tries for a request that met dead pooled connections, beside those that its rule allows.
 const STALE_TRIES: u32 = 3;
 
 impl App {
@@ -121,6 +121,7 @@ impl ProxyHttp for App {
         let Some(facts) = facts(session) else {
             return Error::e_explain(ErrorType::InternalError, "a connection without facts");
         };
+        join_cookies(session.as_mut().req_header_mut())?;
         let header = session.req_header();
         let arrival = arrival(header, facts.listener.plan().client_ip.header_name());
         let made = stage::admit(self.edge.snapshot(), facts, &arrival, Instant::now());
@@ -144,8 +145,9 @@ impl ProxyHttp for App {
         let snapshot = exchange.snapshot.clone();
         let header = session.req_header();
         if exchange.facts.listener.plan().redirects_to_https {
-            let location = Redirect::to_https().location(&View { header, exchange });
-            return redirect(session, 308, &location).await;
+            let mut response = ResponseHeader::build(308, Some(2))?;
+            response.insert_header(header::LOCATION, Redirect::to_https().location(&View { header, exchange }))?;
+            return redirect(session, response).await;
         }
         let plan = match snapshot.routes.find(&View { header, exchange }) {
             Lookup::Found(plan) => plan,
@@ -162,7 +164,7 @@ impl ProxyHttp for App {
         };
         exchange.plan = Some(plan.index);
         if let Some(metrics) = snapshot.route_metrics.get(plan.index) {
-            metrics.began();
+            exchange.active = Some(metrics.began());
         }
         match self.guard(session, exchange, plan).await {
             Ok(Passed::Cleared(cleared)) => exchange.cleared = Some(cleared),
@@ -193,15 +195,17 @@ impl ProxyHttp for App {
                     let (to, live) = (step.to, step.live.clone());
                     exchange.mirror = mirror_tap(exchange, to, Some(live));
                 }
-                if session.is_upgrade_req() {
-                    session.set_read_timeout(Some(STREAM_IDLE));
-                    session.set_write_timeout(Some(STREAM_IDLE));
+                if is_grpc(session.req_header()) {
+                    // Messages of a call may be far apart: only an end of it is an end.
+                    stream_watch::progress(true);
                 }
                 Ok(false)
             }
             Action::Redirect(action) => {
-                let location = action.location(&View { header, exchange });
-                redirect(session, action.status, &location).await
+                let mut response = ResponseHeader::build(action.status, Some(4))?;
+                response.insert_header(header::LOCATION, action.location(&View { header, exchange }))?;
+                dress(&mut response, header, exchange, plan)?;
+                redirect(session, response).await
             }
             Action::Respond(action) => {
                 let mut response = ResponseHeader::build(action.status, Some(4))?;
@@ -242,7 +246,7 @@ impl ProxyHttp for App {
             None => endpoint.peer(),
             Some(version) => endpoint.peer_for(proxy_header(version, &exchange.facts).into()),
         };
-        let streaming = session.is_upgrade_req() || is_grpc(session.req_header());
+        let streaming = is_websocket(session.req_header()) || is_grpc(session.req_header());
         peer.options.read_timeout = Some(match exchange.plan() {
             _ if streaming => STREAM_IDLE,
             None => cluster.read_timeout,
@@ -293,9 +297,16 @@ impl ProxyHttp for App {
         // A pooled connection may die just as a request is put on it. That is not the endpoint's fault, and costs no retry
         // when nothing of a body was sent and nothing was answered; a body is never sent twice unless the operator says so.
         let stale = reused && failed == Failed::Reset && from_upstream && !answered;
-        if stale && exchange.body_in.received() == 0 && method.is_idempotent() && exchange.attempts <= STALE_TRIES {
-            exchange.tried = Tried::default();
+        if stale && exchange.body_in.received() == 0 && method.is_idempotent() && exchange.stale_tries < STALE_TRIES {
+            exchange.stale_tries += 1;
+            exchange.attempts = exchange.attempts.saturating_sub(1);
             error.set_retry(true);
+            return error;
+        }
+        // A timeout while the client has not sent its body is the client's: no endpoint is ejected by slow uploads.
+        if from_upstream && failed == Failed::Timeout && !session.is_body_done() {
+            exchange.fate = Some((Reason::BodyTimeout, "proxy"));
+            error.set_retry(false);
             return error;
         }
         if from_upstream {
@@ -396,6 +407,8 @@ impl ProxyHttp for App {
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let exchange = exchange(ctx)?;
         if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            session.set_read_timeout(Some(STREAM_IDLE));
+            session.set_write_timeout(Some(STREAM_IDLE));
             exchange.facts.open_tunnel();
         } else {
             strip_hop_by_hop(response);
@@ -438,6 +451,25 @@ impl ProxyHttp for App {
         }
         exchange.body_out += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
         Ok(None)
+    }
+
+    /// Trailers end a body without its last chunk having been told as such.
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut http::HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Bytes>> {
+        let exchange = exchange(ctx)?;
+        let mut rest = None;
+        if let Some(inspector) = &mut exchange.inspector {
+            let verdict = inspector.response_chunk(&mut rest, true);
+            verdict.map_err(|intervention| Self::intervene(exchange, &intervention))?;
+        }
+        if exchange.encoder.is_some() {
+            encode(&mut exchange.encoder, &mut rest, true)?;
+        }
+        Ok(rest)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
@@ -489,7 +521,8 @@ impl ProxyHttp for App {
             stage::judge(exchange, TryOutcome::Answered { status: ending.status, micros }, now);
         }
         stage::record(&self.edge, exchange, &ending, now);
-        if let Some(tap) = exchange.mirror.take() {
+        // Half a request is another request: it is not copied.
+        if let Some(tap) = exchange.mirror.take().filter(|_| session.is_body_done()) {
             tap.send(self.edge.metrics.clone());
         }
     }
@@ -502,6 +535,22 @@ impl ProxyHttp for App {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+/// A client of h2 may send its cookies in several fields; everybody behind us knows one (RFC 9113 §8.2.3).
+fn join_cookies(header: &mut RequestHeader) -> Result<()> {
+    let fields = header.headers.get_all(header::COOKIE);
+    if header.version != http::Version::HTTP_2 || fields.iter().nth(1).is_none() {
+        return Ok(());
+    }
+    let fields: Vec<&[u8]> = fields.iter().map(header::HeaderValue::as_bytes).collect();
+    let joined = fields.join(&b"; "[..]);
+    header.insert_header(header::COOKIE, joined)
+}
+
+/// The one upgrade that is passed on.
+fn is_websocket(header: &RequestHeader) -> bool {
+    header.headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// What steers the choice of an endpoint: worked out for the first attempt, drawn anew for each later one.

@@ -1,7 +1,8 @@
 //! Drives the guards of a plan: asks each in turn and waits for those that ask somebody else.
 
-use super::{app::App, view::View};
+use super::{app::App, fate, view::View};
 use crate::{
+    conn::ConnFacts,
     stage::{Exchange, Limited},
     unix_seconds,
 };
@@ -118,7 +119,7 @@ impl App {
     ) -> Result<Option<AuthzDenial>, Reason> {
         let body = match authz.body_max() {
             None => Vec::new(),
-            Some(max) => read_body(session, max).await?,
+            Some(max) => read_body(session, max, &exchange.facts).await?,
         };
         let client = self.authorities.get_or_init(|| AuthzClient::new(&system_client()));
         let header = session.req_header();
@@ -201,7 +202,7 @@ async fn check_password(check: PasswordCheck) -> Result<Checked, Reason> {
 
 /// Reads the whole body, and holds it for the upstream: what the retry buffer holds is sent from there. `max` is never above
 /// its size (64 KiB).
-async fn read_body(session: &mut Session, max: usize) -> Result<Vec<u8>, Reason> {
+async fn read_body(session: &mut Session, max: usize, facts: &ConnFacts) -> Result<Vec<u8>, Reason> {
     let mut body = Vec::new();
     if announced(session).is_some_and(|length| length > max as u64) {
         return Err(Reason::BodyTooLarge);
@@ -211,9 +212,9 @@ async fn read_body(session: &mut Session, max: usize) -> Result<Vec<u8>, Reason>
     }
     session.enable_retry_buffering();
     if session.req_header().headers.get(header::EXPECT).is_some() {
-        session.write_continue_response().await.map_err(|_| Reason::ClientGone)?;
+        session.write_continue_response().await.map_err(|error| fate::reason(&error, facts))?;
     }
-    while let Some(chunk) = session.read_request_body().await.map_err(|_| Reason::ClientGone)? {
+    while let Some(chunk) = session.read_request_body().await.map_err(|error| fate::reason(&error, facts))? {
         if body.len() + chunk.len() > max {
             return Err(Reason::BodyTooLarge);
         }

@@ -13,9 +13,7 @@ use portcullis_auth::AuthzDenial;
 use portcullis_limit::{write_policy, write_retry_after, write_state};
 use portcullis_policy::{Compressible, HeaderSink, Plan, Reason, RequestView, Respond, is_hop_by_hop};
 
-pub(super) async fn redirect(session: &mut Session, status: u16, location: &str) -> Result<bool> {
-    let mut response = ResponseHeader::build(status, Some(3))?;
-    response.insert_header(header::LOCATION, location)?;
+pub(super) async fn redirect(session: &mut Session, mut response: ResponseHeader) -> Result<bool> {
     response.insert_header(header::CONTENT_LENGTH, 0)?;
     close_if_unread(session);
     session.write_response_header(Box::new(response), true).await?;
@@ -203,12 +201,15 @@ pub(super) fn begin_encoding(response: &mut ResponseHeader, request: &RequestHea
         return None;
     }
     let value = |name: HeaderName| response.headers.get(name).map(header::HeaderValue::as_bytes);
+    let lines: Vec<&[u8]> =
+        response.headers.get_all(header::CACHE_CONTROL).iter().map(header::HeaderValue::as_bytes).collect();
+    let cache_control = lines.join(&b","[..]);
     let compressible = Compressible {
         method: request.method.as_str(),
         status: response.status.as_u16(),
         content_type: value(header::CONTENT_TYPE),
         content_encoding: value(header::CONTENT_ENCODING),
-        cache_control: value(header::CACHE_CONTROL),
+        cache_control: (!cache_control.is_empty()).then_some(&cache_control[..]),
         content_range: value(header::CONTENT_RANGE),
         content_length: value(header::CONTENT_LENGTH)
             .and_then(|length| std::str::from_utf8(length).ok()?.trim().parse().ok()),

@@ -20,9 +20,9 @@ pub(super) fn shape(original: &RequestHeader, request: &mut RequestHeader, excha
             Some(query) => format!("{path}?{query}"),
             None => path.to_owned(),
         };
-        match http::Uri::try_from(target) {
-            Ok(uri) => request.set_uri(uri),
-            Err(_) => return Error::e_explain(ErrorType::HTTPStatus(400), "the path cannot be forwarded"),
+        match retargeted(&original.uri, target, original.version) {
+            Some(uri) => request.set_uri(uri),
+            None => return Error::e_explain(ErrorType::HTTPStatus(400), "the path cannot be forwarded"),
         }
     }
     let host = plan.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_deref());
@@ -64,6 +64,16 @@ fn forward(original: &RequestHeader, request: &mut RequestHeader, exchange: &Exc
         had_host: value("x-forwarded-host").is_some(),
     };
     write_forwarded(&forwarding, &mut RequestSink(request));
+}
+
+/// The same request for another target. Over h2 the authority is part of it, and stays.
+fn retargeted(uri: &http::Uri, target: String, version: http::Version) -> Option<http::Uri> {
+    if version != http::Version::HTTP_2 {
+        return target.try_into().ok();
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.try_into().ok()?);
+    http::Uri::from_parts(parts).ok()
 }
 
 /// What an external authority wants the upstream to be told.

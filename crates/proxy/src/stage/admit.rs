@@ -73,6 +73,8 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         wish: None,
         tried: Default::default(),
         attempts: 0,
+        stale_tries: 0,
+        active: None,
         judged: false,
         retry_status: None,
         retry_wait: Duration::ZERO,

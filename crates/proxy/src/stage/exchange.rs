@@ -9,6 +9,7 @@ use crate::{
 };
 use portcullis_auth::{Authenticated, AuthzEdits};
 use portcullis_limit::{ConcurrencyPermit, Key, Outcome, RateLimit, Verdict};
+use portcullis_ops::metrics::ActiveRequest;
 use portcullis_policy::{Cleared, Plan, Reason, Scheme, TraceContext};
 use portcullis_upstream::{ClusterId, Permit, Pick, StickyToken, Tried, Wish};
 use std::{
@@ -52,6 +53,9 @@ pub(crate) struct Exchange {
     pub(crate) wish: Option<Wish>,
     pub(crate) tried: Tried,
     pub(crate) attempts: u32,
+    /// Tries that met a dead pooled connection.
+    pub(crate) stale_tries: u32,
+    pub(crate) active: Option<ActiveRequest>,
     /// Outlier detection knows how the present attempt ended.
     pub(crate) judged: bool,
     /// The status that the present attempt is thrown away for.

@@ -64,7 +64,7 @@ fn pick_in(exchange: &mut Exchange, cluster: &Cluster, wish: Wish) -> Result<usi
     }
     let picked = cluster.pick(wish, &mut exchange.tried).or_else(|refused| match refused {
         // Other endpoints first; when all were tried, one of them again is better than giving up.
-        NotPicked::NoEndpoint if exchange.attempts > 0 && cluster.fallback.is_none() => {
+        NotPicked::NoEndpoint if exchange.attempts + exchange.stale_tries > 0 && cluster.fallback.is_none() => {
             exchange.tried = Tried::default();
             cluster.pick(wish, &mut exchange.tried)
         }
@@ -72,11 +72,11 @@ fn pick_in(exchange: &mut Exchange, cluster: &Cluster, wish: Wish) -> Result<usi
     });
     match picked {
         Ok(pick) => {
-            if exchange.attempts == 0 {
+            if exchange.attempts == 0 && exchange.stale_tries == 0 {
                 cluster.note_request(wish.now);
             }
             let index = pick.index;
-            exchange.set_cookie = exchange.set_cookie.or(pick.set_cookie);
+            exchange.set_cookie = pick.set_cookie;
             exchange.pick = Some(pick);
             exchange.attempts += 1;
             exchange.body_in.begin_attempt();

@@ -29,6 +29,7 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     };
     exchange.sample(outcome, now);
     exchange.slots.clear();
+    exchange.active = None;
     let took = now.saturating_duration_since(exchange.started);
     let snapshot = exchange.snapshot.clone();
     if let Some(metrics) = exchange.plan.and_then(|plan| snapshot.route_metrics.get(plan)) {
