@@ -184,19 +184,24 @@ impl<'t> Run<'_, 't> {
             self.on_match(rule, None);
             return true;
         };
-        let mut argument = std::mem::take(&mut self.workshop.argument);
-        argument.clear();
-        if let Some(template) = test.operator.template() {
-            self.sources.expand(template, self.state, &mut argument);
-        }
+        let mut filled = std::mem::take(&mut self.workshop.argument);
+        filled.clear();
+        let fixed = match test.operator.template() {
+            None => Some(&b""[..]),
+            Some(template) => template.fixed().or_else(|| {
+                self.sources.expand(template, self.state, &mut filled);
+                None
+            }),
+        };
+        let argument = fixed.unwrap_or(&filled);
         let mut values = std::mem::replace(&mut self.values, Values { list: Vec::new(), kept: Vec::new() });
         self.collect(rule, test, only, &mut values);
         let mut matched = false;
         for value in &values.list {
-            matched |= self.value(rule, test, &value.view(&values.kept), &argument);
+            matched |= self.value(rule, test, &value.view(&values.kept), argument);
         }
         self.values = values;
-        self.workshop.argument = argument;
+        self.workshop.argument = filled;
         matched
     }
 
