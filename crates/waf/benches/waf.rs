@@ -68,7 +68,8 @@ fn main() {
         }
     }
     for level in ["1", "4"] {
-        for (name, request) in hostile().iter().filter(|(name, _)| format!("hostile {name} PL{level}").contains(&only)) {
+        for (name, request) in hostile().iter().filter(|(name, _)| format!("hostile {name} PL{level}").contains(&only))
+        {
             let best = measure(|| run(&waf, request, level, Part::Request));
             println!("hostile {name:<12} PL{level} {:>9.2} ms for {} kB", best / 1e3, request.body.len() / 1000);
         }
