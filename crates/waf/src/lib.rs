@@ -10,7 +10,7 @@
 //!    elsewhere, [`Waf::lint`] what each rule costs.
 //! 2. [`Waf::profile`] compiles what one route asks for: mode, paranoia, thresholds, exclusions. [`Waf::warm`] builds the
 //!    prefilter for a paranoia level before the first request has to wait for it.
-//! 3. [`Waf::transaction_with`] (or [`Waf::transaction`]) begins one request. The server calls, in this order:
+//! 3. [`Waf::begin`] (or, where a borrow will do, [`Waf::transaction_with`]) begins one request. The server calls, in this order:
 //!
 //! | call | phase |
 //! |---|---|
@@ -95,10 +95,12 @@ pub use transaction::facts::Connection;
 pub use transaction::trace::{RuleTrace, TestTrace, TraceOutcome};
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use program::Program;
 use store::Store;
+use transaction::held::Held;
 
 /// A compiled rule set with its persistent collections. Share it in an `Arc`.
 #[derive(Debug)]
@@ -139,7 +141,18 @@ impl Waf {
     /// Begins a transaction under a profile.
     #[must_use]
     pub fn transaction_with<'w>(&'w self, connection: Connection, profile: &'w Profile) -> Transaction<'w> {
-        self.transaction(connection).with_profile(profile)
+        self.transaction(connection).with_profile(Held::Borrowed(profile))
+    }
+
+    /// Begins a transaction that holds its share of the rule set and the profile: for servers whose requests outlive
+    /// every borrow, and whose rule sets are exchanged while requests run.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>, connection: Connection, profile: Option<Arc<Profile>>) -> Transaction<'static> {
+        let transaction = Transaction::new(Held::Shared(Arc::clone(self)), connection);
+        match profile {
+            Some(profile) => transaction.with_profile(Held::Shared(profile)),
+            None => transaction,
+        }
     }
 
     /// What each rule costs and what could be better about it, in file order.
@@ -177,6 +190,6 @@ impl Waf {
     /// Begins a transaction.
     #[must_use]
     pub fn transaction(&self, connection: Connection) -> Transaction<'_> {
-        Transaction::new(self, connection)
+        Transaction::new(Held::Borrowed(self), connection)
     }
 }

@@ -37,6 +37,8 @@ struct Collections {
     by_key: HashMap<Key, Collection>,
     /// What they come to, as [`Collection::bytes`] counts.
     bytes: usize,
+    /// When ended ones were last looked for.
+    swept: Duration,
 }
 
 #[derive(Debug)]
@@ -145,8 +147,10 @@ impl Collections {
     /// Displaces others until so many bytes more are within the bounds.
     fn make_room(&mut self, key: &Key, bytes: usize, now: Duration) {
         let full = |this: &Self| this.by_key.len() >= COLLECTIONS || this.bytes + bytes > TOTAL_BYTES;
-        if full(self) {
-            let Self { by_key, bytes } = self;
+        // Once a second at most: a flood of new clients must not have all collections read for each of them.
+        if full(self) && now.saturating_sub(self.swept) >= Duration::from_secs(1) {
+            self.swept = now;
+            let Self { by_key, bytes, .. } = self;
             by_key.retain(|own, collection| {
                 let stays = collection.ends > now || own == key;
                 if !stays {
