@@ -154,7 +154,8 @@ impl TextTest {
         })
     }
 
-    fn test(self, value: &[u8], argument: &[u8]) -> bool {
+    /// Compares a value with the filled-in argument.
+    pub(crate) fn test(self, value: &[u8], argument: &[u8]) -> bool {
         let numbers = || (integer(value), integer(argument));
         let within = |haystack: &[u8], needle: &[u8]| match haystack.len() {
             // A searcher takes longer to build than a short text to search.

@@ -15,7 +15,7 @@ use super::values::{Decimal, Sink, Sources};
 use super::work::Work;
 use crate::accelerate::{Scan, Verdict as Filtered};
 use crate::operator::{Capture, Captured, Operator, Pattern};
-use crate::program::rule::{Measure, Rule, Sense, Test, Verdict};
+use crate::program::rule::{Measure, Rule, RuleTarget, Sense, Test, Verdict};
 use crate::program::rule_set::RuleSet;
 use crate::program::{Entry, Gate};
 use crate::seclang::action::{EngineMode, Phase, Switch};
@@ -194,6 +194,10 @@ impl<'t> Run<'_, 't> {
             }),
         };
         let argument = fixed.unwrap_or(&filled);
+        if self.plainly_fails(test, argument) {
+            self.workshop.argument = filled;
+            return false;
+        }
         let mut values = std::mem::replace(&mut self.values, Values { list: Vec::new(), kept: Vec::new() });
         self.collect(rule, test, only, &mut values);
         let mut matched = false;
@@ -203,6 +207,21 @@ impl<'t> Run<'_, 't> {
         self.values = values;
         self.workshop.argument = filled;
         matched
+    }
+
+    /// Whether a rule about one member of TX does not match, told without copying the member. Most such rules do not, and
+    /// there are many; all others take the long way.
+    fn plainly_fails(&self, test: &Test, argument: &[u8]) -> bool {
+        let ([RuleTarget { target, measure: Measure::Value }], true) =
+            (test.targets.as_slice(), test.transforms.is_empty())
+        else {
+            return false;
+        };
+        let (Selector::Slot(slot), Operator::Text(comparison, _)) = (&target.selector, &test.operator) else {
+            return false;
+        };
+        let matched = self.state.slot(*slot).map(|value| comparison.test(value, argument));
+        self.workshop.tracer.is_none() && matched.is_none_or(|matched| matched != (test.sense == Sense::Plain))
     }
 
     /// All values a rule looks at, exclusions applied. They are collected first: a match may change TX.
