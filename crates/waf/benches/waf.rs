@@ -67,8 +67,35 @@ fn main() {
             );
         }
     }
+    for level in ["1", "4"] {
+        for (name, request) in hostile().iter().filter(|(name, _)| format!("hostile {name} PL{level}").contains(&only))
+        {
+            let best = measure(|| run(&waf, request, level, Part::Request));
+            println!("hostile {name:<12} PL{level} {:>9.2} ms for {} kB", best / 1e3, request.body.len() / 1000);
+        }
+    }
     println!("prefilter            {:>9.1} MB", waf.prefilter_bytes() as f64 / 1048576.0);
     println!("memory after all     {:>9.1} MB", (resident_kb() - before) as f64 / 1024.0);
+}
+
+/// Requests made to be expensive, as large as the default limits let them be.
+fn hostile() -> [(&'static str, Request); 6] {
+    let form = |unit: &str, count: usize| Request {
+        method: "POST",
+        uri: "/".into(),
+        content_type: Some("application/x-www-form-urlencoded"),
+        body: format!("q={}", unit.repeat(count)),
+    };
+    let arguments = (0..10_000).map(|n| format!("a{n}='{n}&")).collect();
+    let brackets = "[".repeat(1 << 20);
+    [
+        ("commands", form(";cat $(a|b)", 10_000)),
+        ("many quotes", form("' or '1'='1", 10_000)),
+        ("semicolons", form("a;", 60_000)),
+        ("tags", form("<a b=c ", 16_000)),
+        ("arguments", Request { body: arguments, ..form("", 0) }),
+        ("brackets", Request { content_type: Some("application/json"), body: brackets, ..form("", 0) }),
+    ]
 }
 
 fn compile(folder: &Path) -> Waf {

@@ -184,3 +184,19 @@ fn a_redirect_and_a_limit_are_answers_too() {
     let refused = transaction.request_body_chunk(b"more than ten bytes").unwrap();
     assert_eq!(refused.response, Response::Deny { status: 413 });
 }
+
+#[test]
+fn a_transaction_can_hold_its_share_of_the_rules() {
+    let waf = std::sync::Arc::new(waf());
+    let profile =
+        std::sync::Arc::new(waf.profile(&ProfileSpec { paranoia: Some(2), ..ProfileSpec::default() }).unwrap());
+    let mut transaction = waf.begin(connection(), Some(profile));
+    drop(waf);
+    let handled = std::thread::spawn(move || {
+        transaction.request_line(b"GET", b"/?q=it's", b"HTTP/1.1");
+        transaction.request_headers_done();
+        transaction.request_body_done();
+        ids(&transaction.finish())
+    });
+    assert_eq!(handled.join().unwrap(), [120, 900]);
+}

@@ -154,9 +154,14 @@ impl TextTest {
         })
     }
 
-    fn test(self, value: &[u8], argument: &[u8]) -> bool {
+    /// Compares a value with the filled-in argument.
+    pub(crate) fn test(self, value: &[u8], argument: &[u8]) -> bool {
         let numbers = || (integer(value), integer(argument));
-        let within = |haystack: &[u8], needle: &[u8]| memchr::memmem::find(haystack, needle).is_some();
+        let within = |haystack: &[u8], needle: &[u8]| match haystack.len() {
+            // A searcher takes longer to build than a short text to search.
+            0..=SHORT => needle.is_empty() || haystack.windows(needle.len()).any(|part| part == needle),
+            _ => memchr::memmem::find(haystack, needle).is_some(),
+        };
         match self {
             Self::BeginsWith => value.starts_with(argument),
             Self::Contains => within(value, argument),
@@ -172,6 +177,9 @@ impl TextTest {
         }
     }
 }
+
+/// Texts up to so many bytes are searched without a searcher.
+const SHORT: usize = 64;
 
 /// A number as C's `atoi` reads it: leading white space, a sign, digits, then anything; no digits are zero.
 pub(crate) fn integer(text: &[u8]) -> i64 {

@@ -65,11 +65,18 @@ fn expanded(sources: Sources<'_>, state: &State, template: &Template) -> Vec<u8>
 }
 
 fn set_var(sources: Sources<'_>, state: &mut State, set: &SetVar, scratch: &mut Scratch) {
-    let Scratch { member, value } = scratch;
-    value.clear();
-    if let Change::Set(template) | Change::Add(template) | Change::Subtract(template) = &set.change {
-        sources.expand(template, state, value);
-    }
+    let Scratch { member, value: filled } = scratch;
+    filled.clear();
+    let value = match &set.change {
+        Change::Set(template) | Change::Add(template) | Change::Subtract(template) => match template.fixed() {
+            Some(fixed) => fixed,
+            None => {
+                sources.expand(template, state, filled);
+                filled.as_slice()
+            }
+        },
+        Change::Remove => b"",
+    };
     if let Some(slot) = set.slot {
         let sum = match &set.change {
             Change::Remove => return state.set_slot(slot, None),
@@ -94,7 +101,7 @@ fn set_var(sources: Sources<'_>, state: &mut State, set: &SetVar, scratch: &mut 
     if let Some(key) = state.collection(set.variable) {
         let change = |old: Option<&[u8]>| match &set.change {
             Change::Remove => None,
-            Change::Set(_) => Some(value.clone()),
+            Change::Set(_) => Some(value.to_vec()),
             Change::Add(_) => Some(sum(old, integer(value)).text().to_vec()),
             Change::Subtract(_) => Some(sum(old, integer(value).saturating_neg()).text().to_vec()),
         };

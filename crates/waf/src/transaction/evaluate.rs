@@ -15,7 +15,7 @@ use super::values::{Decimal, Sink, Sources};
 use super::work::Work;
 use crate::accelerate::{Scan, Verdict as Filtered};
 use crate::operator::{Capture, Captured, Operator, Pattern};
-use crate::program::rule::{Measure, Rule, Sense, Test, Verdict};
+use crate::program::rule::{Measure, Rule, RuleTarget, Sense, Test, Verdict};
 use crate::program::rule_set::RuleSet;
 use crate::program::{Entry, Gate};
 use crate::seclang::action::{EngineMode, Phase, Switch};
@@ -184,20 +184,44 @@ impl<'t> Run<'_, 't> {
             self.on_match(rule, None);
             return true;
         };
-        let mut argument = std::mem::take(&mut self.workshop.argument);
-        argument.clear();
-        if let Some(template) = test.operator.template() {
-            self.sources.expand(template, self.state, &mut argument);
+        let mut filled = std::mem::take(&mut self.workshop.argument);
+        filled.clear();
+        let fixed = match test.operator.template() {
+            None => Some(&b""[..]),
+            Some(template) => template.fixed().or_else(|| {
+                self.sources.expand(template, self.state, &mut filled);
+                None
+            }),
+        };
+        let argument = fixed.unwrap_or(&filled);
+        if self.plainly_fails(test, argument) {
+            self.workshop.argument = filled;
+            return false;
         }
         let mut values = std::mem::replace(&mut self.values, Values { list: Vec::new(), kept: Vec::new() });
         self.collect(rule, test, only, &mut values);
         let mut matched = false;
         for value in &values.list {
-            matched |= self.value(rule, test, &value.view(&values.kept), &argument);
+            matched |= self.value(rule, test, &value.view(&values.kept), argument);
         }
         self.values = values;
-        self.workshop.argument = argument;
+        self.workshop.argument = filled;
         matched
+    }
+
+    /// Whether a rule about one member of TX does not match, told without copying the member. Most such rules do not, and
+    /// there are many; all others take the long way.
+    fn plainly_fails(&self, test: &Test, argument: &[u8]) -> bool {
+        let ([RuleTarget { target, measure: Measure::Value }], true) =
+            (test.targets.as_slice(), test.transforms.is_empty())
+        else {
+            return false;
+        };
+        let (Selector::Slot(slot), Operator::Text(comparison, _)) = (&target.selector, &test.operator) else {
+            return false;
+        };
+        let matched = self.state.slot(*slot).map(|value| comparison.test(value, argument));
+        self.workshop.tracer.is_none() && matched.is_none_or(|matched| matched != (test.sense == Sense::Plain))
     }
 
     /// All values a rule looks at, exclusions applied. They are collected first: a match may change TX.

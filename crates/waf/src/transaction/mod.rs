@@ -5,6 +5,7 @@ mod clock;
 mod effects;
 mod evaluate;
 pub(crate) mod facts;
+pub(crate) mod held;
 mod memory;
 pub(crate) mod origin;
 pub(crate) mod state;
@@ -26,6 +27,7 @@ use crate::program::settings::LimitAction;
 use crate::seclang::action::{Allowed, AuditMode, EngineMode, Phase, Processor, Switch};
 use audit::{Audit, Cause, Cut, Intervention, Response};
 use facts::{Connection, Facts};
+use held::Held;
 use memory::{Lent, Memory};
 use values::Sources;
 
@@ -35,7 +37,7 @@ use values::Sources;
 /// an [`Intervention`] only [`Transaction::finish`] has anything left to do.
 #[derive(Debug)]
 pub struct Transaction<'w> {
-    waf: &'w Waf,
+    waf: Held<'w, Waf>,
     connection: Connection,
     /// Handed back when the transaction ends.
     memory: Lent,
@@ -44,7 +46,7 @@ pub struct Transaction<'w> {
     response_body: Vec<u8>,
     response_unpacker: Option<Unpacker>,
     cut: Vec<Cut>,
-    profile: Option<&'w Profile>,
+    profile: Option<Held<'w, Profile>>,
     /// The exclusions of the profile that apply.
     exclusions: Vec<usize>,
 }
@@ -61,11 +63,11 @@ enum RequestBody {
 }
 
 impl<'w> Transaction<'w> {
-    pub(crate) fn new(waf: &'w Waf, connection: Connection) -> Self {
+    pub(crate) fn new(waf: Held<'w, Waf>, connection: Connection) -> Self {
         Self {
+            memory: Lent::new(&waf.program),
             waf,
             connection,
-            memory: Lent::new(&waf.program),
             request_body: RequestBody::Unread,
             request_unpacker: Unpacker::Plain,
             response_body: Vec::new(),
@@ -76,7 +78,7 @@ impl<'w> Transaction<'w> {
         }
     }
 
-    pub(crate) fn with_profile(mut self, profile: &'w Profile) -> Self {
+    pub(crate) fn with_profile(mut self, profile: Held<'w, Profile>) -> Self {
         if let Some(mode) = profile.mode {
             self.set_mode(mode);
         }
@@ -93,7 +95,7 @@ impl<'w> Transaction<'w> {
 
     /// Takes out what the profile excludes from this request.
     fn exclude(&mut self) {
-        let Some(profile) = self.profile else { return };
+        let Some(profile) = &self.profile else { return };
         let Memory { facts, state, .. } = &mut *self.memory;
         for (number, exclusion) in profile.exclusions.iter().enumerate() {
             if !exclusion.applies(&facts.method, &facts.path, self.connection.now) {
@@ -154,11 +156,10 @@ impl<'w> Transaction<'w> {
         }
         let faults = body::form::read(query, settings.argument_separator, settings.arguments, args_get);
         self.memory.facts.invalid_escapes = faults.invalid_escapes;
-        if too_many_cookies {
-            self.note_cut(Cut::Arguments);
-        }
         if faults.too_many {
             self.memory.facts.contents.error = Some(format!("more than {} arguments", settings.arguments));
+        }
+        if too_many_cookies || faults.too_many {
             self.note_cut(Cut::Arguments);
         }
         self.memory.state.processor = self.processor_by_type();
