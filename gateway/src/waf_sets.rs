@@ -180,7 +180,7 @@ impl WafSets {
             Ok(profile) => {
                 let level = wish.paranoia.unwrap_or(1).to_string();
                 set.waf.warm(&[("blocking_paranoia_level", &level), ("detection_paranoia_level", &level)]);
-                Some(WafGuard { name, waf: set.waf.clone(), profile, body_limit: set.body_limit })
+                Some(WafGuard { name, waf: set.waf.clone(), profile: Arc::new(profile), body_limit: set.body_limit })
             }
             Err(errors) => {
                 for error in errors {

@@ -153,7 +153,7 @@ async fn careful_browsers_where_the_origin_says_nothing() {
     let origin =
         Origin::start(|_| b"HTTP/1.1 200 OK\r\nX-Frame-Options: ALLOWALL\r\nContent-Length: 2\r\n\r\nok".to_vec())
             .await;
-    let rest = "security_headers = \"basic\"\n[route.app.rule.strict]\npath = \"/strict\"\nsecurity_headers = \"strict\"\n[route.app.rule.off]\npath = \"/off\"\nsecurity_headers = \"off\"\n[route.app.rule.gone]\npath = \"/gone\"\nrespond = { status = 410 }\n";
+    let rest = "security_headers = \"basic\"\n[route.app.rule.strict]\npath = \"/strict\"\nsecurity_headers = \"strict\"\n[route.app.rule.off]\npath = \"/off\"\nsecurity_headers = \"off\"\n[route.app.rule.gone]\npath = \"/gone\"\nrespond = { status = 410 }\n[route.app.rule.away]\npath = \"/away\"\nredirect = { path = \"/\" }\n";
     let gateway = edge(&origin, rest).await;
     let get = async |path: &str| ask(&gateway, &format!("GET {path} HTTP/1.1\r\nHost: a")).await;
     let basic = get("/").await;
@@ -164,6 +164,8 @@ async fn careful_browsers_where_the_origin_says_nothing() {
     assert!(get("/strict").await.header("content-security-policy").unwrap().contains("object-src 'none'"));
     assert_eq!(get("/off").await.header("x-content-type-options"), None);
     assert_eq!(get("/gone").await.header("x-content-type-options"), Some("nosniff"), "our own answers too");
+    let away = get("/away").await;
+    assert_eq!((away.status, away.header("x-content-type-options")), (302, Some("nosniff")), "redirects too");
 }
 
 #[tokio::test]

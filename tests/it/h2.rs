@@ -160,3 +160,30 @@ async fn trailers_and_bodies_pass_from_h2_to_h2() {
     let trailers = body.trailers().await.unwrap().expect("trailers pass");
     assert_eq!(trailers.get("grpc-status").unwrap(), "0");
 }
+
+#[tokio::test]
+async fn cookies_in_several_fields_are_one_for_everybody_behind() {
+    let origin = Origin::echo().await;
+    let gateway = edge(
+        &origin,
+        "[route.beta]\nhosts = [\"a\"]\nmatch.cookies = { group = \"beta\" }\nrespond = { status = 200, body = \"beta\" }",
+    )
+    .await;
+    let send = async |cookies: &[&str]| {
+        let mut sender = h2(TcpStream::connect(gateway.addr("http")).await.unwrap()).await.ready().await.unwrap();
+        let mut request = http::Request::get("http://a/");
+        for cookie in cookies {
+            request = request.header("cookie", *cookie);
+        }
+        let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        let mut text = Vec::new();
+        while let Some(chunk) = body.data().await {
+            text.extend(chunk.unwrap());
+        }
+        String::from_utf8(text).unwrap()
+    };
+    assert_eq!(send(&["a=1", "group=beta"]).await, "beta");
+    send(&["a=1", "b=2", "c=3"]).await;
+    assert_eq!(origin.last().all("cookie"), ["a=1; b=2; c=3"]);
+}

@@ -4,10 +4,7 @@
 //! the rule set's limit. Never held are upgraded connections, event streams and gRPC, whose messages must not wait for the
 //! next ones; gRPC is looked at as it passes.
 
-use crate::{
-    stage::Exchange,
-    waf_guard::{Inspection, WafGuard},
-};
+use crate::{stage::Exchange, waf_guard::WafGuard};
 use bytes::Bytes;
 use http::header;
 use pingora::{
@@ -15,7 +12,7 @@ use pingora::{
     proxy::Session,
 };
 use portcullis_policy::Reason;
-use portcullis_waf::{Audit, Connection, Intervention, Response};
+use portcullis_waf::{Audit, Connection, Intervention, Response, Transaction};
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -23,13 +20,19 @@ use std::{
 };
 
 /// The WAF's side of one exchange.
-#[derive(Debug)]
 pub(crate) struct Inspector {
-    inspection: Inspection,
+    guard: Arc<WafGuard>,
+    transaction: Transaction<'static>,
     /// Octets of the request body that were shown.
     shown: usize,
     request: Body,
     response: Body,
+}
+
+impl std::fmt::Debug for Inspector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inspector").field("guard", &self.guard).finish_non_exhaustive()
+    }
 }
 
 /// How far one body is.
@@ -57,14 +60,10 @@ impl Inspector {
         let header = session.req_header();
         let grpc = is_grpc(&header.headers);
         let connection = connection(exchange);
-        let mut inspector = Self {
-            inspection: Inspection::begin(guard, connection),
-            shown: 0,
-            request: Body::Done,
-            response: Body::Done,
-        };
+        let mut inspector =
+            Self { transaction: guard.begin(connection), guard, shown: 0, request: Body::Done, response: Body::Done };
         let verdict = inspector.head(header, &exchange.path);
-        let wanted = inspector.inspection.with(|transaction| transaction.wants_request_body()) == Some(true);
+        let wanted = inspector.transaction.wants_request_body();
         let verdict = verdict.and_then(|()| if bodyless || !wanted { inspector.request_done() } else { Ok(()) });
         if verdict.is_ok() && !bodyless && wanted {
             inspector.request = if grpc { Body::Passing } else { Body::Held(Vec::new()) };
@@ -83,23 +82,21 @@ impl Inspector {
             raw if raw.starts_with(b"/") || raw == b"*" => raw,
             _ => path.as_bytes(),
         };
-        let verdict = self.inspection.with(|transaction| {
-            transaction.request_line(header.method.as_str().as_bytes(), target, protocol);
-            // h2 has no Host field when it has an authority; rules know only the former.
-            if let (false, Some(authority)) = (header.headers.contains_key(header::HOST), header.uri.authority()) {
-                transaction.request_header(b"host", authority.as_str().as_bytes());
-            }
-            for (name, value) in &header.headers {
-                transaction.request_header(name.as_str().as_bytes(), value.as_bytes());
-            }
-            transaction.request_headers_done()
-        });
-        refused(verdict)
+        let transaction = &mut self.transaction;
+        transaction.request_line(header.method.as_str().as_bytes(), target, protocol);
+        // h2 has no Host field when it has an authority; rules know only the former.
+        if let (false, Some(authority)) = (header.headers.contains_key(header::HOST), header.uri.authority()) {
+            transaction.request_header(b"host", authority.as_str().as_bytes());
+        }
+        for (name, value) in &header.headers {
+            transaction.request_header(name.as_str().as_bytes(), value.as_bytes());
+        }
+        refused(transaction.request_headers_done())
     }
 
     fn request_done(&mut self) -> Result<(), Intervention> {
         self.request = Body::Done;
-        refused(self.inspection.with(|transaction| transaction.request_body_done()))
+        refused(self.transaction.request_body_done())
     }
 
     /// A new attempt sends the body from its first octet: what was held for the one before goes with it.
@@ -120,13 +117,13 @@ impl Inspector {
             return Ok(());
         }
         self.shown += fresh.len();
-        refused(self.inspection.with(|transaction| transaction.request_body_chunk(fresh)))?;
+        refused(self.transaction.request_body_chunk(fresh))?;
         if let Body::Held(held) = &mut self.request {
             held.extend_from_slice(body.as_deref().unwrap_or_default());
             // Before the end, no chunk at all would end the body upstream.
             *body = Some(Bytes::new());
         }
-        if end || self.shown > self.inspection.guard().body_limit {
+        if end || self.shown > self.guard.body_limit {
             let held = match std::mem::replace(&mut self.request, Body::Done) {
                 Body::Held(held) => Some(held),
                 Body::Passing | Body::Done => None,
@@ -142,19 +139,17 @@ impl Inspector {
     /// Shows the response's head: phase 3.
     pub(super) fn response_head(&mut self, response: &ResponseHeader) -> Result<(), Intervention> {
         let protocol: &[u8] = b"HTTP/1.1";
-        let verdict = self.inspection.with(|transaction| {
-            transaction.response_line(response.status.as_u16(), protocol);
-            for (name, value) in &response.headers {
-                transaction.response_header(name.as_str().as_bytes(), value.as_bytes());
-            }
-            (transaction.response_headers_done(), transaction.wants_response_body())
-        });
-        let (verdict, wanted) = verdict.unwrap_or((None, false));
+        self.transaction.response_line(response.status.as_u16(), protocol);
+        for (name, value) in &response.headers {
+            self.transaction.response_header(name.as_str().as_bytes(), value.as_bytes());
+        }
+        let verdict = self.transaction.response_headers_done();
+        let wanted = self.transaction.wants_response_body();
         let streams = is_grpc(&response.headers) || is_event_stream(&response.headers);
         if wanted && !streams && response.status != http::StatusCode::SWITCHING_PROTOCOLS {
             self.response = Body::Held(Vec::new());
         }
-        refused(Some(verdict))
+        refused(verdict)
     }
 
     /// Takes in a chunk of the response body, and gives what may pass on. The head is with the client by then: what is refused here
@@ -164,9 +159,9 @@ impl Inspector {
         let chunk = body.take().unwrap_or_default();
         held.extend_from_slice(&chunk);
         let done = end || held.len() > RESPONSE_HELD_MAX;
-        refused(self.inspection.with(|transaction| transaction.response_body_chunk(&chunk)))?;
+        refused(self.transaction.response_body_chunk(&chunk))?;
         if done {
-            refused(self.inspection.with(|transaction| transaction.response_body_done()))?;
+            refused(self.transaction.response_body_done())?;
             *body = Some(std::mem::take(held).into());
             self.response = Body::Done;
         }
@@ -174,14 +169,13 @@ impl Inspector {
     }
 
     /// The end, phase 5: the rule set's name and everything there is to tell.
-    pub(crate) fn finish(mut self) -> Option<(Arc<WafGuard>, Audit)> {
-        let audit = self.inspection.finish()?;
-        Some((self.inspection.guard().clone(), audit))
+    pub(crate) fn finish(self) -> (Arc<WafGuard>, Audit) {
+        (self.guard, self.transaction.finish())
     }
 }
 
-fn refused(intervention: Option<Option<Intervention>>) -> Result<(), Intervention> {
-    intervention.flatten().map_or(Ok(()), Err)
+fn refused(intervention: Option<Intervention>) -> Result<(), Intervention> {
+    intervention.map_or(Ok(()), Err)
 }
 
 /// Why, in our own terms.

@@ -46,7 +46,7 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     {
         peers.metrics.answered(took);
     }
-    if let Some((guard, audit)) = exchange.inspector.take().and_then(|inspector| inspector.finish()) {
+    if let Some((guard, audit)) = exchange.inspector.take().map(|inspector| inspector.finish()) {
         tell_audit(edge, exchange, ending, &guard, &audit);
     }
     if let Some((reason, _)) = exchange.fate {
