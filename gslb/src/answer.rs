@@ -6,7 +6,7 @@ use crate::{
     edns::{Dnssec, Edns, ExtendedError, OptReply, PAYLOAD_MIN, Padding, Wants},
     message::{Flags, Full, Message, Section},
     name::{self, is_suffix},
-    query::{EdnsPart, Head, Query, Question, Unfit},
+    query::{EdnsPart, HEADER, Head, Query, Question, Unfit},
     rdata,
     record_type::CLASS_IN,
     snapshot::Snapshot,
@@ -51,6 +51,8 @@ pub(crate) struct Reply {
     pub(crate) service: Option<usize>,
     pub(crate) cookie: CookieState,
     pub(crate) truncated: Truncated,
+    /// Octets of the OPT record at the end of a UDP reply.
+    pub(crate) opt_length: usize,
 }
 
 /// What a reply is to a rate limit: each kind has a bucket of its own.
@@ -118,7 +120,22 @@ impl Reply {
             service: None,
             cookie: CookieState::Absent,
             truncated: Truncated::No,
+            opt_length: 0,
         }
+    }
+}
+
+/// Takes everything but question and OPT out of a reply and says that there is more by TCP.
+pub(crate) fn truncate(out: &mut Vec<u8>, opt_length: usize) {
+    let question = out.get(HEADER..).and_then(name::wire_length).map_or(0, |length| length + 4);
+    let opt_at = out.len().saturating_sub(opt_length).max(HEADER + question);
+    if opt_at > out.len() {
+        return;
+    }
+    out.drain(HEADER + question..opt_at);
+    if let Some([_, _, first, _, _, _, counts @ ..]) = out.first_chunk_mut::<HEADER>() {
+        *first |= Flags::TRUNCATED;
+        *counts = [0, 0, 0, 0, 0, u8::from(opt_length > 0)];
     }
 }
 
@@ -222,6 +239,7 @@ impl<'s, 'q> Responder<'s, 'q> {
             service: None,
             cookie: self.cookie,
             truncated,
+            opt_length: self.opt.as_ref().map_or(0, OptReply::length),
         }
     }
 

@@ -133,6 +133,13 @@ impl<'d> Query<'d> {
         Ok(query)
     }
 
+    pub(crate) fn subnet(&self) -> Option<edns::Subnet> {
+        match &self.edns {
+            EdnsPart::Present(edns) => edns.subnet,
+            EdnsPart::Absent | EdnsPart::Broken => None,
+        }
+    }
+
     /// RFC 1995 §3: the client's SOA stands in the authority section, and nothing else may.
     fn read_serial(&self, reader: &mut Octets<'d>) -> Option<u32> {
         let is_ixfr = self.question.as_ref().is_some_and(|question| question.of_type == RecordType::IXFR);

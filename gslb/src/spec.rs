@@ -1,14 +1,16 @@
-//! What the operator writes for DNS: `[zone.X]`.
+//! What the operator writes for DNS: `[dns]`, `[zone.X]`.
 
-use portcullis_names::{ObjectName, TimeSpan};
+use portcullis_names::{Cidr, ObjectName, Percent, Rate, SecretRef, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
 
 /// The tables of a document that this crate reads.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GslbSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub zone: BTreeMap<ObjectName, ZoneSpec>,
 }
@@ -59,4 +61,84 @@ pub struct SoaSpec {
     /// How long an absence is believed (RFC 2308; default 1m).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimum: Option<TimeSpan>,
+}
+
+/// `[dns]`: how all DNS listeners of the process serve.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DnsSpec {
+    /// Told to who asks for it (RFC 5001): names this node in a set. Default: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nsid: Option<String>,
+    /// Octets of the largest UDP reply (default 1232), 512 to 4096.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 512, max = 4096))]
+    pub udp_size: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cookies: Option<CookiesSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<TcpSpec>,
+    /// Share of queries that go to the query log (default 100%).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_sample: Option<Percent>,
+}
+
+/// `cookies = { secret = { file = "cookie.key" } }`: nodes with one secret know one another's cookies (RFC 9018).
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CookiesSpec {
+    /// 32 hexadecimal digits. Default: made at random when the process starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretRef>,
+    /// Known as well, while nodes change from one secret to the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<SecretRef>,
+}
+
+/// `rate_limit = { responses = "100/s" }`: like replies for one network (/24, /56) over UDP.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimitSpec {
+    /// Default on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<RateLimitSwitch>,
+    /// Like replies: of one name when there is data, of one zone when there is none (default 200/s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub responses: Option<Rate>,
+    /// Of those over the rate, every n-th is sent truncated, so that real clients come by TCP (default 2; 0: none).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slip: Option<u32>,
+    /// Never limited.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exempt: Vec<Cidr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RateLimitSwitch {
+    On,
+    Off,
+}
+
+/// `tcp = { max_connections = 1000 }`: caps of streams.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpSpec {
+    /// Default 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<NonZeroU32>,
+    /// Of one IPv4 address or IPv6 /56 (default 100).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_per_client: Option<NonZeroU32>,
+    /// How long a connection may be silent after an answer (default 10s; a second when three quarters are in use).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<TimeSpan>,
+    /// How long the first query may take, a TLS handshake alike (default 3s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_timeout: Option<TimeSpan>,
+    /// How long a client may take to read a reply (default 5s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_timeout: Option<TimeSpan>,
 }

@@ -9,9 +9,11 @@ use crate::{
 };
 use portcullis_config::{Context, Path};
 use portcullis_names::{ObjectName, TimeSpan};
+use prometheus::IntCounter;
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -28,6 +30,8 @@ pub(crate) struct ServedZone {
     pub(crate) zone: Zone,
     /// Of everything but the serial: tells whether a reload changed the zone.
     content: u64,
+    /// By code; resolved when the zone answers first.
+    pub(crate) counters: OnceLock<Vec<IntCounter>>,
 }
 
 const ZONES_MAX: usize = 10_000;
@@ -143,7 +147,7 @@ fn compile_zone(
         }
     }
     let zone = ZoneBuilder { cx, at, apex }.build(records)?;
-    let mut served = ServedZone { name: name.clone(), content: 0, zone };
+    let mut served = ServedZone { name: name.clone(), content: 0, zone, counters: OnceLock::new() };
     served.content = content(&served.zone);
     if makes_serial {
         served.set_serial(match previous {
