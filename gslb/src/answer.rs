@@ -25,12 +25,13 @@ pub enum Transport {
 
 /// Who asks, when, and what chance says.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
-    pub(crate) client: IpAddr,
-    pub(crate) transport: Transport,
+pub struct Asked {
+    pub client: IpAddr,
+    pub transport: Transport,
     /// Seconds since 1970.
-    pub(crate) now: u32,
-    pub(crate) draw: u64,
+    pub now: u32,
+    /// Evenly drawn from all of `u64`.
+    pub draw: u64,
 }
 
 /// What became of a message.
@@ -294,7 +295,7 @@ impl<'s> Answer<'s, '_> {
     /// RFC 1034 §4.3.2, from step 3 on, once for each alias.
     fn run(&mut self, key: &[u8]) -> Result<(), Full> {
         let mut next = self.step(key)?;
-        let mut seen: Vec<Name> = Vec::new();
+        let mut seen: Vec<Name> = Name::from_wire(key).into_iter().collect();
         while let Next::Follow(name) = next {
             // A loop is answered with what was found; the resolver sees it as well.
             if !self.zone.holds(name.as_wire()) || seen.contains(&name) || seen.len() >= CHAIN_MAX {

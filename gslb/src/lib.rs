@@ -25,7 +25,7 @@ mod zone;
 mod zone_file;
 mod zones;
 
-pub use answer::Transport;
+pub use answer::{Asked, Transport};
 pub use name::{Name, NameError};
 pub use record_type::{Rcode, RecordType, UnknownType};
 pub use snapshot::Snapshot;

@@ -347,11 +347,12 @@ impl ZoneBuilder<'_> {
                 for data in &set.data {
                     let target = rdata::names_in(of_type, data).into_iter().next().and_then(|range| data.get(range));
                     let Some(target) = target.and_then(|wire| Name::from_wire(wire).ok()) else { continue };
-                    let Some(problem) = target_problem(&target, nodes, self.apex) else { continue };
                     // A cut's name server below it cannot be found without glue; others are only likely mistakes.
                     if of_type == RecordType::NS && owner != self.apex && target.is_at_or_under(owner) {
-                        self.problem(origin, format_args!("{owner} {of_type} {target} {problem}"));
-                    } else {
+                        if !has_address(nodes.get(&target)) {
+                            self.problem(origin, format_args!("{owner} {of_type} {target} has no address (glue)"));
+                        }
+                    } else if let Some(problem) = target_problem(&target, nodes, self.apex) {
                         self.advice(origin, format_args!("{owner} {of_type} {target} {problem}"));
                     }
                 }
@@ -372,8 +373,11 @@ fn target_problem(target: &Name, nodes: &HashMap<Name, Node>, apex: &Name) -> Op
     if node.set(RecordType::CNAME).is_some() {
         return Some("is an alias");
     }
-    let has_address = [RecordType::A, RecordType::AAAA].iter().any(|of_type| node.set(*of_type).is_some());
-    (!has_address && node.service.is_none()).then_some("has no address")
+    (!has_address(Some(node))).then_some("has no address")
+}
+
+fn has_address(node: Option<&Node>) -> bool {
+    node.is_some_and(|node| node.set(RecordType::A).or(node.set(RecordType::AAAA)).is_some())
 }
 
 /// Below it, somebody else may have the address.

@@ -50,11 +50,12 @@ impl Zones {
             cx.error(&root, format!("more than {ZONES_MAX} zones"));
             return zones;
         }
+        let mut seen = HashMap::new();
         for (name, spec) in specs {
             let at = root.key(name);
             let Some(apex) = domain(&spec.name, &at.key("name"), cx) else { continue };
-            if let Some(twin) = zones.by_apex.get(&apex).and_then(|twin| zones.zones.get(*twin)) {
-                let other = root.key(&twin.name).key("name");
+            if let Some(twin) = seen.insert(apex.clone(), name) {
+                let other = root.key(twin).key("name");
                 cx.error(&at.key("name"), format!("zone {apex} is defined twice")).also(&other, "here as well");
                 continue;
             }
