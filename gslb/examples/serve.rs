@@ -1,9 +1,11 @@
 //! A DNS server from one document: `serve FILE ADDRESS [THREADS]`. For trying things with `dig` and for benches.
 
 use portcullis_config::{Colour, ContentHash, Document, Live};
-use portcullis_gslb::{DnsMetrics, GslbSpec, Host, Listeners, Server, Snapshot};
+use portcullis_gslb::{Clocks, DnsMetrics, GslbSpec, Host, Listeners, Registries, Server, Snapshot};
+use portcullis_tls::{Certificates, Trusts};
 use socket2::{Domain, Socket, Type};
 use std::{
+    collections::BTreeMap,
     error::Error,
     net::{SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
@@ -18,8 +20,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let now = SystemTime::now();
     let (document, report) = Document::load(&[file.into()]);
     let (spec, mut cx) = Arc::new(document).read::<GslbSpec>(report, &[]);
-    let unix = now.duration_since(SystemTime::UNIX_EPOCH)?.as_secs() as u32;
-    let snapshot = spec.map(|spec| Snapshot::compile(&spec, None, unix, &mut cx));
+    let certificates = Certificates::compile(&BTreeMap::new(), &mut cx);
+    let trusts = Trusts::compile(&BTreeMap::new(), &mut cx);
+    let registries = Registries { certificates: &certificates, trusts: &trusts };
+    let snapshot = spec.map(|spec| Snapshot::compile(&spec, registries, None, Clocks::read(), &mut cx));
     let (report, _) = cx.finish();
     eprint!("{}", report.render(Colour::Plain));
     let (Some(snapshot), false) = (snapshot, report.has_errors()) else { return Err("not fit to run".into()) };

@@ -3,16 +3,18 @@
 use crate::{
     Name, Rcode, RecordType,
     cookie::CookieState,
-    edns::{Dnssec, Edns, ExtendedError, OptReply, PAYLOAD_MIN, Padding, Wants},
+    edns::{Dnssec, Edns, ExtendedError, OptReply, PAYLOAD_MIN, Padding, Subnet, Wants},
     message::{Flags, Full, Message, Section},
     name::{self, is_suffix},
     query::{EdnsPart, HEADER, Head, Query, Question, Unfit},
     rdata,
     record_type::CLASS_IN,
     snapshot::Snapshot,
+    steer::{Family, Mood, Outcome, Round},
+    svcb,
     zone::{Found, Node, RrSet, Zone},
 };
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 /// How a message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -215,12 +217,22 @@ impl<'s, 'q> Responder<'s, 'q> {
             rcode: Rcode::NoError,
             kind: ReplyKind::Positive,
             authoritative: Flags::AUTHORITATIVE,
+            asked: self.asked,
+            subnet: self.edns.and_then(|edns| edns.subnet),
+            scope: 0,
+            service: None,
+            error: None,
         };
         let truncated = match answer.run(question.key()) {
             Ok(()) => Truncated::No,
             Err(Full) => Truncated::Yes,
         };
-        let (rcode, kind) = (answer.rcode, answer.kind);
+        let (rcode, kind, service) = (answer.rcode, answer.kind, answer.service);
+        if let Some(opt) = &mut self.opt {
+            // RFC 7871 §7.2.1: what holds for less than was told is cached for no more than was told.
+            opt.subnet = opt.subnet.map(|(subnet, _)| (subnet, answer.scope.min(subnet.source)));
+            opt.error = answer.error;
+        }
         let mut flags = Flags(answer.authoritative);
         let message = match truncated {
             Truncated::No => answer.message,
@@ -237,7 +249,7 @@ impl<'s, 'q> Responder<'s, 'q> {
             kind,
             zone: Some(zone_index),
             of_type: Some(question.of_type),
-            service: None,
+            service,
             cookie: self.cookie,
             truncated,
             opt_length: self.opt.as_ref().map_or(0, OptReply::length),
@@ -283,6 +295,11 @@ struct Answer<'s, 'b> {
     rcode: Rcode,
     kind: ReplyKind,
     authoritative: u8,
+    asked: &'s Asked,
+    subnet: Option<Subnet>,
+    scope: u8,
+    service: Option<usize>,
+    error: Option<ExtendedError>,
 }
 
 /// Where an answer goes on.
@@ -323,6 +340,11 @@ impl<'s> Answer<'s, '_> {
     }
 
     fn node(&mut self, owner: &[u8], node: &'s Node) -> Result<Next, Full> {
+        if let Some(index) = node.service
+            && let Some(next) = self.steered(owner, index)?
+        {
+            return Ok(next);
+        }
         let set = match self.of_type {
             // RFC 8482 §4.1: one of the sets is an answer to ANY.
             RecordType::ANY => node.sets.first(),
@@ -342,6 +364,82 @@ impl<'s> Answer<'s, '_> {
         self.set(Section::Answer, owner, alias)?;
         let target = alias.data.first().and_then(|data| Name::from_wire(data).ok());
         Ok(target.map_or(Next::Done, Next::Follow))
+    }
+
+    /// What a published service answers; `None`: this type is not its business.
+    fn steered(&mut self, owner: &[u8], index: usize) -> Result<Option<Next>, Full> {
+        let services = &self.snapshot.services;
+        let Some(served) = services.list.get(index) else { return Ok(None) };
+        let service = &served.service;
+        let of_type = self.of_type;
+        let has_cname = service.sites.iter().any(|site| site.cname.is_some());
+        let is_ours = match of_type {
+            RecordType::A | RecordType::AAAA | RecordType::ANY => true,
+            RecordType::HTTPS => service.https.is_some() || has_cname,
+            _ => has_cname,
+        };
+        if !is_ours {
+            return Ok(None);
+        }
+        let round = match of_type {
+            RecordType::A => Round::V4,
+            RecordType::AAAA => Round::V6,
+            _ => Round::Other,
+        };
+        let view = served.view();
+        let client = services.client(service, self.asked.client, self.subnet.as_ref());
+        let draw = served.draw(self.asked.draw, round);
+        let picked = served.pick(&view, &client, draw);
+        self.service = Some(index);
+        self.scope = self.scope.max(picked.scope);
+        if picked.mood == Mood::AllDown {
+            let is_answered = matches!(picked.outcome, Outcome::Site(_) | Outcome::Addresses);
+            self.error = Some(if is_answered { ExtendedError::Fallback } else { ExtendedError::AllDown });
+        }
+        let site = match picked.outcome {
+            Outcome::Refuse => {
+                (self.rcode, self.kind, self.authoritative) = (Rcode::Refused, ReplyKind::Error, 0);
+                return Ok(Some(Next::Done));
+            }
+            Outcome::Site(site) => service.sites.get(usize::from(site)),
+            Outcome::Addresses | Outcome::Empty => None,
+        };
+        if let Some(target) = site.and_then(|site| site.cname.as_ref()) {
+            self.message.record(Section::Answer, owner, RecordType::CNAME, picked.ttl, target.as_wire())?;
+            let is_end = matches!(of_type, RecordType::CNAME | RecordType::ANY);
+            return Ok(Some(if is_end { Next::Done } else { Next::Follow(target.clone()) }));
+        }
+        let addresses = |family| served.addresses(&picked, &view, &client, draw, family);
+        let mut any = false;
+        for (family, own) in [(Family::V4, RecordType::A), (Family::V6, RecordType::AAAA)] {
+            if of_type == own || (of_type == RecordType::ANY && !any) {
+                for address in addresses(family) {
+                    self.address(owner, own, picked.ttl, address)?;
+                    any = true;
+                }
+            }
+        }
+        if let (RecordType::HTTPS, Some(params)) = (of_type, &service.https) {
+            let (v4, v6) = (addresses(Family::V4), addresses(Family::V6));
+            if !v4.is_empty() || !v6.is_empty() {
+                let rdata = https_data(params, &v4, &v6);
+                self.message.record(Section::Answer, owner, RecordType::HTTPS, picked.ttl, &rdata)?;
+                any = true;
+            }
+        }
+        if !any {
+            self.kind = ReplyKind::NoData;
+            // An absence by health must end as soon as the service is back.
+            self.negative_for(self.zone.negative_ttl.min(picked.ttl))?;
+        }
+        Ok(Some(Next::Done))
+    }
+
+    fn address(&mut self, owner: &[u8], of_type: RecordType, ttl: u32, address: IpAddr) -> Result<(), Full> {
+        match address {
+            IpAddr::V4(v4) => self.message.record(Section::Answer, owner, of_type, ttl, &v4.octets()),
+            IpAddr::V6(v6) => self.message.record(Section::Answer, owner, of_type, ttl, &v6.octets()),
+        }
     }
 
     fn dname(&mut self, key: &[u8], owner: &[u8], node: &'s Node) -> Result<Next, Full> {
@@ -366,11 +464,13 @@ impl<'s> Answer<'s, '_> {
 
     /// RFC 2308 §2 and §5.
     fn negative(&mut self) -> Result<(), Full> {
-        let soa = &self.zone.soa;
-        soa.data.iter().try_for_each(|data| {
-            let apex = self.zone.apex.as_wire();
-            self.message.record(Section::Authority, apex, RecordType::SOA, self.zone.negative_ttl, data)
-        })
+        self.negative_for(self.zone.negative_ttl)
+    }
+
+    fn negative_for(&mut self, ttl: u32) -> Result<(), Full> {
+        let zone = self.zone;
+        let mut data = zone.soa.data.iter();
+        data.try_for_each(|data| self.message.record(Section::Authority, zone.apex.as_wire(), RecordType::SOA, ttl, data))
     }
 
     fn referral(&mut self, owner: &[u8], node: &'s Node) -> Result<(), Full> {
@@ -423,6 +523,22 @@ impl<'s> Answer<'s, '_> {
             }
         }
     }
+}
+
+/// RFC 9460 §7.3: hints are the addresses that were chosen, so that they agree with the A and AAAA beside them.
+fn https_data(params: &BTreeMap<u16, Vec<u8>>, v4: &[IpAddr], v6: &[IpAddr]) -> Vec<u8> {
+    let mut params = params.clone();
+    for (key, addresses) in [(svcb::IPV4HINT, v4), (svcb::IPV6HINT, v6)] {
+        if !addresses.is_empty() {
+            let octets = addresses.iter().flat_map(|address| match address {
+                IpAddr::V4(v4) => v4.octets().to_vec(),
+                IpAddr::V6(v6) => v6.octets().to_vec(),
+            });
+            params.insert(key, octets.collect());
+        }
+    }
+    // Priority 1, and the owner itself as target (RFC 9460 §2.5).
+    [&[0, 1, 0][..], &svcb::wire(&params)].concat()
 }
 
 /// The name at the head of data, as a key.

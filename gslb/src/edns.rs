@@ -139,18 +139,26 @@ pub(crate) fn masked(address: IpAddr, prefix: u8) -> IpAddr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExtendedError {
     /// All members are down and the policy answers all the same.
-    StaleAnswer,
+    Fallback,
     /// All members are down and nothing is answered.
-    NoReachable,
+    AllDown,
     NotAuthoritative,
 }
 
 impl ExtendedError {
     fn code(self) -> u16 {
         match self {
-            Self::StaleAnswer => 3,
-            Self::NoReachable => 22,
+            // RFC 8914 §4.1: "Other"; the text says what.
+            Self::Fallback | Self::AllDown => 0,
             Self::NotAuthoritative => 20,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Fallback => "no member is up; answered by policy",
+            Self::AllDown => "no member is up",
+            Self::NotAuthoritative => "",
         }
     }
 }
@@ -185,7 +193,7 @@ impl OptReply<'_> {
             + option(self.cookie.map(|cookie| cookie.len()))
             + option(self.subnet.map(|(subnet, _)| 4 + usize::from(subnet.source).div_ceil(8)))
             + option(self.keepalive.map(|_| 2))
-            + option(self.error.map(|_| 2))
+            + option(self.error.map(|error| 2 + error.text().len()))
     }
 
     /// Appends the record to a message; `limit` bounds the padding.
@@ -211,7 +219,7 @@ impl OptReply<'_> {
             option(KEEPALIVE, &[&tenths.to_be_bytes()], out);
         }
         if let Some(error) = self.error {
-            option(ERROR, &[&error.code().to_be_bytes()], out);
+            option(ERROR, &[&error.code().to_be_bytes(), error.text().as_bytes()], out);
         }
         if self.padding == Padding::Block {
             let bare = out.len() + 4;
@@ -306,7 +314,7 @@ mod tests {
             cookie: Some([1; 24]),
             subnet: Some((subnet, 20)),
             keepalive: Some(100),
-            error: Some(ExtendedError::StaleAnswer),
+            error: Some(ExtendedError::Fallback),
             padding: Padding::None,
         };
         let mut out = Vec::new();

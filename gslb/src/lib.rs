@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
+mod checks;
 mod cookie;
 mod edns;
 mod message;
@@ -17,6 +18,7 @@ mod record_type;
 mod server;
 mod snapshot;
 mod spec;
+mod steer;
 mod svcb;
 mod tcp;
 mod token;
@@ -34,3 +36,7 @@ pub use metrics::DnsMetrics;
 pub use query_log::{QueryLog, QueryRecord};
 pub use server::{Host, Listeners, Server};
 pub use spec::{CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, TcpSpec};
+pub use steer::{
+    AllDownSpec, Area, Balance, Clocks, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec, MemberStatus,
+    Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec, SitesSpec, Spread, WhatIf,
+};

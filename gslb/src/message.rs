@@ -183,7 +183,11 @@ impl<'b> Message<'b> {
     /// Writes the OPT record and the header. `limit` is that of the whole message.
     pub(crate) fn finish(mut self, head: Head, flags: Flags, rcode: Rcode, opt: Option<&OptReply<'_>>, limit: usize) {
         if let Some(opt) = opt {
-            opt.write(rcode, limit, self.out);
+            // What could not be known when room was made for the record gives way (RFC 8914 §6: it is only advice).
+            match self.out.len() + opt.length() > limit {
+                true => OptReply { error: None, ..opt.clone() }.write(rcode, limit, self.out),
+                false => opt.write(rcode, limit, self.out),
+            }
             self.counts[3] = self.counts[3].saturating_add(1);
         }
         let [id0, id1] = head.id.to_be_bytes();

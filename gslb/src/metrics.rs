@@ -5,6 +5,7 @@ use crate::{
     rate_limit::Limited,
     record_type::{Rcode, RecordType},
     snapshot::Snapshot,
+    steer::MemberStatus,
 };
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
@@ -127,6 +128,18 @@ impl DnsMetrics {
 
     pub(crate) fn panicked(&self) {
         self.panics.inc();
+    }
+
+    /// The state of all members, as it is now; those that are no more lose their series.
+    pub(crate) fn members(&self, members: &[MemberStatus]) {
+        self.members.reset();
+        self.panic_mode.reset();
+        for member in members {
+            let (service, site) = (member.service.as_str(), member.site.as_str());
+            let up = i64::from(member.share > 0);
+            self.members.with_label_values(&[service, site, &member.member.to_string()]).set(up);
+            self.panic_mode.with_label_values(&[service]).set(i64::from(member.held));
+        }
     }
 
     pub(crate) fn connection_refused(&self) {

@@ -4,6 +4,7 @@
 
 use crate::{
     answer::{self, Asked, Handled, Reply, ReplyKind, Transport},
+    checks,
     cookie::CookieState,
     metrics::DnsMetrics,
     query_log::{QueryLog, QueryRecord},
@@ -112,6 +113,9 @@ impl Server {
                 runtime.block_on(tcp::run(roads, service, stopped));
             })?;
         }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (live, metrics, stopped) = (live.clone(), host.metrics.clone(), server.streams.subscribe());
+        server.spawn("dns-checks".to_owned(), move || runtime.block_on(checks::run(live, metrics, stopped)))?;
         Ok(server)
     }
 

@@ -1,28 +1,60 @@
 //! Everything that answers are made from, compiled from a document and never changed.
 
 use crate::{
+    Name,
     answer::{self, Asked, Handled},
+    edns::Subnet,
     plan::ServerPlan,
     spec::GslbSpec,
+    steer::{Clocks, Explanation, MemberStatus, Order, OrderError, Ordered, Registries, Services, WhatIf},
+    zone::{Alias, Found},
     zones::Zones,
 };
-use portcullis_config::Context;
-use std::sync::Arc;
+use portcullis_config::{Context, Path};
+use portcullis_names::ObjectName;
+use std::{net::IpAddr, sync::Arc};
 
-/// What serves. Replaced as a whole.
+/// What serves. Replaced as a whole; only what is known of members lives on from one to the next.
 #[derive(Debug)]
 pub struct Snapshot {
     pub(crate) zones: Zones,
+    pub(crate) services: Services,
     pub(crate) plan: ServerPlan,
 }
 
 impl Snapshot {
     /// Compiles the tables of a document; problems go to `cx`. `previous` lends what survives a reload: serials, states,
-    /// secrets. `now` is in seconds since 1970.
-    pub fn compile(spec: &GslbSpec, previous: Option<&Self>, now: u32, cx: &mut Context) -> Arc<Self> {
-        let zones = Zones::compile(&spec.zone, previous.map(|previous| &previous.zones), now, cx);
+    /// orders, secrets.
+    pub fn compile(
+        spec: &GslbSpec,
+        registries: Registries<'_>,
+        previous: Option<&Self>,
+        clocks: Clocks,
+        cx: &mut Context,
+    ) -> Arc<Self> {
+        // Serials wrap as RFC 1982 says.
+        let mut zones = Zones::compile(&spec.zone, previous.map(|previous| &previous.zones), clocks.unix as u32, cx);
         let plan = ServerPlan::compile(spec.dns.as_ref(), previous.map(|previous| &previous.plan), cx);
-        Arc::new(Self { zones, plan })
+        let geo = spec.dns.as_ref().and_then(|dns| dns.geo.as_ref());
+        let before = previous.map(|previous| &previous.services);
+        let services = Services::compile(&spec.public_service, geo, registries, before, clocks, cx);
+        for (index, served) in services.list.iter().enumerate() {
+            let at = Path::root().key("public_service").key(&served.service.name).key("host");
+            let has_cname = served.service.sites.iter().any(|site| site.cname.is_some());
+            let alias = if has_cname { Alias::Possible } else { Alias::Never };
+            match zones.find_mut(served.service.host.as_wire()) {
+                None => {
+                    let help = "a published name lies in one of the zones";
+                    cx.error(&at, format!("no zone holds {}", served.service.host)).help(help);
+                }
+                Some(zone) => {
+                    if let Err(message) = zone.zone.publish(&served.service.host, index, alias) {
+                        cx.error(&at, message);
+                    }
+                }
+            }
+        }
+        Arc::new(Self { zones, services, plan })
     }
 
     /// The reply to one message, as the wire has it; `None`: it gets none. What the server does but for rate limits.
@@ -34,7 +66,54 @@ impl Snapshot {
         }
     }
 
-    pub(crate) fn service_name(&self, _: usize) -> Option<&str> {
-        None
+    /// Why a client gets what it gets: the data path's own choice. `None`: no published service answers for the name.
+    pub fn explain(
+        &self,
+        name: &Name,
+        source: IpAddr,
+        subnet: Option<(IpAddr, u8)>,
+        what_if: &WhatIf,
+        clocks: Clocks,
+    ) -> Option<Explanation> {
+        let (_, zone) = self.zones.find(name.as_wire(), crate::RecordType::A)?;
+        let node = match zone.zone.find(name.as_wire()) {
+            Found::Exact(node) | Found::Wildcard { node, .. } => node,
+            Found::Cut { .. } | Found::Dname { .. } | Found::Missing { .. } => return None,
+        };
+        let subnet = subnet.map(|(address, source)| Subnet { address: Some(address), source });
+        self.services.explain(node.service?, source, subnet.as_ref(), what_if, clocks)
+    }
+
+    /// Every member with its state, for an admin page.
+    pub fn members(&self, clocks: Clocks) -> Vec<MemberStatus> {
+        self.services.status(clocks)
+    }
+
+    /// Forces the state of a member or a site. Holds over reloads; [`Snapshot::orders`] is what to keep over restarts.
+    pub fn order(&self, order: Order, clocks: Clocks) -> Result<(), OrderError> {
+        self.services.order(order, clocks)
+    }
+
+    /// Takes an order back.
+    pub fn withdraw(&self, target: &Ordered, clocks: Clocks) {
+        self.services.withdraw(target, clocks);
+    }
+
+    pub fn orders(&self) -> Vec<Order> {
+        self.services.orders()
+    }
+
+    /// Takes in what somebody else found out about a member: an outcome as a check has it.
+    pub fn observe(
+        &self,
+        member: &(ObjectName, ObjectName, IpAddr),
+        outcome: Result<(), portcullis_health::Failure>,
+        clocks: Clocks,
+    ) {
+        self.services.observe(member, outcome, clocks);
+    }
+
+    pub(crate) fn service_name(&self, index: usize) -> Option<&str> {
+        self.services.list.get(index).map(|served| served.service.name.as_str())
     }
 }

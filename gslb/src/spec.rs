@@ -1,5 +1,6 @@
-//! What the operator writes for DNS: `[dns]`, `[zone.X]`.
+//! What the operator writes for DNS: `[dns]` and `[zone.X]`; `[public_service.X]` is in `steer`.
 
+use crate::steer::{GeoSpec, PublicServiceSpec};
 use portcullis_names::{Cidr, ObjectName, Percent, Rate, SecretRef, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ pub struct GslbSpec {
     pub dns: Option<DnsSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub zone: BTreeMap<ObjectName, ZoneSpec>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub public_service: BTreeMap<ObjectName, PublicServiceSpec>,
 }
 
 /// `[zone.X]`: a zone from a zone file, from lines in the document, or both.
@@ -80,6 +83,9 @@ pub struct DnsSpec {
     pub rate_limit: Option<RateLimitSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpSpec>,
+    /// Where the place of a client is known from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub geo: Option<GeoSpec>,
     /// Share of queries that go to the query log (default 100%).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_sample: Option<Percent>,

@@ -53,6 +53,13 @@ pub(crate) struct Zone {
     pub(crate) serial: u32,
 }
 
+/// Whether a service may answer with an alias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alias {
+    Never,
+    Possible,
+}
+
 /// Where a name leads.
 #[derive(Debug)]
 pub(crate) enum Found<'z, 'k> {
@@ -138,6 +145,34 @@ impl Zone {
             Some(node) => Found::Wildcard { node, encloser },
             None => Found::Missing { encloser },
         }
+    }
+
+    /// Lets a published service answer at a name. An error says why it cannot.
+    pub(crate) fn publish(&mut self, host: &Name, service: usize, alias: Alias) -> Result<(), String> {
+        let node = self.nodes.entry(host.clone()).or_default();
+        if node.kind != NodeKind::Plain {
+            return Err(format!("{host} is delegated or redirected away"));
+        }
+        let taken = match alias {
+            Alias::Never => [RecordType::A, RecordType::AAAA, RecordType::CNAME, RecordType::HTTPS]
+                .into_iter()
+                .find(|of_type| node.set(*of_type).is_some()),
+            // RFC 2181 §10.1: an alias stands alone.
+            Alias::Possible => node.sets.first().map(|set| set.of_type),
+        };
+        if let Some(of_type) = taken {
+            return Err(format!("{host} has {of_type} records in the zone: both cannot be answered"));
+        }
+        node.service = Some(service);
+        let mut above = host.parent();
+        while let Some(name) = above.filter(|name| name.is_at_or_under(&self.apex)) {
+            let node = self.nodes.entry(name.clone()).or_default();
+            if matches!(node.kind, NodeKind::Cut | NodeKind::Dname | NodeKind::Occluded) {
+                return Err(format!("{host} is below {name}, where the zone ends"));
+            }
+            above = name.parent();
+        }
+        Ok(())
     }
 
     /// Addresses that a referral or an additional section may carry, occluded or not.

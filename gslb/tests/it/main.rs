@@ -1,8 +1,10 @@
 //! The DNS server from outside: messages in, messages out, judged by another library.
 #![allow(clippy::unwrap_used)]
 
+mod mmdb;
 mod mutations;
 mod protocol;
 mod server;
+mod steering;
 mod support;
 mod zones;

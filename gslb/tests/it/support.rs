@@ -2,8 +2,14 @@
 
 use hickory_proto::{op::Message, rr::RData};
 use portcullis_config::Document;
-use portcullis_gslb::{Asked, GslbSpec, Name, RecordType, Snapshot, Transport};
-use std::{path::Path, sync::Arc};
+use portcullis_gslb::{Asked, Clocks, GslbSpec, Name, RecordType, Registries, Snapshot, Transport};
+use portcullis_tls::{Certificates, Trusts};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant},
+};
 
 /// Compiles a document with the zone file `example.zone` beside it; gives the problems when there are errors.
 pub(crate) fn compile(document: &str, zone: &str) -> Result<Arc<Snapshot>, Vec<String>> {
@@ -31,7 +37,12 @@ pub(crate) fn compile_in(
     std::fs::write(&file, document).unwrap();
     let (document, report) = Document::load(&[file]);
     let (spec, mut cx) = Arc::new(document).read::<GslbSpec>(report, &[]);
-    let snapshot = spec.map(|spec| Snapshot::compile(&spec, previous, NOW, &mut cx));
+    let snapshot = spec.map(|spec| {
+        let certificates = Certificates::compile(&BTreeMap::new(), &mut cx);
+        let trusts = Trusts::compile(&BTreeMap::new(), &mut cx);
+        let registries = Registries { certificates: &certificates, trusts: &trusts };
+        Snapshot::compile(&spec, registries, previous, clocks(0), &mut cx)
+    });
     let report = cx.finish().0;
     let folder = format!("{}/", folder.display());
     let problems = report.lines().iter().map(|line| line.replace(&folder, "")).collect();
@@ -39,6 +50,12 @@ pub(crate) fn compile_in(
 }
 
 pub(crate) const NOW: u32 = 1_800_000_000;
+
+/// So many seconds after the tests began.
+pub(crate) fn clocks(seconds: u64) -> Clocks {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Clocks { instant: *START + Duration::from_secs(seconds), unix: u64::from(NOW) + seconds }
+}
 
 /// A question as `NAME TYPE` with any of `do`, `edns`, `tcp`, `tls`, `size=N`, `ecs=PREFIX`, `class=N`, `from=ADDRESS`,
 /// `option=CODE:HEX`.
