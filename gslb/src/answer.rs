@@ -470,7 +470,9 @@ impl<'s> Answer<'s, '_> {
     fn negative_for(&mut self, ttl: u32) -> Result<(), Full> {
         let zone = self.zone;
         let mut data = zone.soa.data.iter();
-        data.try_for_each(|data| self.message.record(Section::Authority, zone.apex.as_wire(), RecordType::SOA, ttl, data))
+        data.try_for_each(|data| {
+            self.message.record(Section::Authority, zone.apex.as_wire(), RecordType::SOA, ttl, data)
+        })
     }
 
     fn referral(&mut self, owner: &[u8], node: &'s Node) -> Result<(), Full> {

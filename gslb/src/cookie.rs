@@ -114,10 +114,10 @@ mod tests {
     fn rfc9018_a_the_vectors_of_the_standard_hold() {
         let one = secrets("e5e973e5a6b2a43f48e7dc849e37bfcf");
         // A.1: a new client.
-        assert_eq!(check(&one, "2464c4abcf10c957", "198.51.100.100", 1_559_731_985), (
-            CookieState::New,
-            "2464c4abcf10c957010000005cf79f111f8130c3eee29480".to_owned()
-        ));
+        assert_eq!(
+            check(&one, "2464c4abcf10c957", "198.51.100.100", 1_559_731_985),
+            (CookieState::New, "2464c4abcf10c957010000005cf79f111f8130c3eee29480".to_owned())
+        );
         // A.2: the same client later, its cookie renewed.
         assert_eq!(
             check(&one, "2464c4abcf10c957010000005cf79f111f8130c3eee29480", "198.51.100.100", 1_559_734_385),

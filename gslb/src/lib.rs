@@ -28,15 +28,16 @@ mod zone_file;
 mod zones;
 
 pub use answer::{Asked, Transport};
-pub use name::{Name, NameError};
-pub use record_type::{Rcode, RecordType, UnknownType};
-pub use snapshot::Snapshot;
-pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use metrics::DnsMetrics;
+pub use name::{Name, NameError};
 pub use query_log::{QueryLog, QueryRecord};
+pub use record_type::{Rcode, RecordType, UnknownType};
 pub use server::{Host, Listeners, Server};
+pub use snapshot::Snapshot;
 pub use spec::{CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, TcpSpec};
+pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use steer::{
-    AllDownSpec, Area, Balance, Clocks, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec, MemberStatus,
-    Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec, SitesSpec, Spread, WhatIf,
+    AllDownSpec, Area, Balance, Clocks, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec,
+    MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec, SitesSpec,
+    Spread, WhatIf,
 };

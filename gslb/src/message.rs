@@ -268,11 +268,14 @@ mod tests {
         message.finish(HEAD, Flags(Flags::AUTHORITATIVE), Rcode::NoError, None, 512);
         let parsed = hickory_proto::op::Message::from_vec(&out).unwrap();
         let shown: Vec<_> = parsed.answers.iter().chain(&parsed.additionals).map(|record| record.to_string()).collect();
-        assert_eq!(shown, [
-            "a.example.com. 60 IN MX 10 mx.example.com.",
-            "mx.example.com. 60 IN A 1.2.3.4",
-            "example.com. 60 IN SRV 0 0 0 mx.example.com.",
-        ]);
+        assert_eq!(
+            shown,
+            [
+                "a.example.com. 60 IN MX 10 mx.example.com.",
+                "mx.example.com. 60 IN A 1.2.3.4",
+                "example.com. 60 IN SRV 0 0 0 mx.example.com.",
+            ]
+        );
         assert_eq!(out.len(), 12 + 19 + (12 + 2 + 5) + (12 + 4) + (12 + 6 + 16));
     }
 

@@ -62,8 +62,11 @@ impl DnsMetrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let answers =
-            family("portcullis_dns_answers_total", "Queries answered, by transport and code.", &["transport", "rcode"])?;
+        let answers = family(
+            "portcullis_dns_answers_total",
+            "Queries answered, by transport and code.",
+            &["transport", "rcode"],
+        )?;
         let by_code = |transport: &Transport| {
             let codes = Rcode::ALL.iter();
             codes.map(|code| answers.with_label_values(&[transport.as_str(), code.as_str()])).collect()

@@ -67,12 +67,7 @@ impl ServerPlan {
     }
 }
 
-fn cookies(
-    spec: Option<&CookiesSpec>,
-    previous: Option<&CookieSecrets>,
-    at: &Path,
-    cx: &mut Context,
-) -> CookieSecrets {
+fn cookies(spec: Option<&CookiesSpec>, previous: Option<&CookieSecrets>, at: &Path, cx: &mut Context) -> CookieSecrets {
     let mut secret = |secret: &SecretRef, at: &Path| {
         let octets = cx.secret(at, secret)?;
         let key = data_encoding::HEXLOWER_PERMISSIVE.decode(octets.trim_ascii()).ok();
@@ -107,7 +102,8 @@ fn rate_limit(spec: Option<&RateLimitSpec>, at: &Path, cx: &mut Context) -> Rate
     let spec = spec.unwrap_or(&absent);
     let per_second = spec.responses.map_or(200.0, Rate::per_second);
     if per_second < 1.0 {
-        cx.error(&at.key("responses"), "less than one reply a second serves nobody").help("mode = \"off\" to switch it off");
+        cx.error(&at.key("responses"), "less than one reply a second serves nobody")
+            .help("mode = \"off\" to switch it off");
     }
     RateLimitPlan {
         mode: match spec.mode {

@@ -116,8 +116,7 @@ impl<'d> Query<'d> {
             1 => Some(reader.question().ok_or(malformed)?),
             _ => None,
         };
-        let mut query =
-            Query { head, question, edns: EdnsPart::Absent, ixfr_serial: None, tsig_at: None };
+        let mut query = Query { head, question, edns: EdnsPart::Absent, ixfr_serial: None, tsig_at: None };
         if authorities == 1 {
             query.ixfr_serial = Some(query.read_serial(&mut reader).ok_or(malformed)?);
         }

@@ -402,10 +402,28 @@ fn spans(fields: &[Field], octets: &[u8]) -> Option<Vec<Range<usize>>> {
             Field::Name => name::wire_length(rest)?,
             Field::Text | Field::Salt | Field::Hash => usize::from(*rest.first()?) + 1,
             Field::Texts => texts(rest)?.len().checked_sub(1).map(|_| rest.len())?,
-            Field::Types => if is_bitmap(rest) { rest.len() } else { return None },
-            Field::SvcParams => if svcb::is_wire_form(rest) { rest.len() } else { return None },
+            Field::Types => {
+                if is_bitmap(rest) {
+                    rest.len()
+                } else {
+                    return None;
+                }
+            }
+            Field::SvcParams => {
+                if svcb::is_wire_form(rest) {
+                    rest.len()
+                } else {
+                    return None;
+                }
+            }
             Field::RestText => rest.len(),
-            Field::Hex | Field::Base64 => if rest.is_empty() { return None } else { rest.len() },
+            Field::Hex | Field::Base64 => {
+                if rest.is_empty() {
+                    return None;
+                } else {
+                    rest.len()
+                }
+            }
         };
         if length > rest.len() {
             return None;

@@ -225,8 +225,7 @@ impl Service {
     }
 
     fn answer(&mut self, octets: &[u8], client: SocketAddr, transport: Transport, out: &mut Vec<u8>) -> Option<Reply> {
-        let asked =
-            Asked { client: udp::plain(client.ip()), transport, now: self.now.unix, draw: self.random.draw() };
+        let asked = Asked { client: udp::plain(client.ip()), transport, now: self.now.unix, draw: self.random.draw() };
         let snapshot = &self.snapshot.load().snapshot;
         // A query of death must not end the thread that serves all others: it costs itself its reply.
         let handled = catch_unwind(AssertUnwindSafe(|| answer::respond(snapshot, octets, &asked, out)));

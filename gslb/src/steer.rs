@@ -18,12 +18,12 @@ pub use explain::{Explanation, WhatIf};
 pub use order::{Forced, Order, OrderError, Ordered};
 pub(crate) use pick::{Client, Family, Outcome};
 pub(crate) use place::{PlaceMap, Places};
-pub(crate) use service::Service;
 pub use service::Registries;
-pub(crate) use view::Mood;
+pub(crate) use service::Service;
 pub(crate) use services::{CheckTarget, Round, Services};
 pub use services::{Clocks, MemberStatus};
 pub use spec::{
-    AllDownSpec, Balance, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec, Policies, Policy, PublicServiceSpec, SiteSpec,
-    SitesSpec, Spread,
+    AllDownSpec, Balance, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec, Policies, Policy, PublicServiceSpec,
+    SiteSpec, SitesSpec, Spread,
 };
+pub(crate) use view::Mood;

@@ -190,7 +190,8 @@ pub(crate) fn is_wire_form(octets: &[u8]) -> bool {
 pub(crate) fn display(octets: &[u8]) -> String {
     let params = read(octets).unwrap_or_default();
     let one = |(key, value): (u16, Vec<u8>)| {
-        let name = KEYS.iter().find(|(_, number)| *number == key).map_or_else(|| format!("key{key}"), |(n, _)| (*n).into());
+        let name =
+            KEYS.iter().find(|(_, number)| *number == key).map_or_else(|| format!("key{key}"), |(n, _)| (*n).into());
         let list = |items: Vec<String>| items.join(",");
         let text = match key {
             NO_DEFAULT_ALPN => return name,

@@ -2,8 +2,8 @@
 
 use crate::{
     answer::Transport,
-    server::{Answered, Service},
     plan::TcpPlan,
+    server::{Answered, Service},
     udp::plain,
 };
 use std::{

@@ -231,10 +231,9 @@ mod tests {
     #[test]
     fn a_blank_at_the_start_of_a_line_is_told() {
         let told: Vec<_> = Tokens::new(b"a b\n c\n(\n d )").map(|entry| entry.unwrap()).collect();
-        assert_eq!(told.iter().map(|entry| (entry.line, entry.indented)).collect::<Vec<_>>(), [
-            (1, false),
-            (2, true),
-            (3, false)
-        ]);
+        assert_eq!(
+            told.iter().map(|entry| (entry.line, entry.indented)).collect::<Vec<_>>(),
+            [(1, false), (2, true), (3, false)]
+        );
     }
 }

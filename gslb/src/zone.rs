@@ -296,7 +296,9 @@ impl ZoneBuilder<'_> {
         let sets = drafts.get(apex).map(|draft| &draft.sets);
         match sets.and_then(|sets| sets.get(&RecordType::SOA)) {
             None => {
-                self.cx.error(at, format!("zone {apex} has no SOA")).help("give `soa = { mname = \"…\", rname = \"…\" }`");
+                self.cx
+                    .error(at, format!("zone {apex} has no SOA"))
+                    .help("give `soa = { mname = \"…\", rname = \"…\" }`");
             }
             Some((set, origin)) if set.data.len() > 1 => {
                 self.problem(&origin.clone(), format_args!("zone {apex} has {} SOAs; one is right", set.data.len()));
@@ -323,9 +325,8 @@ impl ZoneBuilder<'_> {
             }
         }
         // RFC 2181 §10.1, RFC 4034 §3 and §4: nothing beside a CNAME but its signature and its NSEC.
-        let others = |of_type: &&RecordType| {
-            !matches!(**of_type, RecordType::CNAME | RecordType::RRSIG | RecordType::NSEC)
-        };
+        let others =
+            |of_type: &&RecordType| !matches!(**of_type, RecordType::CNAME | RecordType::RRSIG | RecordType::NSEC);
         if let Some((_, origin)) = draft.sets.get(&RecordType::CNAME)
             && let Some(other) = draft.sets.keys().find(others)
         {

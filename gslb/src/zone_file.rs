@@ -22,7 +22,10 @@ pub(crate) struct Record {
 /// Where a record was written.
 #[derive(Debug, Clone)]
 pub(crate) enum Origin {
-    File { file: Arc<str>, line: usize },
+    File {
+        file: Arc<str>,
+        line: usize,
+    },
     /// In the document itself.
     Document(Path),
     /// Made from keys of the zone's table.
@@ -418,19 +421,20 @@ mod tests {
     #[test]
     fn rfc1035_5_1_owners_times_and_classes_may_be_left_out() {
         check("$TTL 300\nwww A 192.0.2.1\n", &["www.example.com. 300 A 192.0.2.1"]);
-        check("www 60 IN A 192.0.2.1\n    AAAA 2001:db8::1\n", &[
-            "www.example.com. 60 A 192.0.2.1",
-            "www.example.com. 60 AAAA 2001:db8::1",
-        ]);
+        check(
+            "www 60 IN A 192.0.2.1\n    AAAA 2001:db8::1\n",
+            &["www.example.com. 60 A 192.0.2.1", "www.example.com. 60 AAAA 2001:db8::1"],
+        );
         check("www IN 1h A 192.0.2.1", &["www.example.com. 3600 A 192.0.2.1"]);
-        check("@ SOA ns host 1 2 3 4 5\nwww A 192.0.2.1", &[
-            "example.com. 5 SOA ns.example.com. host.example.com. 1 2 3 4 5",
-            "www.example.com. 5 A 192.0.2.1",
-        ]);
+        check(
+            "@ SOA ns host 1 2 3 4 5\nwww A 192.0.2.1",
+            &["example.com. 5 SOA ns.example.com. host.example.com. 1 2 3 4 5", "www.example.com. 5 A 192.0.2.1"],
+        );
         check("$ORIGIN sub.example.com.\n@ 1 NS ns\n", &["sub.example.com. 1 NS ns.sub.example.com."]);
-        check("@ 1 SOA ns host (\n 1 ; serial\n 2h 3 4\n 5 )\n", &[
-            "example.com. 1 SOA ns.example.com. host.example.com. 1 7200 3 4 5",
-        ]);
+        check(
+            "@ 1 SOA ns host (\n 1 ; serial\n 2h 3 4\n 5 )\n",
+            &["example.com. 1 SOA ns.example.com. host.example.com. 1 7200 3 4 5"],
+        );
     }
 
     #[test]
@@ -481,21 +485,27 @@ mod tests {
 
     #[test]
     fn generate_makes_a_record_for_each_number() {
-        check("$GENERATE 1-3/2 h-$ 60 A 10.0.0.$", &["h-1.example.com. 60 A 10.0.0.1", "h-3.example.com. 60 A 10.0.0.3"]);
-        check("$TTL 1\n$GENERATE 9-10 h${-8,3} CNAME x${0,2,x}\\$", &[
-            "h001.example.com. 1 CNAME x09\\$.example.com.",
-            "h002.example.com. 1 CNAME x0a\\$.example.com.",
-        ]);
+        check(
+            "$GENERATE 1-3/2 h-$ 60 A 10.0.0.$",
+            &["h-1.example.com. 60 A 10.0.0.1", "h-3.example.com. 60 A 10.0.0.3"],
+        );
+        check(
+            "$TTL 1\n$GENERATE 9-10 h${-8,3} CNAME x${0,2,x}\\$",
+            &["h001.example.com. 1 CNAME x09\\$.example.com.", "h002.example.com. 1 CNAME x0a\\$.example.com."],
+        );
     }
 
     #[test]
     fn include_reads_another_file_and_leaves_origin_and_owner_alone() {
-        check("$TTL 1\nwww A 192.0.2.1\n$INCLUDE inc.zone sub\n  AAAA ::1\n", &[
-            "www.example.com. 1 A 192.0.2.1",
-            "x.sub.example.com. 1 A 192.0.2.9",
-            "sub.example.com. 1 A 192.0.2.8",
-            "www.example.com. 1 AAAA ::1",
-        ]);
+        check(
+            "$TTL 1\nwww A 192.0.2.1\n$INCLUDE inc.zone sub\n  AAAA ::1\n",
+            &[
+                "www.example.com. 1 A 192.0.2.1",
+                "x.sub.example.com. 1 A 192.0.2.9",
+                "sub.example.com. 1 A 192.0.2.8",
+                "www.example.com. 1 AAAA ::1",
+            ],
+        );
     }
 
     #[test]

@@ -60,7 +60,10 @@ impl FromStr for Area {
         let (kind, value) = text.split_once(':').ok_or_else(wrong)?;
         let letters = || {
             let upper = value.to_ascii_uppercase().into_bytes();
-            <[u8; 2]>::try_from(upper).ok().filter(|letters| letters.iter().all(u8::is_ascii_uppercase)).ok_or_else(wrong)
+            <[u8; 2]>::try_from(upper)
+                .ok()
+                .filter(|letters| letters.iter().all(u8::is_ascii_uppercase))
+                .ok_or_else(wrong)
         };
         match kind {
             "continent" => letters().map(Self::Continent),
@@ -68,8 +71,14 @@ impl FromStr for Area {
             "subdivision" => {
                 let upper = value.to_ascii_uppercase();
                 let (country, part) = upper.split_once('-').ok_or_else(wrong)?;
-                let plain = |text: &str, max| !text.is_empty() && text.len() <= max && text.bytes().all(|b| b.is_ascii_alphanumeric());
-                if country.len() == 2 && plain(country, 2) && plain(part, 3) { Ok(Self::Subdivision(upper)) } else { Err(wrong()) }
+                let plain = |text: &str, max| {
+                    !text.is_empty() && text.len() <= max && text.bytes().all(|b| b.is_ascii_alphanumeric())
+                };
+                if country.len() == 2 && plain(country, 2) && plain(part, 3) {
+                    Ok(Self::Subdivision(upper))
+                } else {
+                    Err(wrong())
+                }
             }
             "asn" => value.parse().map(Self::Asn).map_err(|_| wrong()),
             "net" => value.parse().map(Self::Net).map_err(|_| wrong()),
@@ -123,12 +132,22 @@ mod tests {
 
     #[test]
     fn areas_read_and_print_alike_and_the_narrower_ranks_higher() {
-        let texts =
-            ["*", "continent:EU", "country:DE", "subdivision:US-CA", "asn:64500", "nets:office", "net:10.0.0.0/8", "net:10.1.0.0/16"];
+        let texts = [
+            "*",
+            "continent:EU",
+            "country:DE",
+            "subdivision:US-CA",
+            "asn:64500",
+            "nets:office",
+            "net:10.0.0.0/8",
+            "net:10.1.0.0/16",
+        ];
         let areas = texts.map(|text| text.parse::<Area>().unwrap());
         assert_eq!(areas.each_ref().map(Area::to_string), texts);
         assert!(areas.windows(2).all(|pair| pair[0].rank() < pair[1].rank()));
-        for bad in ["", "DE", "country:DEU", "country:D1", "asn:x", "asn:-1", "net:10.0.0.1/8", "planet:X", "subdivision:US"] {
+        for bad in
+            ["", "DE", "country:DEU", "country:D1", "asn:x", "asn:-1", "net:10.0.0.1/8", "planet:X", "subdivision:US"]
+        {
             assert!(bad.parse::<Area>().is_err(), "{bad}");
         }
     }

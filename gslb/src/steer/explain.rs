@@ -90,12 +90,17 @@ impl Services {
         }
         let areas = service.sites.iter().flat_map(|site| &site.areas);
         let in_class: Vec<_> = areas.filter(|area| self.holds(client, area)).map(ToString::to_string).collect();
-        format!("the client is in {} (/{})", if in_class.is_empty() { "no known area".into() } else { in_class.join(", ") }, client.class_prefix)
+        format!(
+            "the client is in {} (/{})",
+            if in_class.is_empty() { "no known area".into() } else { in_class.join(", ") },
+            client.class_prefix
+        )
     }
 }
 
 fn names(service: &Service, set: SiteSet) -> String {
     let sites = service.order.iter().filter(|site| set & bit(**site) != 0);
-    let names: Vec<_> = sites.filter_map(|site| service.sites.get(usize::from(*site))).map(|s| s.name.as_str()).collect();
+    let names: Vec<_> =
+        sites.filter_map(|site| service.sites.get(usize::from(*site))).map(|s| s.name.as_str()).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

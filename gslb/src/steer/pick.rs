@@ -127,14 +127,7 @@ pub(crate) fn pick(service: &Service, view: &View, client: &Client, draw: Draw) 
 }
 
 /// The sites that one policy leaves, never none, and for which prefix that holds.
-fn narrow(
-    policy: Policy,
-    service: &Service,
-    view: &View,
-    client: &Client,
-    draw: Draw,
-    left: SiteSet,
-) -> (SiteSet, u8) {
+fn narrow(policy: Policy, service: &Service, view: &View, client: &Client, draw: Draw, left: SiteSet) -> (SiteSet, u8) {
     match policy {
         Policy::Geo => {
             let tiers = service.rule(client.class).map_or(&[][..], |rule| &rule.tiers);
@@ -170,10 +163,13 @@ fn nearest(service: &Service, client: &Client, left: SiteSet) -> SiteSet {
     let Some((rule, row)) = service.rule(client.class).and_then(|rule| Some((rule, rule.latency.as_ref()?))) else {
         return left;
     };
-    let known = |(index, latency): (usize, &u32)| (left & bit(index as SiteId) != 0 && *latency != u32::MAX).then_some(*latency);
+    let known = |(index, latency): (usize, &u32)| {
+        (left & bit(index as SiteId) != 0 && *latency != u32::MAX).then_some(*latency)
+    };
     let Some(least) = row.iter().enumerate().filter_map(known).min() else { return left };
     let limit = least.saturating_add(rule.tolerance);
-    let near = row.iter().enumerate().filter(|(index, latency)| left & bit(*index as SiteId) != 0 && **latency <= limit);
+    let near =
+        row.iter().enumerate().filter(|(index, latency)| left & bit(*index as SiteId) != 0 && **latency <= limit);
     near.fold(0, |set, (index, _)| set | bit(index as SiteId))
 }
 

@@ -248,16 +248,13 @@ impl<'s> Paths<'s> {
     }
 
     /// Of the areas that somebody named, those that a record is in.
-    fn areas(
-        &self,
-        record: &maxminddb::LookupResult<'_, Vec<u8>>,
-        places: &Places,
-    ) -> Result<Vec<AreaId>, String> {
+    fn areas(&self, record: &maxminddb::LookupResult<'_, Vec<u8>>, places: &Places) -> Result<Vec<AreaId>, String> {
         let text = |paths: &[Vec<PathElement<'_>>]| {
             // A value of another kind at a default path is a value that is not there.
             paths.iter().find_map(|path| record.decode_path::<String>(path).ok().flatten())
         };
-        let code = |text: Option<String>| text.and_then(|text| <[u8; 2]>::try_from(text.to_ascii_uppercase().as_bytes()).ok());
+        let code =
+            |text: Option<String>| text.and_then(|text| <[u8; 2]>::try_from(text.to_ascii_uppercase().as_bytes()).ok());
         let country = code(text(&self.country));
         let continent = code(text(&self.continent)).or_else(|| country.and_then(continent_of));
         let asn = self.asn.iter().find_map(|path| record.decode_path::<u32>(path).ok().flatten());

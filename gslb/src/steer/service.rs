@@ -166,10 +166,14 @@ impl Service {
     pub(crate) fn place(&mut self, spec: &PublicServiceSpec, places: &mut Places, map: &PlaceMap) {
         let tolerance = spec.latency_tolerance.map_or(10, |span| millis(span.get()));
         let areas: Vec<(AreaId, u16, SiteSet)> = self.areas_of_sites(places);
-        let rows: Vec<(AreaId, u16, Vec<u32>)> = spec.latency.iter().map(|(area, row)| {
-            let of_site = |site: &Site| row.get(site.name.as_str()).map_or(FAR, |span| millis(span.get()));
-            (places.id(area), area.rank(), self.sites.iter().map(of_site).collect())
-        }).collect();
+        let rows: Vec<(AreaId, u16, Vec<u32>)> = spec
+            .latency
+            .iter()
+            .map(|(area, row)| {
+                let of_site = |site: &Site| row.get(site.name.as_str()).map_or(FAR, |span| millis(span.get()));
+                (places.id(area), area.rank(), self.sites.iter().map(of_site).collect())
+            })
+            .collect();
         let mut known: HashMap<Rule, u16> = HashMap::new();
         for class in &map.members {
             let mut tiers: BTreeMap<u16, SiteSet> = BTreeMap::new();
@@ -179,8 +183,11 @@ impl Service {
                 }
             }
             let row = rows.iter().filter(|(id, ..)| class.binary_search(id).is_ok()).max_by_key(|(_, rank, _)| *rank);
-            let rule =
-                Rule { tiers: tiers.into_values().rev().collect(), latency: row.map(|(.., row)| row.clone()), tolerance };
+            let rule = Rule {
+                tiers: tiers.into_values().rev().collect(),
+                latency: row.map(|(.., row)| row.clone()),
+                tolerance,
+            };
             let next = self.rules.len().min(usize::from(u16::MAX)) as u16;
             let index = *known.entry(rule).or_insert_with_key(|rule| {
                 self.rules.push(rule.clone());
@@ -222,11 +229,16 @@ impl Site {
         if spec.members.len() > MEMBERS_MAX {
             cx.error(&members_at, format!("more than {MEMBERS_MAX} members"));
         }
-        let members: Vec<_> = spec.members.iter().take(MEMBERS_MAX).map(|member| Member {
-            address: member.address,
-            weight: member.weight.unwrap_or(1),
-            hash: fixed_hash(&member.address.to_string()),
-        }).collect();
+        let members: Vec<_> = spec
+            .members
+            .iter()
+            .take(MEMBERS_MAX)
+            .map(|member| Member {
+                address: member.address,
+                weight: member.weight.unwrap_or(1),
+                hash: fixed_hash(&member.address.to_string()),
+            })
+            .collect();
         for (index, member) in members.iter().enumerate() {
             if members.iter().take(index).any(|other| other.address == member.address) {
                 cx.error(&members_at.index(index), format!("{} is given twice", member.address));
@@ -286,7 +298,10 @@ fn policies(spec: &PublicServiceSpec, at: &Path, cx: &mut Context) -> Vec<Policy
     for (index, policy) in policies.iter().enumerate() {
         let chooses = matches!(policy, Policy::Weighted | Policy::RoundRobin | Policy::Failover);
         if chooses && index + 1 < policies.len() {
-            cx.error(&policy_at, "weighted, round_robin and failover leave one site: nothing behind them has an effect");
+            cx.error(
+                &policy_at,
+                "weighted, round_robin and failover leave one site: nothing behind them has an effect",
+            );
         }
     }
     let has = |policy| policies.contains(&policy);

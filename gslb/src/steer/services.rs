@@ -251,10 +251,7 @@ fn check_nets(spec: &PublicServiceSpec, geo: Option<&GeoSpec>, at: &Path, cx: &m
                 let lists = geo.map(|geo| geo.nets.keys()).into_iter().flatten();
                 cx.undefined(&at, "nets", list.as_str(), lists.map(ObjectName::as_str).collect::<Vec<_>>());
             }
-            super::Area::Continent(_)
-            | super::Area::Country(_)
-            | super::Area::Subdivision(_)
-            | super::Area::Asn(_)
+            super::Area::Continent(_) | super::Area::Country(_) | super::Area::Subdivision(_) | super::Area::Asn(_)
                 if !has_databases =>
             {
                 cx.error(&at, format!("{area} is known from a database only")).help("give `[dns.geo] databases`");
@@ -408,11 +405,7 @@ impl Served {
                 let tls = check.tls.as_ref().map(|tls| tls.server_name.to_str().into_owned());
                 targets.push(CheckTarget {
                     key: format!("{} {} {address} {:?} {tls:?}", self.service.name, site.name, check.check),
-                    probe: Probe {
-                        address: EndpointAddress::Ip(address),
-                        kind: kind(),
-                        check: check.check.clone(),
-                    },
+                    probe: Probe { address: EndpointAddress::Ip(address), kind: kind(), check: check.check.clone() },
                     service: self.service.name.clone(),
                     site: site.name.clone(),
                     member: member.address,

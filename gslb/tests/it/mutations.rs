@@ -11,8 +11,15 @@ fn mutated_queries_never_panic_and_their_replies_can_be_read() {
                 ns.s A 192.0.2.2\nh HTTPS 1 . alpn=h2\nh A 192.0.2.3\n";
     let server = compile("[zone.x]\nname = \"example.test\"\nfile = \"example.zone\"\n", zone).unwrap();
     let seeds: Vec<_> = [
-        "ns A", "a.w TXT do", "a.d A", "c A edns", "x.s A ecs=203.0.113.0/24", "h HTTPS option=10:2464c4abcf10c957",
-        "nope ANY", "@ SOA option=3: option=12:0000", "@ AXFR tcp",
+        "ns A",
+        "a.w TXT do",
+        "a.d A",
+        "c A edns",
+        "x.s A ecs=203.0.113.0/24",
+        "h HTTPS option=10:2464c4abcf10c957",
+        "nope ANY",
+        "@ SOA option=3: option=12:0000",
+        "@ AXFR tcp",
     ]
     .iter()
     .map(|text| question(text))

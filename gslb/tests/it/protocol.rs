@@ -91,7 +91,11 @@ fn rfc2308_2_negative_answers_carry_the_soa_with_the_lesser_time() {
 
 #[test]
 fn rfc4592_2_2_2_empty_non_terminals_exist() {
-    check(&[("ent.deep A", "NOERROR aa | | SOA!"), ("deep A", "NOERROR aa | | SOA!"), ("y.deep A", "NXDOMAIN aa | | SOA!")]);
+    check(&[
+        ("ent.deep A", "NOERROR aa | | SOA!"),
+        ("deep A", "NOERROR aa | | SOA!"),
+        ("y.deep A", "NXDOMAIN aa | | SOA!"),
+    ]);
 }
 
 #[test]
@@ -113,7 +117,10 @@ fn rfc4592_wildcards_stand_in_below_the_closest_encloser_only() {
 fn rfc1034_3_6_2_aliases_are_followed_within_the_zone() {
     check(&[
         ("alias AAAA", "NOERROR aa | alias.~ 300 CNAME Www.~; Www.~ 300 AAAA 2001:db8::1;"),
-        ("alias2 AAAA", "NOERROR aa | alias2.~ 300 CNAME alias.~; alias.~ 300 CNAME Www.~; Www.~ 300 AAAA 2001:db8::1;"),
+        (
+            "alias2 AAAA",
+            "NOERROR aa | alias2.~ 300 CNAME alias.~; alias.~ 300 CNAME Www.~; Www.~ 300 AAAA 2001:db8::1;",
+        ),
         ("alias CNAME", "NOERROR aa | alias.~ 300 CNAME Www.~;"),
         ("out A", "NOERROR aa | out.~ 300 CNAME www.example.org.;"),
         ("nodata A", "NOERROR aa | nodata.~ 300 CNAME ns2.~; | SOA!"),
@@ -131,11 +138,20 @@ fn rfc6604_3_an_alias_to_nothing_is_nxdomain_and_a_loop_ends() {
 #[test]
 fn rfc6672_3_names_below_a_dname_are_rewritten() {
     check(&[
-        ("a.old A", "NOERROR aa | old.~ 300 DNAME 036e6577076578616d706c65047465737400; a.old.~ 300 CNAME a.new.~; a.new.~ 300 A 192.0.2.77;"),
-        ("b.old A", "NXDOMAIN aa | old.~ 300 DNAME 036e6577076578616d706c65047465737400; b.old.~ 300 CNAME b.new.~; | SOA!"),
+        (
+            "a.old A",
+            "NOERROR aa | old.~ 300 DNAME 036e6577076578616d706c65047465737400; a.old.~ 300 CNAME a.new.~; a.new.~ 300 A 192.0.2.77;",
+        ),
+        (
+            "b.old A",
+            "NXDOMAIN aa | old.~ 300 DNAME 036e6577076578616d706c65047465737400; b.old.~ 300 CNAME b.new.~; | SOA!",
+        ),
         ("old DNAME", "NOERROR aa | old.~ 300 DNAME 036e6577076578616d706c65047465737400;"),
         ("old A", "NOERROR aa | | SOA!"),
-        ("a.old CNAME", "NOERROR aa | old.~ 300 DNAME 036e6577076578616d706c65047465737400; a.old.~ 300 CNAME a.new.~;"),
+        (
+            "a.old CNAME",
+            "NOERROR aa | old.~ 300 DNAME 036e6577076578616d706c65047465737400; a.old.~ 300 CNAME a.new.~;",
+        ),
     ]);
 }
 
@@ -186,13 +202,19 @@ fn what_is_not_ours_is_refused() {
 
 #[test]
 fn rfc8482_4_1_any_is_one_set() {
-    check(&[("www ANY", "NOERROR aa | www.~ 300 A 192.0.2.1; www.~ 300 A 192.0.2.2;"), ("ent.deep ANY", "NOERROR aa | | SOA!")]);
+    check(&[
+        ("www ANY", "NOERROR aa | www.~ 300 A 192.0.2.1; www.~ 300 A 192.0.2.2;"),
+        ("ent.deep ANY", "NOERROR aa | | SOA!"),
+    ]);
 }
 
 #[test]
 fn rfc9460_4_1_addresses_of_service_targets_are_added() {
     check(&[
-        ("svc HTTPS", "NOERROR aa | svc.~ 300 HTTPS 1 www.~ alpn=h2,; | | www.~ 300 A 192.0.2.1; www.~ 300 A 192.0.2.2; www.~ 300 AAAA 2001:db8::1;"),
+        (
+            "svc HTTPS",
+            "NOERROR aa | svc.~ 300 HTTPS 1 www.~ alpn=h2,; | | www.~ 300 A 192.0.2.1; www.~ 300 A 192.0.2.2; www.~ 300 AAAA 2001:db8::1;",
+        ),
         ("own HTTPS", "NOERROR aa | own.~ 300 HTTPS 1 . alpn=h2,; | | own.~ 300 A 192.0.2.12;"),
     ]);
 }
@@ -216,7 +238,9 @@ fn rfc2181_9_what_does_not_fit_is_truncated_and_whole_by_tcp() {
 fn rfc6891_the_opt_record_answers_an_opt_record_only() {
     // 16 is BADVERS here; the reader prints TSIG's name of it.
     assert!(ask(&SERVER, "www A").edns.is_none());
-    for (question, dnssec) in [("www A edns", false), ("www A do", true), ("www A size=4096", false), ("nope A do", true)] {
+    for (question, dnssec) in
+        [("www A edns", false), ("www A do", true), ("www A size=4096", false), ("nope A do", true)]
+    {
         let edns = ask(&SERVER, question).edns.unwrap();
         assert_eq!((edns.version(), edns.max_payload(), edns.flags().dnssec_ok), (0, 1232, dnssec), "{question}");
     }
@@ -264,7 +288,9 @@ fn options_are_answered_as_their_standards_say() {
 
 #[test]
 fn rfc6891_7_and_rfc7871_7_1_2_broken_options_are_formerr_with_an_opt() {
-    for option in ["8:00", "8:00011818cb0071", "8:00012100cb007100ff", "8:00011700cb0071", "10:00", "10:0011223344556677ff"] {
+    for option in
+        ["8:00", "8:00011818cb0071", "8:00012100cb007100ff", "8:00011700cb0071", "10:00", "10:0011223344556677ff"]
+    {
         let reply = ask(&SERVER, &format!("www A option={option}"));
         assert_eq!((shown(&reply).as_str(), reply.edns.is_some()), ("FORMERR", true), "{option}");
     }

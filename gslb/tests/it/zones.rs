@@ -46,7 +46,10 @@ fn likely_mistakes_are_warned_of_and_served() {
 fn mistakes_in_the_document_are_told_at_their_keys() {
     for (document, expected) in [
         ("[zone.x]\nname = \"a..b\"\n", "dns.toml:2:8: `a..b` is not a domain name: a label is empty"),
-        ("[zone.x]\nname = \"a\"\nrecords = [\"w 1 A x\"]\n", "dns.toml:3:12: character 7: A: expected an IPv4 address"),
+        (
+            "[zone.x]\nname = \"a\"\nrecords = [\"w 1 A x\"]\n",
+            "dns.toml:3:12: character 7: A: expected an IPv4 address",
+        ),
         ("[zone.x]\nname = \"a\"\n[zone.y]\nname = \"A.\"\n", "zone a. is defined twice"),
         ("[zone.x]\nname = \"a\"\nfile = \"none\"\n", "cannot read"),
         ("[zone.x]\nname = \"a\"\nrecords = [\"$INCLUDE x\"]\n", "$INCLUDE is for zone files"),
@@ -72,7 +75,10 @@ fn a_serial_that_nobody_gave_moves_only_when_the_zone_does() {
     };
     let first = compile_all(&document(""), "", None).0.unwrap();
     let shown_first = shown(&ask(&first, "@ SOA"));
-    assert!(shown_first.contains("SOA ns.other.test. a\\.b.other.test. 1800000000 3600 900 604800 60"), "{shown_first}");
+    assert!(
+        shown_first.contains("SOA ns.other.test. a\\.b.other.test. 1800000000 3600 900 604800 60"),
+        "{shown_first}"
+    );
     let same = compile_all(&document(""), "", Some(&first)).0.unwrap();
     assert_eq!(shown(&ask(&same, "@ SOA")), shown_first);
     let changed = compile_all(&document("\"w A 192.0.2.1\""), "", Some(&first)).0.unwrap();
