@@ -3,9 +3,10 @@
 use crate::{
     Name, Rcode, RecordType,
     cookie::CookieState,
+    dnssec::{Budget, Chain, DenialSpec, Proof, Signable, Signed, Signer, types_of_node},
     edns::{Dnssec, Edns, ExtendedError, OptReply, PAYLOAD_MIN, Padding, Subnet, Wants},
     message::{Flags, Full, Message, Section},
-    name::{self, is_suffix},
+    name::{self, Suffixes, is_suffix},
     query::{EdnsPart, HEADER, Head, Query, Question, Unfit},
     rdata,
     record_type::CLASS_IN,
@@ -222,6 +223,7 @@ impl<'s, 'q> Responder<'s, 'q> {
             scope: 0,
             service: None,
             error: None,
+            proofs: Vec::new(),
         };
         let truncated = match answer.run(question.key()) {
             Ok(()) => Truncated::No,
@@ -300,6 +302,56 @@ struct Answer<'s, 'b> {
     scope: u8,
     service: Option<usize>,
     error: Option<ExtendedError>,
+    /// What is not there, to be proved in the authority section.
+    proofs: Vec<Proof>,
+}
+
+/// What an answer says is not there.
+enum Denial<'k> {
+    /// The name; `encloser` is what of it is there.
+    Name { key: &'k [u8], encloser: &'k [u8] },
+    /// The type at a name, or at the wildcard below `encloser` that stands in for it.
+    Type { owner: &'k [u8], node: &'k Node, encloser: Option<&'k [u8]> },
+    /// The name itself: a wildcard stands in for it.
+    Expanded { key: &'k [u8], encloser: &'k [u8] },
+    /// A signer of what is delegated (no DS).
+    Signer { owner: &'k [u8] },
+}
+
+impl Denial<'_> {
+    /// RFC 4035 §3.1.3 for NSEC, RFC 5155 §7.2 for NSEC3.
+    fn proofs(&self, chain: &Chain, apex: &Name, absent: RecordType) -> Vec<Proof> {
+        let wildcard = |encloser: &[u8]| [b"\x01*", encloser].concat();
+        // What a published service does not answer now is not there now.
+        let without = |name: &[u8]| chain.at(apex, name, Some(absent));
+        let at = |name: &[u8]| chain.at(apex, name, None);
+        let covering = |name: &[u8]| chain.covering(apex, name);
+        let proofs = match (self, chain.uses_hashes()) {
+            (Self::Name { key, encloser }, false) => vec![covering(key), covering(&wildcard(encloser))],
+            (Self::Name { key, encloser }, true) => {
+                vec![at(encloser), covering(next_closer(key, encloser)), covering(&wildcard(encloser))]
+            }
+            // An empty non-terminal has no NSEC of its own: the one before it shows that nothing is at it.
+            (Self::Type { owner, encloser: None, .. }, false) => vec![without(owner).or_else(|| covering(owner))],
+            (Self::Type { owner, encloser: None, .. }, true) => vec![without(owner)],
+            (Self::Type { owner, encloser: Some(encloser), .. }, false) => {
+                vec![without(&wildcard(encloser)), covering(owner)]
+            }
+            (Self::Type { owner, encloser: Some(encloser), .. }, true) => {
+                vec![at(encloser), covering(next_closer(owner, encloser)), without(&wildcard(encloser))]
+            }
+            (Self::Expanded { key, .. }, false) => vec![covering(key)],
+            (Self::Expanded { key, encloser }, true) => vec![covering(next_closer(key, encloser))],
+            (Self::Signer { owner }, _) => vec![at(owner)],
+        };
+        proofs.into_iter().flatten().collect()
+    }
+}
+
+/// RFC 5155 §1.3: the name one label longer than the closest encloser.
+fn next_closer<'k>(key: &'k [u8], encloser: &[u8]) -> &'k [u8] {
+    let above = |name: &&[u8]| name::parent(name).is_some_and(|parent| parent.len() == encloser.len());
+    Suffixes(key).find(above).unwrap_or(key)
 }
 
 /// Where an answer goes on.
@@ -316,32 +368,41 @@ impl<'s> Answer<'s, '_> {
         while let Next::Follow(name) = next {
             // A loop is answered with what was found; the resolver sees it as well.
             if !self.zone.holds(name.as_wire()) || seen.contains(&name) || seen.len() >= CHAIN_MAX {
-                return Ok(());
+                break;
             }
             next = self.step(name.as_wire())?;
             seen.push(name);
         }
-        Ok(())
+        self.prove()
     }
 
     fn step(&mut self, key: &[u8]) -> Result<Next, Full> {
         match self.zone.find(key) {
-            Found::Exact(node) | Found::Wildcard { node, .. } => self.node(key, node),
+            Found::Exact(node) => self.node(key, node, None),
+            Found::Wildcard { node, encloser } => self.node(key, node, Some(encloser)),
             // RFC 4035 §3.1.4.1: DS at a cut is the parent's own data.
-            Found::Cut { node, owner } if self.of_type == RecordType::DS && owner == key => self.node(key, node),
+            Found::Cut { node, owner } if self.of_type == RecordType::DS && owner == key => self.node(key, node, None),
             Found::Cut { node, owner } => self.referral(owner, node).map(|()| Next::Done),
             Found::Dname { node, owner } => self.dname(key, owner, node),
-            Found::Missing { .. } => {
+            Found::Missing { encloser } => {
                 // RFC 6604 §3: also when an alias led here.
                 (self.rcode, self.kind) = (Rcode::NxDomain, ReplyKind::NxDomain);
-                self.negative().map(|()| Next::Done)
+                self.deny(Denial::Name { key, encloser });
+                self.negative(self.zone.negative_ttl).map(|()| Next::Done)
             }
         }
     }
 
-    fn node(&mut self, owner: &[u8], node: &'s Node) -> Result<Next, Full> {
+    /// `encloser`: the node is the wildcard below it, and stands in for the name.
+    fn node(&mut self, owner: &[u8], node: &'s Node, encloser: Option<&[u8]>) -> Result<Next, Full> {
+        let wildcard = encloser.map(|encloser| [b"\x01*", encloser].concat());
+        let signed_as = match &wildcard {
+            // RFC 9824 §3.4: a name is signed as if it were there.
+            Some(wildcard) if !self.is_compact() => wildcard,
+            _ => owner,
+        };
         if let Some(index) = node.service
-            && let Some(next) = self.steered(owner, index)?
+            && let Some(next) = self.steered(owner, signed_as, index, node, encloser)?
         {
             return Ok(next);
         }
@@ -350,24 +411,36 @@ impl<'s> Answer<'s, '_> {
             RecordType::ANY => node.sets.first(),
             of_type => node.set(of_type),
         };
-        if let Some(set) = set {
-            self.set(Section::Answer, owner, set)?;
-            self.targets(owner, set);
-            return Ok(Next::Done);
-        }
-        let Some(alias) = node.set(RecordType::CNAME) else {
+        let alias = || node.set(RecordType::CNAME);
+        let Some(set) = set.or_else(alias) else {
             if !self.message.has_answer() {
                 self.kind = ReplyKind::NoData;
             }
-            return self.negative().map(|()| Next::Done);
+            self.deny(Denial::Type { owner, node, encloser });
+            return self.negative(self.zone.negative_ttl).map(|()| Next::Done);
         };
-        self.set(Section::Answer, owner, alias)?;
-        let target = alias.data.first().and_then(|data| Name::from_wire(data).ok());
-        Ok(target.map_or(Next::Done, Next::Follow))
+        if let Some(encloser) = encloser {
+            self.deny(Denial::Expanded { key: owner, encloser });
+        }
+        self.set(Section::Answer, owner, signed_as, set, set.ttl)?;
+        if set.of_type == RecordType::CNAME && !matches!(self.of_type, RecordType::CNAME | RecordType::ANY) {
+            let target = set.data.first().and_then(|data| Name::from_wire(data).ok());
+            return Ok(target.map_or(Next::Done, Next::Follow));
+        }
+        self.prove()?;
+        self.targets(owner, set);
+        Ok(Next::Done)
     }
 
     /// What a published service answers; `None`: this type is not its business.
-    fn steered(&mut self, owner: &[u8], index: usize) -> Result<Option<Next>, Full> {
+    fn steered(
+        &mut self,
+        owner: &[u8],
+        signed_as: &[u8],
+        index: usize,
+        node: &'s Node,
+        encloser: Option<&[u8]>,
+    ) -> Result<Option<Next>, Full> {
         let services = &self.snapshot.services;
         let Some(served) = services.list.get(index) else { return Ok(None) };
         let service = &served.service;
@@ -396,8 +469,12 @@ impl<'s> Answer<'s, '_> {
             let is_answered = matches!(picked.outcome, Outcome::Site(_) | Outcome::Addresses);
             self.error = Some(if is_answered { ExtendedError::Fallback } else { ExtendedError::AllDown });
         }
+        if let Some(encloser) = encloser {
+            self.deny(Denial::Expanded { key: owner, encloser });
+        }
         let site = match picked.outcome {
             Outcome::Refuse => {
+                self.proofs.clear();
                 (self.rcode, self.kind, self.authoritative) = (Rcode::Refused, ReplyKind::Error, 0);
                 return Ok(Some(Next::Done));
             }
@@ -405,7 +482,7 @@ impl<'s> Answer<'s, '_> {
             Outcome::Addresses | Outcome::Empty => None,
         };
         if let Some(target) = site.and_then(|site| site.cname.as_ref()) {
-            self.message.record(Section::Answer, owner, RecordType::CNAME, picked.ttl, target.as_wire())?;
+            self.records(owner, signed_as, RecordType::CNAME, picked.ttl, &[target.as_wire()])?;
             let is_end = matches!(of_type, RecordType::CNAME | RecordType::ANY);
             return Ok(Some(if is_end { Next::Done } else { Next::Follow(target.clone()) }));
         }
@@ -413,40 +490,34 @@ impl<'s> Answer<'s, '_> {
         let mut any = false;
         for (family, own) in [(Family::V4, RecordType::A), (Family::V6, RecordType::AAAA)] {
             if of_type == own || (of_type == RecordType::ANY && !any) {
-                for address in addresses(family) {
-                    self.address(owner, own, picked.ttl, address)?;
-                    any = true;
-                }
+                let octets: Vec<_> = addresses(family).into_iter().map(octets).collect();
+                let data: Vec<_> =
+                    octets.iter().map(|(octets, length)| octets.get(..*length).unwrap_or_default()).collect();
+                self.records(owner, signed_as, own, picked.ttl, &data)?;
+                any |= !data.is_empty();
             }
         }
         if let (RecordType::HTTPS, Some(params)) = (of_type, &service.https) {
             let (v4, v6) = (addresses(Family::V4), addresses(Family::V6));
             if !v4.is_empty() || !v6.is_empty() {
-                let rdata = https_data(params, &v4, &v6);
-                self.message.record(Section::Answer, owner, RecordType::HTTPS, picked.ttl, &rdata)?;
+                self.records(owner, signed_as, RecordType::HTTPS, picked.ttl, &[&https_data(params, &v4, &v6)])?;
                 any = true;
             }
         }
         if !any {
             self.kind = ReplyKind::NoData;
+            self.deny(Denial::Type { owner, node, encloser });
             // An absence by health must end as soon as the service is back.
-            self.negative_for(self.zone.negative_ttl.min(picked.ttl))?;
+            self.negative(self.zone.negative_ttl.min(picked.ttl))?;
         }
         Ok(Some(Next::Done))
-    }
-
-    fn address(&mut self, owner: &[u8], of_type: RecordType, ttl: u32, address: IpAddr) -> Result<(), Full> {
-        match address {
-            IpAddr::V4(v4) => self.message.record(Section::Answer, owner, of_type, ttl, &v4.octets()),
-            IpAddr::V6(v6) => self.message.record(Section::Answer, owner, of_type, ttl, &v6.octets()),
-        }
     }
 
     fn dname(&mut self, key: &[u8], owner: &[u8], node: &'s Node) -> Result<Next, Full> {
         let Some((set, target)) = node.set(RecordType::DNAME).and_then(|set| Some((set, set.data.first()?))) else {
             return Ok(Next::Done);
         };
-        self.set(Section::Answer, owner, set)?;
+        self.set(Section::Answer, owner, owner, set, set.ttl)?;
         let names = (Name::from_wire(key), Name::from_wire(owner), Name::from_wire(target));
         let (Ok(name), Ok(from), Ok(to)) = names else { return Ok(Next::Done) };
         let Some(moved) = name.substitute(&from, &to) else {
@@ -458,21 +529,116 @@ impl<'s> Answer<'s, '_> {
         Ok(if self.of_type == RecordType::CNAME { Next::Done } else { Next::Follow(moved) })
     }
 
-    fn set(&mut self, section: Section, owner: &[u8], set: &RrSet) -> Result<(), Full> {
-        set.data.iter().try_for_each(|data| self.message.record(section, owner, set.of_type, set.ttl, data))
+    /// A set with its signatures. `ttl` is what it is served with; signed is its own.
+    fn set(&mut self, section: Section, owner: &[u8], signed_as: &[u8], set: &RrSet, ttl: u32) -> Result<(), Full> {
+        self.bare(section, owner, set, ttl)?;
+        if self.signer().is_none() {
+            return Ok(());
+        }
+        let data: Vec<&[u8]> = set.data.iter().map(|data| &**data).collect();
+        self.signatures(section, owner, signed_as, (set.of_type, set.ttl, &data), ttl)
+    }
+
+    /// A set that is not ours to sign: a cut's name servers and glue (RFC 4035 §2.2).
+    fn bare(&mut self, section: Section, owner: &[u8], set: &RrSet, ttl: u32) -> Result<(), Full> {
+        set.data.iter().try_for_each(|data| self.message.record(section, owner, set.of_type, ttl, data))
+    }
+
+    /// A set of the answer that stands in no zone.
+    fn records(
+        &mut self,
+        owner: &[u8],
+        signed_as: &[u8],
+        of_type: RecordType,
+        ttl: u32,
+        data: &[&[u8]],
+    ) -> Result<(), Full> {
+        data.iter().try_for_each(|data| self.message.record(Section::Answer, owner, of_type, ttl, data))?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.signatures(Section::Answer, owner, signed_as, (of_type, ttl, data), ttl)
+    }
+
+    /// The signer of the zone, for a client that wants signatures.
+    fn signer(&self) -> Option<&'s Signer> {
+        self.zone.signer.as_ref().filter(|_| self.dnssec == Dnssec::Ok)
+    }
+
+    fn is_compact(&self) -> bool {
+        self.signer().is_some_and(|signer| signer.denial == DenialSpec::Compact)
+    }
+
+    fn signatures(
+        &mut self,
+        section: Section,
+        owner: &[u8],
+        signed_as: &[u8],
+        (of_type, signed_ttl, data): (RecordType, u32, &[&[u8]]),
+        ttl: u32,
+    ) -> Result<(), Full> {
+        let Some(signer) = self.signer() else { return Ok(()) };
+        let set = Signable { apex: &self.zone.apex, owner: signed_as, of_type, ttl: signed_ttl, data };
+        let budget = if self.asked.transport.is_stream() { Budget::Free } else { Budget::Bounded };
+        match signer.sign(&set, self.asked.now, budget) {
+            Signed::With(signatures) => signatures
+                .iter()
+                .try_for_each(|signature| self.message.record(section, owner, RecordType::RRSIG, ttl, signature)),
+            // Who is real comes again by TCP.
+            Signed::Spent => Err(Full),
+        }
     }
 
     /// RFC 2308 §2 and §5.
-    fn negative(&mut self) -> Result<(), Full> {
-        self.negative_for(self.zone.negative_ttl)
+    fn negative(&mut self, ttl: u32) -> Result<(), Full> {
+        let zone = self.zone;
+        self.set(Section::Authority, zone.apex.as_wire(), zone.apex.as_wire(), &zone.soa, ttl)
     }
 
-    fn negative_for(&mut self, ttl: u32) -> Result<(), Full> {
-        let zone = self.zone;
-        let mut data = zone.soa.data.iter();
-        data.try_for_each(|data| {
-            self.message.record(Section::Authority, zone.apex.as_wire(), RecordType::SOA, ttl, data)
-        })
+    /// Notes what proves an absence; [`Answer::prove`] writes it when the section's turn has come.
+    fn deny(&mut self, denial: Denial<'_>) {
+        let Some(signer) = self.signer() else { return };
+        let proofs = match signer.denial {
+            DenialSpec::Compact => self.compact(&denial).into_iter().collect(),
+            DenialSpec::Nsec | DenialSpec::Nsec3 => denial.proofs(&signer.chain, &self.zone.apex, self.of_type),
+        };
+        for proof in proofs {
+            if !self.proofs.contains(&proof) {
+                self.proofs.push(proof);
+            }
+        }
+    }
+
+    /// RFC 9824 §3.
+    fn compact(&mut self, denial: &Denial<'_>) -> Option<Proof> {
+        match denial {
+            Denial::Name { key, .. } => {
+                // A name is denied by saying that it is there and has no type.
+                self.rcode = Rcode::NoError;
+                Chain::compact(key, None)
+            }
+            Denial::Type { owner, node, .. } => {
+                let services = &self.snapshot.services.list;
+                let of_service =
+                    |index: usize| services.get(index).map_or_else(Vec::new, |served| served.service.types());
+                let mut types = types_of_node(node, &of_service);
+                types.retain(|of_type| *of_type != self.of_type);
+                Chain::compact(owner, Some(types))
+            }
+            Denial::Expanded { .. } => None,
+            Denial::Signer { owner } => Chain::compact(owner, Some(vec![RecordType::NS])),
+        }
+    }
+
+    fn prove(&mut self) -> Result<(), Full> {
+        for proof in std::mem::take(&mut self.proofs) {
+            let owner = proof.owner.as_wire();
+            // RFC 9077 §3: as long as an absence is believed.
+            let ttl = self.zone.negative_ttl;
+            self.message.record(Section::Authority, owner, proof.of_type, ttl, &proof.rdata)?;
+            self.signatures(Section::Authority, owner, owner, (proof.of_type, ttl, &[&proof.rdata]), ttl)?;
+        }
+        Ok(())
     }
 
     fn referral(&mut self, owner: &[u8], node: &'s Node) -> Result<(), Full> {
@@ -481,16 +647,19 @@ impl<'s> Answer<'s, '_> {
             self.kind = ReplyKind::Referral;
         }
         let Some(servers) = node.set(RecordType::NS) else { return Ok(()) };
-        self.set(Section::Authority, owner, servers)?;
-        if self.dnssec == Dnssec::Ok
-            && let Some(signers) = node.set(RecordType::DS)
-        {
-            self.set(Section::Authority, owner, signers)?;
+        self.bare(Section::Authority, owner, servers, servers.ttl)?;
+        if self.signer().is_some() {
+            match node.set(RecordType::DS) {
+                Some(signers) => self.set(Section::Authority, owner, owner, signers, signers.ttl)?,
+                None => self.deny(Denial::Signer { owner }),
+            }
         }
+        // Behind it comes the additional section.
+        self.prove()?;
         for server in &servers.data {
             let server = lowered(server);
             for set in self.zone.addresses(&server) {
-                match self.set(Section::Additional, &server, set) {
+                match self.bare(Section::Additional, &server, set, set.ttl) {
                     Ok(()) => {}
                     // RFC 9471 §3: a name server below the cut cannot be reached without its glue.
                     Err(full) if is_suffix(&server, owner) => return Err(full),
@@ -519,7 +688,7 @@ impl<'s> Answer<'s, '_> {
             let Found::Exact(_) = self.zone.find(&target) else { continue };
             for addresses in self.zone.addresses(&target) {
                 let mark = self.message.mark();
-                if self.set(Section::Additional, &target, addresses).is_err() {
+                if self.bare(Section::Additional, &target, addresses, addresses.ttl).is_err() {
                     return self.message.back_to(mark);
                 }
             }
@@ -541,6 +710,18 @@ fn https_data(params: &BTreeMap<u16, Vec<u8>>, v4: &[IpAddr], v6: &[IpAddr]) -> 
     }
     // Priority 1, and the owner itself as target (RFC 9460 §2.5).
     [&[0, 1, 0][..], &svcb::wire(&params)].concat()
+}
+
+/// An address as data, and how much of it counts.
+fn octets(address: IpAddr) -> ([u8; 16], usize) {
+    let mut octets = [0; 16];
+    match address {
+        IpAddr::V4(v4) => {
+            octets[..4].copy_from_slice(&v4.octets());
+            (octets, 4)
+        }
+        IpAddr::V6(v6) => (v6.octets(), 16),
+    }
 }
 
 /// The name at the head of data, as a key.

@@ -5,6 +5,7 @@
 mod answer;
 mod checks;
 mod cookie;
+mod dnssec;
 mod edns;
 mod message;
 mod metrics;
@@ -28,6 +29,7 @@ mod zone_file;
 mod zones;
 
 pub use answer::{Asked, Transport};
+pub use dnssec::{Algorithm, CdsSpec, DenialSpec, DnssecKeySpec, DnssecSpec, KeyError, KeyRole, generate_key};
 pub use metrics::DnsMetrics;
 pub use name::{Name, NameError};
 pub use query_log::{QueryLog, QueryRecord};

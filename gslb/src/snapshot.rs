@@ -5,6 +5,7 @@ use crate::{
     answer::{self, Asked, Handled},
     edns::Subnet,
     plan::ServerPlan,
+    rdata,
     spec::GslbSpec,
     steer::{Clocks, Explanation, MemberStatus, Order, OrderError, Ordered, Registries, Services, WhatIf},
     zone::{Alias, Found},
@@ -54,6 +55,8 @@ impl Snapshot {
                 }
             }
         }
+        let types = |index: usize| services.list.get(index).map_or_else(Vec::new, |served| served.service.types());
+        zones.zones.iter_mut().for_each(|zone| zone.zone.link(&types));
         Arc::new(Self { zones, services, plan })
     }
 
@@ -64,6 +67,18 @@ impl Snapshot {
             Handled::Replied(_) => Some(out),
             Handled::Silent => None,
         }
+    }
+
+    /// DS records for the parents of signed zones, as lines of a zone file.
+    pub fn ds(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for zone in &self.zones.zones {
+            let Some(signer) = &zone.zone.signer else { continue };
+            for ds in signer.ds(&zone.zone.apex) {
+                lines.push(format!("{} IN DS {}", zone.zone.apex, rdata::display(crate::RecordType::DS, &ds)));
+            }
+        }
+        lines
     }
 
     /// Why a client gets what it gets: the data path's own choice. `None`: no published service answers for the name.

@@ -1,6 +1,9 @@
 //! What the operator writes for DNS: `[dns]` and `[zone.X]`; `[public_service.X]` is in `steer`.
 
-use crate::steer::{GeoSpec, PublicServiceSpec};
+use crate::{
+    dnssec::DnssecSpec,
+    steer::{GeoSpec, PublicServiceSpec},
+};
 use portcullis_names::{Cidr, ObjectName, Percent, Rate, SecretRef, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,6 +42,9 @@ pub struct ZoneSpec {
     /// Name servers of the zone, when no record gives them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ns: Vec<String>,
+    /// Sign answers with these keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dnssec: Option<DnssecSpec>,
 }
 
 /// `soa = { mname = "ns1.example.com", rname = "noc.example.com" }`.

@@ -2,6 +2,7 @@
 
 use crate::{
     Name, RecordType,
+    dnssec::{Chain, Signer},
     name::{Suffixes, is_suffix},
     rdata,
     zone_file::{Origin, Record},
@@ -43,7 +44,7 @@ pub(crate) enum NodeKind {
 }
 
 /// A zone that serves.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Zone {
     pub(crate) apex: Name,
     pub(crate) nodes: HashMap<Name, Node>,
@@ -51,6 +52,7 @@ pub(crate) struct Zone {
     /// RFC 2308 §5: the lesser of the SOA's own time to live and its last field.
     pub(crate) negative_ttl: u32,
     pub(crate) serial: u32,
+    pub(crate) signer: Option<Signer>,
 }
 
 /// Whether a service may answer with an alias.
@@ -144,6 +146,22 @@ impl Zone {
         match key.get(..length).and_then(|key| self.nodes.get(key)) {
             Some(node) => Found::Wildcard { node, encloser },
             None => Found::Missing { encloser },
+        }
+    }
+
+    /// Takes the keys of a zone in; the chain is made by [`Zone::link`] when all names are known.
+    pub(crate) fn sign_with(&mut self, signer: Signer) {
+        if let Some(node) = self.nodes.get_mut(&self.apex) {
+            node.sets.extend(signer.apex_sets.iter().cloned());
+            node.sets.sort_by_key(|set| set.of_type);
+        }
+        self.signer = Some(signer);
+    }
+
+    /// Makes the chain of names that denials are taken from. `services` gives the types that a published service may answer.
+    pub(crate) fn link(&mut self, services: &dyn Fn(usize) -> Vec<RecordType>) {
+        if let Some(signer) = &mut self.signer {
+            signer.chain = Chain::new(&self.apex, &self.nodes, signer.denial, services);
         }
     }
 
@@ -265,7 +283,7 @@ impl ZoneBuilder<'_> {
         let [serial0, serial1, serial2, serial3, ..] = *data.last_chunk::<20>()?;
         let serial = u32::from_be_bytes([serial0, serial1, serial2, serial3]);
         let negative_ttl = soa.ttl.min(minimum);
-        Some(Zone { apex: self.apex.clone(), nodes, soa, negative_ttl, serial })
+        Some(Zone { apex: self.apex.clone(), nodes, soa, negative_ttl, serial, signer: None })
     }
 
     fn add(&mut self, draft: &mut Draft, record: Record) {
@@ -319,6 +337,12 @@ impl ZoneBuilder<'_> {
             }
             if *of_type == RecordType::SOA && owner != apex {
                 self.problem(origin, format_args!("{owner}: a SOA stands at the apex {apex} only"));
+            }
+            if matches!(*of_type, RecordType::RRSIG | RecordType::NSEC | RecordType::NSEC3 | RecordType::NSEC3PARAM) {
+                self.problem(
+                    origin,
+                    format_args!("{owner} {of_type}: zones are signed here; leave it out, give `dnssec`"),
+                );
             }
             if *of_type == RecordType::DS && (owner == apex || !draft.sets.contains_key(&RecordType::NS)) {
                 self.problem(origin, format_args!("{owner}: DS needs NS beside it, below the apex (RFC 4035 §2.4)"));

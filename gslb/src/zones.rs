@@ -2,6 +2,7 @@
 
 use crate::{
     Name, RecordType,
+    dnssec::Signer,
     name::Suffixes,
     spec::{SoaSpec, ZoneSpec},
     zone::{RrSet, Zone, ZoneBuilder},
@@ -150,6 +151,11 @@ fn compile_zone(
     let zone = ZoneBuilder { cx, at, apex }.build(records)?;
     let mut served = ServedZone { name: name.clone(), content: 0, zone, counters: OnceLock::new() };
     served.content = content(&served.zone);
+    if let Some(dnssec) = &spec.dnssec
+        && let Some(signer) = Signer::compile(dnssec, apex, ttl, &at.key("dnssec"), cx)
+    {
+        served.zone.sign_with(signer);
+    }
     if makes_serial {
         served.set_serial(match previous {
             Some(before) if before.content == served.content => before.zone.serial,

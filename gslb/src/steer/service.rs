@@ -6,7 +6,7 @@ use super::{
     spec::{AllDownSpec, HttpsSpec, SiteSpec},
 };
 use crate::{
-    Name, svcb,
+    Name, RecordType, svcb,
     zones::{domain, whole_seconds},
 };
 use portcullis_config::{Context, Path};
@@ -212,6 +212,21 @@ impl Service {
     /// Whether an answer can depend on where the client is.
     pub(crate) fn asks_place(&self) -> bool {
         self.policies.iter().any(|policy| matches!(policy, Policy::Geo | Policy::Latency))
+    }
+
+    /// Types that it may answer. An alias is not told: a denial must not speak of one (RFC 4035 §5.4).
+    pub(crate) fn types(&self) -> Vec<RecordType> {
+        let fallback = match &self.all_down {
+            AllDown::Addresses(list) => list.as_slice(),
+            AllDown::All | AllDown::LastKnown | AllDown::Empty | AllDown::Refuse | AllDown::Site(_) => &[],
+        };
+        let members = self.sites.iter().flat_map(|site| &site.members).map(|member| member.address);
+        let all: Vec<_> = members.chain(fallback.iter().copied()).collect();
+        let mut types = Vec::new();
+        types.extend(all.iter().any(IpAddr::is_ipv4).then_some(RecordType::A));
+        types.extend(all.iter().any(IpAddr::is_ipv6).then_some(RecordType::AAAA));
+        types.extend(self.https.is_some().then_some(RecordType::HTTPS));
+        types
     }
 
     pub(crate) fn site(&self, name: &str) -> Option<SiteId> {

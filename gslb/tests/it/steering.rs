@@ -64,8 +64,9 @@ fn a(server: &Snapshot, question: &str) -> String {
 fn scope(server: &Snapshot, question: &str) -> u8 {
     let question = crate::support::question(question);
     let reply = server.answer(&question.octets, &question.asked).unwrap();
-    let at = reply.windows(4).position(|part| part[..2] == [0, 8] && part[2] == 0).unwrap();
-    reply[at + 7]
+    // ECS is the only option here: it begins behind the eleven octets of the OPT record, and its scope is its eighth octet.
+    let opt = reply.windows(5).position(|part| part == [0, 0, 41, 0x04, 0xd0]).unwrap();
+    reply[opt + 11 + 7]
 }
 
 #[test]
