@@ -143,6 +143,28 @@ pub(crate) fn truncate(out: &mut Vec<u8>, opt_length: usize) {
     }
 }
 
+/// Writes what is answered to anybody who asks without EDNS; gives the counts of its sections. `None`: the answer does not fit,
+/// is no plain success, or is not the same for all.
+pub(crate) fn plain(
+    snapshot: &Snapshot,
+    zone: usize,
+    name: &Name,
+    of_type: RecordType,
+    question: &[u8],
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Option<[u16; 3]> {
+    let asked = Asked { client: IpAddr::from([0, 0, 0, 0]), transport: Transport::Udp, now: 0, draw: 0 };
+    let zone = &snapshot.zones.zones.get(zone)?.zone;
+    let mut answer = Answer::new(snapshot, zone, of_type, &asked, Message::begin(out, Some(question), limit));
+    answer.run(name.as_wire()).ok()?;
+    let is_plain = answer.rcode == Rcode::NoError
+        && answer.kind == ReplyKind::Positive
+        && answer.authoritative == Flags::AUTHORITATIVE
+        && answer.service.is_none();
+    is_plain.then(|| answer.message.records())
+}
+
 /// What all replies to one query share.
 struct Responder<'s, 'q> {
     snapshot: &'s Snapshot,
@@ -202,6 +224,9 @@ impl<'s, 'q> Responder<'s, 'q> {
         if let Some(rcode) = self.refusal(query, question) {
             return self.refuse(query.head, question, rcode, out);
         }
+        if let Some(reply) = self.compiled(query.head, question, out) {
+            return reply;
+        }
         let Some((zone_index, served)) = self.snapshot.zones.find(question.key(), question.of_type) else {
             if let Some(opt) = &mut self.opt {
                 opt.error = Some(ExtendedError::NotAuthoritative);
@@ -209,22 +234,10 @@ impl<'s, 'q> Responder<'s, 'q> {
             return self.refuse(query.head, question, Rcode::Refused, out);
         };
         let room = self.limit - self.opt.as_ref().map_or(0, OptReply::length).min(self.limit);
-        let mut answer = Answer {
-            snapshot: self.snapshot,
-            zone: &served.zone,
-            of_type: question.of_type,
-            dnssec: self.edns.map_or(Dnssec::Unaware, |edns| edns.dnssec),
-            message: Message::begin(out, Some(question.octets), room),
-            rcode: Rcode::NoError,
-            kind: ReplyKind::Positive,
-            authoritative: Flags::AUTHORITATIVE,
-            asked: self.asked,
-            subnet: self.edns.and_then(|edns| edns.subnet),
-            scope: 0,
-            service: None,
-            error: None,
-            proofs: Vec::new(),
-        };
+        let message = Message::begin(out, Some(question.octets), room);
+        let mut answer = Answer::new(self.snapshot, &served.zone, question.of_type, self.asked, message);
+        answer.dnssec = self.edns.map_or(Dnssec::Unaware, |edns| edns.dnssec);
+        answer.subnet = self.edns.and_then(|edns| edns.subnet);
         let truncated = match answer.run(question.key()) {
             Ok(()) => Truncated::No,
             Err(Full) => Truncated::Yes,
@@ -256,6 +269,30 @@ impl<'s, 'q> Responder<'s, 'q> {
             truncated,
             opt_length: self.opt.as_ref().map_or(0, OptReply::length),
         }
+    }
+
+    /// The answer that was made ahead, where there is one and it fits. Signed answers are made with their signatures.
+    fn compiled(&self, head: Head, question: &Question<'_>, out: &mut Vec<u8>) -> Option<Reply> {
+        let answer = self.snapshot.compiled.get(question.key_with_type())?;
+        let is_plain = self.edns.is_none_or(|edns| edns.dnssec == Dnssec::Unaware);
+        let zone = self.snapshot.zones.zones.get(answer.zone)?;
+        if !is_plain && zone.zone.signer.is_some() {
+            return None;
+        }
+        let opt_length = self.opt.as_ref().map_or(0, OptReply::length);
+        let mut message = Message::begin_raw(out, Some(question.octets), self.limit.saturating_sub(opt_length));
+        answer.write(&mut message).ok()?;
+        message.finish(head, Flags(Flags::AUTHORITATIVE), Rcode::NoError, self.opt.as_ref(), self.limit);
+        Some(Reply {
+            rcode: Rcode::NoError,
+            kind: ReplyKind::Positive,
+            zone: Some(answer.zone),
+            of_type: Some(question.of_type),
+            service: None,
+            cookie: self.cookie,
+            truncated: Truncated::No,
+            opt_length,
+        })
     }
 
     /// What is refused before any zone is looked at.
@@ -360,7 +397,32 @@ enum Next {
     Follow(Name),
 }
 
-impl<'s> Answer<'s, '_> {
+impl<'s, 'b> Answer<'s, 'b> {
+    fn new(
+        snapshot: &'s Snapshot,
+        zone: &'s Zone,
+        of_type: RecordType,
+        asked: &'s Asked,
+        message: Message<'b>,
+    ) -> Self {
+        Self {
+            snapshot,
+            zone,
+            of_type,
+            dnssec: Dnssec::Unaware,
+            message,
+            rcode: Rcode::NoError,
+            kind: ReplyKind::Positive,
+            authoritative: Flags::AUTHORITATIVE,
+            asked,
+            subnet: None,
+            scope: 0,
+            service: None,
+            error: None,
+            proofs: Vec::new(),
+        }
+    }
+
     /// RFC 1034 §4.3.2, from step 3 on, once for each alias.
     fn run(&mut self, key: &[u8]) -> Result<(), Full> {
         let mut next = self.step(key)?;

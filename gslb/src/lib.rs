@@ -4,6 +4,7 @@
 
 mod answer;
 mod checks;
+mod compiled;
 mod cookie;
 mod dnssec;
 mod edns;

@@ -47,14 +47,20 @@ const NAMES_MAX: usize = 32;
 impl<'b> Message<'b> {
     /// Begins a reply in `out`, whose old content is lost. `question` is repeated as sent.
     pub(crate) fn begin(out: &'b mut Vec<u8>, question: Option<&[u8]>, limit: usize) -> Self {
+        let mut message = Self::begin_raw(out, question, limit);
+        let name = question.and_then(|question| question.get(..name::wire_length(question)?));
+        message.remember(name.unwrap_or_default(), HEADER);
+        message
+    }
+
+    /// For replies whose names are compressed already.
+    pub(crate) fn begin_raw(out: &'b mut Vec<u8>, question: Option<&[u8]>, limit: usize) -> Self {
         out.clear();
         out.resize(HEADER, 0);
         let mut message = Self { out, limit, counts: [0; 4], names: Vec::new() };
         if let Some(question) = question {
             message.counts[0] = 1;
             message.out.extend_from_slice(question);
-            let name = name::wire_length(question).and_then(|length| question.get(..length)).unwrap_or_default();
-            message.remember(name, HEADER);
         }
         message
     }
@@ -170,10 +176,10 @@ impl<'b> Message<'b> {
         Ok(())
     }
 
-    /// What stands behind the question so far, and in which sections.
-    pub(crate) fn body(&self, question: usize) -> (&[u8], [u16; 3]) {
+    /// Records so far, by section.
+    pub(crate) fn records(&self) -> [u16; 3] {
         let [_, answers, authorities, additionals] = self.counts;
-        (self.out.get(HEADER + question..).unwrap_or_default(), [answers, authorities, additionals])
+        [answers, authorities, additionals]
     }
 
     pub(crate) fn has_answer(&self) -> bool {

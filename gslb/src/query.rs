@@ -26,7 +26,8 @@ pub(crate) type Flag = u8;
 pub(crate) struct Question<'d> {
     /// Name, type and class as sent: a reply repeats them in their case (0x20).
     pub(crate) octets: &'d [u8],
-    key: [u8; Name::OCTETS_MAX],
+    /// The name in lower case, and the type behind it.
+    key: [u8; Name::OCTETS_MAX + 2],
     key_length: usize,
     pub(crate) of_type: RecordType,
     pub(crate) class: u16,
@@ -74,6 +75,11 @@ impl Question<'_> {
     /// The name in lower case, in wire form.
     pub(crate) fn key(&self) -> &[u8] {
         self.key.get(..self.key_length).unwrap_or_default()
+    }
+
+    /// The name with the type behind it: what compiled answers are found by.
+    pub(crate) fn key_with_type(&self) -> &[u8] {
+        self.key.get(..self.key_length + 2).unwrap_or_default()
     }
 }
 
@@ -210,10 +216,11 @@ impl<'d> Octets<'d> {
     fn question(&mut self) -> Option<Question<'d>> {
         let begin = self.at;
         let key_length = name::wire_length(self.octets.get(begin..)?)?;
-        let mut key = [0; Name::OCTETS_MAX];
+        let mut key = [0; Name::OCTETS_MAX + 2];
         key.get_mut(..key_length)?.copy_from_slice(self.take(key_length)?);
         key.make_ascii_lowercase();
         let (of_type, class) = (RecordType(self.u16()?), self.u16()?);
+        key.get_mut(key_length..key_length + 2)?.copy_from_slice(&of_type.0.to_be_bytes());
         Some(Question { octets: self.octets.get(begin..self.at)?, key, key_length, of_type, class })
     }
 

@@ -3,6 +3,7 @@
 use crate::{
     Name,
     answer::{self, Asked, Handled},
+    compiled::CompiledAnswers,
     edns::Subnet,
     plan::ServerPlan,
     rdata,
@@ -21,6 +22,7 @@ pub struct Snapshot {
     pub(crate) zones: Zones,
     pub(crate) services: Services,
     pub(crate) plan: ServerPlan,
+    pub(crate) compiled: CompiledAnswers,
 }
 
 impl Snapshot {
@@ -57,7 +59,9 @@ impl Snapshot {
         }
         let types = |index: usize| services.list.get(index).map_or_else(Vec::new, |served| served.service.types());
         zones.zones.iter_mut().for_each(|zone| zone.zone.link(&types));
-        Arc::new(Self { zones, services, plan })
+        let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default() };
+        snapshot.compiled = CompiledAnswers::new(&snapshot);
+        Arc::new(snapshot)
     }
 
     /// The reply to one message, as the wire has it; `None`: it gets none. What the server does but for rate limits.

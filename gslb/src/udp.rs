@@ -49,7 +49,7 @@ pub(crate) fn run(socket: &UdpSocket, stop: &UnixStream, mut service: Service) -
     let mut received = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, space);
     let mut sent = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let mut buffers = vec![[0u8; DATAGRAM_MAX]; BATCH];
-    let mut replies: Vec<Vec<u8>> = vec![Vec::with_capacity(DATAGRAM_MAX); BATCH];
+    let mut replies: Vec<Vec<u8>> = (0..BATCH).map(|_| Vec::with_capacity(DATAGRAM_MAX)).collect();
     let mut spins = 0;
     while !service.is_stopped() {
         let mut used = 0;

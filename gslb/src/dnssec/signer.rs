@@ -144,7 +144,7 @@ impl Signer {
 
     /// Signatures over a set, made or kept.
     pub(crate) fn sign(&self, set: &Signable<'_>, now: u32, budget: Budget) -> Signed {
-        let Signable { apex, owner, of_type, ttl, data } = *set;
+        let Signable { apex: _, owner, of_type, ttl, data } = *set;
         // Signatures of one period are alike, so that they can be kept; each is used for two thirds of its time at most.
         let period = (self.validity / 3).max(1);
         let inception = (now / period).wrapping_mul(period);
