@@ -2,11 +2,13 @@
 //! name has the same octets there, pointers included, as the question is as long in any case of letters.
 
 use crate::{Name, RecordType, answer, message::Message, query::HEADER, snapshot::Snapshot, zone::NodeKind};
+use foldhash::fast::FixedState;
 use std::collections::HashMap;
 
-/// By name (in lower case, as on the wire) with the type behind it.
+/// By name (in lower case, as on the wire) with the type behind it. What is in the table is the operator's choice, so that a quick
+/// hash is enough: who asks cannot make its buckets longer.
 #[derive(Debug, Default)]
-pub(crate) struct CompiledAnswers(HashMap<Box<[u8]>, CompiledAnswer>);
+pub(crate) struct CompiledAnswers(HashMap<Box<[u8]>, CompiledAnswer, FixedState>);
 
 #[derive(Debug)]
 pub(crate) struct CompiledAnswer {
@@ -21,7 +23,7 @@ const BODY_MAX: usize = 1_232;
 impl CompiledAnswers {
     /// Of all names that have records of their own; what is steered, expanded or delegated is made when it is asked for.
     pub(crate) fn new(snapshot: &Snapshot) -> Self {
-        let mut answers = HashMap::new();
+        let mut answers = HashMap::default();
         for (index, served) in snapshot.zones.zones.iter().enumerate() {
             let nodes = served.zone.nodes.iter();
             let plain = nodes

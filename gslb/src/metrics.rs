@@ -8,7 +8,6 @@ use crate::{
     steer::MemberStatus,
 };
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
-use std::collections::HashMap;
 
 /// The metrics of one server.
 #[derive(Debug)]
@@ -16,7 +15,8 @@ pub struct DnsMetrics {
     /// By transport and code: resolved once, so that a query only adds to an atomic.
     answers: Vec<Vec<IntCounter>>,
     zones: IntCounterVec,
-    types: HashMap<RecordType, IntCounter>,
+    /// In the order of `TYPES`.
+    types: Vec<IntCounter>,
     other_types: IntCounter,
     truncated: IntCounter,
     ignored: Vec<IntCounter>,
@@ -77,7 +77,7 @@ impl DnsMetrics {
         Ok(Self {
             answers: Transport::ALL.iter().map(by_code).collect(),
             zones: family("portcullis_dns_zone_answers_total", "Answers from a zone, by code.", &["zone", "rcode"])?,
-            types: TYPES.iter().map(|t| (*t, types.with_label_values(&[t.to_string().as_str()]))).collect(),
+            types: TYPES.iter().map(|t| types.with_label_values(&[t.to_string().as_str()])).collect(),
             other_types: types.with_label_values(&["other"]),
             truncated: one("portcullis_dns_truncated_total", "Replies that were too large for UDP.")?,
             ignored: Transport::ALL.iter().map(|t| ignored.with_label_values(&[t.as_str()])).collect(),
@@ -103,7 +103,8 @@ impl DnsMetrics {
         let counter = self.answers.get(transport as usize).and_then(|codes| codes.get(code?));
         counter.inspect(|counter| counter.inc());
         if let Some(of_type) = reply.of_type {
-            self.types.get(&of_type).unwrap_or(&self.other_types).inc();
+            let place = TYPES.iter().position(|known| *known == of_type);
+            place.and_then(|place| self.types.get(place)).unwrap_or(&self.other_types).inc();
         }
         if let Some(zone) = reply.zone.and_then(|zone| snapshot.zones.zones.get(zone)) {
             let counters = zone.counters.get_or_init(|| {

@@ -96,11 +96,12 @@ impl Server {
         let mut server = Self { stop: stop.clone(), wakers: Vec::new(), streams, threads: Vec::new() };
         for (index, socket) in listeners.udp.into_iter().enumerate() {
             socket.set_nonblocking(true)?;
+            let source = udp::prepare(&socket)?;
             let (ours, theirs) = UnixStream::pair()?;
             let service = Service::new(live, host.clone(), stop.clone());
             server.wakers.push(ours);
             server.spawn(format!("dns-udp-{index}"), move || {
-                if let Err(error) = udp::run(&socket, &theirs, service) {
+                if let Err(error) = udp::run(&socket, source, &theirs, service) {
                     tracing::error!(%error, "a DNS socket failed and serves no more");
                 }
             })?;

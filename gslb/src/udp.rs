@@ -28,7 +28,7 @@ const SPINS: u32 = 30;
 
 /// How replies leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+pub(crate) enum Source {
     /// The socket has one address.
     Bound,
     /// Bound to all addresses: each reply must leave from the one that was asked.
@@ -39,8 +39,7 @@ enum Source {
 type Ends = (SockaddrStorage, Option<ControlMessageOwned>);
 
 /// Serves one socket until `stop` is closed at its other end.
-pub(crate) fn run(socket: &UdpSocket, stop: &UnixStream, mut service: Service) -> std::io::Result<()> {
-    let source = prepare(socket)?;
+pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, mut service: Service) -> std::io::Result<()> {
     let fd = socket.as_raw_fd();
     let space = match source {
         Source::Bound => None,
@@ -98,7 +97,8 @@ pub(crate) fn run(socket: &UdpSocket, stop: &UnixStream, mut service: Service) -
     Ok(())
 }
 
-fn prepare(socket: &UdpSocket) -> std::io::Result<Source> {
+/// To be called before the socket is heard of: a datagram that came earlier does not say where it was sent to.
+pub(crate) fn prepare(socket: &UdpSocket) -> std::io::Result<Source> {
     let address = socket.local_addr()?;
     if !address.ip().is_unspecified() {
         return Ok(Source::Bound);

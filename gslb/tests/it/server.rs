@@ -180,3 +180,89 @@ fn connections_over_a_clients_cap_are_closed_at_once() {
     assert!(server.metric("portcullis_dns_connections_refused_total 1"));
     drop(open);
 }
+
+/// A server for one snapshot on sockets given.
+fn serve_on(listeners: Listeners, document: &str) -> (Live<Snapshot>, Server) {
+    let snapshot = compile(document, "").unwrap();
+    let live = Live::new(snapshot, ContentHash([0; 32]), SystemTime::UNIX_EPOCH);
+    let host = Host { metrics: Arc::new(DnsMetrics::new(&prometheus::Registry::new()).unwrap()), log: None };
+    let server = Server::start(listeners, &live, &host).unwrap();
+    (live, server)
+}
+
+#[test]
+fn a_socket_on_all_addresses_answers_from_the_one_that_was_asked() {
+    for (bind, ask) in [("0.0.0.0:0", "127.0.0.2"), ("[::]:0", "127.0.0.3"), ("[::]:0", "::1")] {
+        let udp = UdpSocket::bind(bind).unwrap();
+        let port = udp.local_addr().unwrap().port();
+        let listeners = Listeners { udp: vec![udp], ..Listeners::default() };
+        let (_live, _server) = serve_on(listeners, &document("192.0.2.1", ""));
+        let local = if ask.contains(':') { "[::1]:0" } else { "127.0.0.1:0" };
+        let socket = UdpSocket::bind(local).unwrap();
+        // A connected socket takes nothing from another address.
+        socket.connect((ask, port)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(exchange(&socket, "www A").answers.len(), 1, "{bind} {ask}");
+    }
+}
+
+#[test]
+fn rfc7858_queries_over_tls_are_answered_and_padded() {
+    let made = rcgen::generate_simple_self_signed(vec!["dns.test".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let tls = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tls.local_addr().unwrap();
+    let listeners = Listeners { tls: vec![(tls, Arc::new(config))], ..Listeners::default() };
+    let (_live, _server) = serve_on(listeners, &document("192.0.2.1", ""));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let client = rustls::ClientConnection::new(Arc::new(config), "dns.test".try_into().unwrap()).unwrap();
+    let mut stream = rustls::StreamOwned::new(client, TcpStream::connect(address).unwrap());
+    stream.write_all(&framed("www A option=12:")).unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    assert_eq!(u16::from_be_bytes(length), 468);
+}
+
+#[test]
+fn a_member_that_stops_answering_is_withdrawn_and_comes_back() {
+    // Two members on one port: the first accepts, the second does not yet.
+    let first = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = first.local_addr().unwrap().port();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = udp.local_addr().unwrap();
+    let service = format!(
+        "{}[public_service.shop]\nhost = \"shop.example.test\"\nport = {port}\n\
+         sites = {{ a = [\"127.0.0.1\"], b = [\"127.0.0.2\"] }}\n\
+         health_check = {{ interval = \"100ms\", timeout = \"100ms\", healthy = 1, unhealthy = 2 }}\n",
+        document("192.0.2.1", "rate_limit = { mode = \"off\" }")
+    );
+    let (_live, _server) = serve_on(Listeners { udp: vec![udp], ..Listeners::default() }, &service);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(at).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let await_answer = |expected: &str| {
+        let begin = std::time::Instant::now();
+        loop {
+            let message = exchange(&socket, "shop A");
+            let answer = message.answers.first().map(|record| (record.data.to_string(), record.ttl));
+            if answer == Some((expected.to_owned(), 30)) {
+                return;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(20), "{expected}: {answer:?}");
+            std::thread::yield_now();
+        }
+    };
+    await_answer("127.0.0.1");
+    drop(first);
+    let second = TcpListener::bind(("127.0.0.2", port)).unwrap();
+    await_answer("127.0.0.2");
+    let _first = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    await_answer("127.0.0.1");
+    drop(second);
+}
