@@ -163,7 +163,7 @@ fn rfc1034_4_2_1_delegations_are_referred_with_glue_and_without_authority() {
         ("a.b.sub A", &format!("NOERROR {referral}")),
         ("sub NS", &format!("NOERROR {referral}")),
         ("ns.sub A", &format!("NOERROR {referral}")),
-        ("sub DS", "NOERROR aa | sub.~ 300 DS 00010d02aabbcc;"),
+        ("sub DS", "NOERROR aa | sub.~ 300 DS 1 13 2 AABBCC;"),
         ("tosub A", &format!("NOERROR aa | tosub.~ 300 CNAME host.sub.~; {}", &referral[2..])),
     ]);
 }
