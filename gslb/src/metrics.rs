@@ -8,6 +8,10 @@ use crate::{
     steer::MemberStatus,
 };
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
 
 /// The metrics of one server.
 #[derive(Debug)]
@@ -25,7 +29,9 @@ pub struct DnsMetrics {
     panics: IntCounter,
     connections_refused: IntCounter,
     members: IntGaugeVec,
-    panic_mode: IntGaugeVec,
+    held: IntGaugeVec,
+    /// Members that have a series.
+    shown: Mutex<HashSet<[String; 3]>>,
 }
 
 /// Types that have a label of their own.
@@ -90,11 +96,12 @@ impl DnsMetrics {
                 "Whether a member of a published service is up.",
                 &["service", "site", "member"],
             )?,
-            panic_mode: gauges(
+            held: gauges(
                 "portcullis_dns_service_withdrawals_held",
                 "Whether more members fell than max_withdraw allows, so that all are answered.",
                 &["service"],
             )?,
+            shown: Mutex::default(),
         })
     }
 
@@ -136,14 +143,24 @@ impl DnsMetrics {
 
     /// The state of all members, as it is now; those that are no more lose their series.
     pub(crate) fn members(&self, members: &[MemberStatus]) {
-        self.members.reset();
-        self.panic_mode.reset();
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let now: HashSet<[String; 3]> =
+            members.iter().map(|m| [m.service.to_string(), m.site.to_string(), m.member.to_string()]).collect();
+        for gone in shown.difference(&now) {
+            let [service, site, member] = gone;
+            // They may be gone already: there is nothing to do then.
+            self.members.remove_label_values(&[service, site, member]).ok();
+            if !now.iter().any(|[other, ..]| other == service) {
+                self.held.remove_label_values(&[service]).ok();
+            }
+        }
         for member in members {
             let (service, site) = (member.service.as_str(), member.site.as_str());
             let up = i64::from(member.share > 0);
             self.members.with_label_values(&[service, site, &member.member.to_string()]).set(up);
-            self.panic_mode.with_label_values(&[service]).set(i64::from(member.held));
+            self.held.with_label_values(&[service]).set(i64::from(member.held));
         }
+        *shown = now;
     }
 
     pub(crate) fn connection_refused(&self) {

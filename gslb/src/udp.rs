@@ -36,7 +36,7 @@ pub(crate) enum Source {
 }
 
 /// Where a datagram came from, and to.
-type Ends = (SockaddrStorage, Option<ControlMessageOwned>);
+type Ends = (Option<SockaddrStorage>, Option<ControlMessageOwned>);
 
 /// Serves one socket until `stop` is closed at its other end.
 pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, mut service: Service) -> std::io::Result<()> {
@@ -49,10 +49,10 @@ pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, mut ser
     let mut sent = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let mut buffers = vec![[0u8; DATAGRAM_MAX]; BATCH];
     let mut replies: Vec<Vec<u8>> = (0..BATCH).map(|_| Vec::with_capacity(DATAGRAM_MAX)).collect();
+    let mut ends: Vec<Ends> = Vec::with_capacity(BATCH);
     let mut spins = 0;
     while !service.is_stopped() {
-        let mut used = 0;
-        let mut ends: [Option<Ends>; BATCH] = [const { None }; BATCH];
+        ends.clear();
         {
             let mut slices: Vec<[IoSliceMut<'_>; 1]> =
                 buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
@@ -70,7 +70,13 @@ pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, mut ser
                     continue;
                 }
                 // An ICMP error of an earlier reply is told on the socket; it is about somebody else.
-                Err(Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::ENOMEM) => continue,
+                Err(error) if !matches!(error, Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL) => {
+                    // Whatever it is, it must neither end the service nor take a whole core.
+                    if !wait(socket, stop) {
+                        return Ok(());
+                    }
+                    continue;
+                }
                 Err(error) => return Err(error.into()),
             };
             spins = 0;
@@ -79,19 +85,16 @@ pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, mut ser
                 let Some(address) = datagram.address else { continue };
                 let Some(client) = socket_address(&address).filter(|client| client.port() != 0) else { continue };
                 let Some(octets) = datagram.iovs().next() else { continue };
-                let Some(reply) = replies.get_mut(used) else { break };
+                let Some(reply) = replies.get_mut(ends.len()) else { break };
                 if service.datagram(octets, client, reply) == Answered::Reply {
                     let to = datagram.cmsgs().ok().and_then(|mut messages| messages.next());
-                    if let Some(place) = ends.get_mut(used) {
-                        *place = Some((address, to));
-                    }
-                    used += 1;
+                    ends.push((Some(address), to));
                 }
             }
         }
         match source {
-            Source::Bound => send_batch(fd, &mut sent, &replies, &ends, used),
-            Source::PerDatagram => send_each(fd, &replies, &ends, used),
+            Source::Bound => send_batch(fd, &mut sent, &replies, &ends),
+            Source::PerDatagram => send_each(fd, &replies, &ends),
         }
     }
     Ok(())
@@ -119,18 +122,12 @@ fn wait(socket: &UdpSocket, stop: &UnixStream) -> bool {
     }
 }
 
-fn send_batch(
-    fd: i32,
-    headers: &mut MultiHeaders<SockaddrStorage>,
-    replies: &[Vec<u8>],
-    ends: &[Option<Ends>],
-    used: usize,
-) {
+fn send_batch(fd: i32, headers: &mut MultiHeaders<SockaddrStorage>, replies: &[Vec<u8>], ends: &[Ends]) {
     let mut at = 0;
-    while at < used {
-        let slices: Vec<[IoSlice<'_>; 1]> =
-            replies.get(at..used).unwrap_or_default().iter().map(|reply| [IoSlice::new(reply)]).collect();
-        let addresses: Vec<_> = ends.get(at..used).unwrap_or_default().iter().map(|end| end.map_address()).collect();
+    while let Some(rest) = ends.get(at..).filter(|rest| !rest.is_empty()) {
+        let replies = replies.get(at..at + rest.len()).unwrap_or_default();
+        let slices: Vec<[IoSlice<'_>; 1]> = replies.iter().map(|reply| [IoSlice::new(reply)]).collect();
+        let addresses: Vec<_> = rest.iter().map(|(address, _)| *address).collect();
         let none: [ControlMessage<'_>; 0] = [];
         match sendmmsg(fd, headers, slices.iter(), addresses, none, MsgFlags::MSG_DONTWAIT) {
             // What does not go out now is lost, as UDP may be; one datagram that the kernel refuses holds up no other.
@@ -140,33 +137,23 @@ fn send_batch(
     }
 }
 
-fn send_each(fd: i32, replies: &[Vec<u8>], ends: &[Option<Ends>], used: usize) {
-    for (reply, end) in replies.iter().zip(ends).take(used) {
-        let Some((address, to)) = end else { continue };
+fn send_each(fd: i32, replies: &[Vec<u8>], ends: &[Ends]) {
+    for (reply, (address, to)) in replies.iter().zip(ends) {
         let slices = [IoSlice::new(reply)];
+        let address = address.as_ref();
         // The interface is left to the routing table: a reply may leave by another one.
         let sent = match to {
             Some(ControlMessageOwned::Ipv4PacketInfo(info)) => {
                 let info = in_pktinfo { ipi_ifindex: 0, ..*info };
-                sendmsg(fd, &slices, &[ControlMessage::Ipv4PacketInfo(&info)], MsgFlags::MSG_DONTWAIT, Some(address))
+                sendmsg(fd, &slices, &[ControlMessage::Ipv4PacketInfo(&info)], MsgFlags::MSG_DONTWAIT, address)
             }
             Some(ControlMessageOwned::Ipv6PacketInfo(info)) => {
-                sendmsg(fd, &slices, &[ControlMessage::Ipv6PacketInfo(info)], MsgFlags::MSG_DONTWAIT, Some(address))
+                sendmsg(fd, &slices, &[ControlMessage::Ipv6PacketInfo(info)], MsgFlags::MSG_DONTWAIT, address)
             }
-            _ => sendmsg(fd, &slices, &[], MsgFlags::MSG_DONTWAIT, Some(address)),
+            _ => sendmsg(fd, &slices, &[], MsgFlags::MSG_DONTWAIT, address),
         };
         // Lost as UDP may be.
         sent.ok();
-    }
-}
-
-trait MapAddress {
-    fn map_address(&self) -> Option<SockaddrStorage>;
-}
-
-impl MapAddress for Option<Ends> {
-    fn map_address(&self) -> Option<SockaddrStorage> {
-        self.as_ref().map(|(address, _)| *address)
     }
 }
 

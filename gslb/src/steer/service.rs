@@ -258,6 +258,12 @@ impl Site {
             if members.iter().take(index).any(|other| other.address == member.address) {
                 cx.error(&members_at.index(index), format!("{} is given twice", member.address));
             }
+            if spec.members.get(index).is_some_and(|member| member.weight.is_some())
+                && spec.balance != Some(Balance::Weighted)
+            {
+                let message = "a member's weight has no effect without `balance = \"weighted\"`";
+                cx.error(&members_at.index(index).key("weight"), message);
+            }
             if member.weight > 65_535 {
                 cx.error(&members_at.index(index), "a weight is at most 65535");
             }
@@ -320,6 +326,17 @@ fn policies(spec: &PublicServiceSpec, at: &Path, cx: &mut Context) -> Vec<Policy
         }
     }
     let has = |policy| policies.contains(&policy);
+    let is_weighted =
+        has(Policy::Weighted) || spec.sites.0.values().any(|site| site.balance == Some(Balance::Weighted));
+    for (key, given) in [("spread", spec.spread.is_some()), ("slow_start", spec.slow_start.is_some())] {
+        if given && !is_weighted {
+            cx.error(&at.key(key), format!("`{key}` has no effect where nothing is weighted"))
+                .help("policy = \"weighted\", or `balance` of a site");
+        }
+    }
+    if spec.withdraw_window.is_some() && spec.max_withdraw.is_none() {
+        cx.error(&at.key("withdraw_window"), "`withdraw_window` has no effect without `max_withdraw`");
+    }
     let has_areas = spec.sites.0.values().any(|site| !site.areas.is_empty());
     for (key, given, needs) in [
         ("latency", !spec.latency.is_empty(), Policy::Latency),

@@ -29,6 +29,7 @@ use std::{
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     pub(crate) list: Vec<Served>,
+    by_name: HashMap<ObjectName, usize>,
     map: PlaceMap,
     places: Places,
 }
@@ -147,11 +148,13 @@ impl Services {
             let before = previous.and_then(|previous| previous.find(&service.name));
             list.push(Served::new(service, before, clocks));
         }
-        Self { list, map, places }
+        let names = list.iter().enumerate();
+        let by_name = names.map(|(index, served)| (served.service.name.clone(), index)).collect();
+        Self { list, by_name, map, places }
     }
 
     pub(crate) fn find(&self, name: &ObjectName) -> Option<&Served> {
-        self.list.iter().find(|served| served.service.name == *name)
+        self.list.get(*self.by_name.get(name)?)
     }
 
     /// The place of a client, as far as a service asks for it.

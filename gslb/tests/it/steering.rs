@@ -224,9 +224,9 @@ fn a_change_of_one_weight_moves_only_its_share() {
 #[test]
 fn members_of_a_site_are_balanced_as_told() {
     let site = |balance: &str| {
-        serve(&format!(
-            "sites = {{ eu = {{ members = [{{ address = \"192.0.2.1\", weight = 3 }}, \"192.0.2.2\", \"192.0.2.3\"], {balance} }} }}\n"
-        ))
+        let weight = if balance.contains("weighted") { ", weight = 3" } else { "" };
+        let first = format!("{{ address = \"192.0.2.1\"{weight} }}");
+        serve(&format!("sites = {{ eu = {{ members = [{first}, \"192.0.2.2\", \"192.0.2.3\"], {balance} }} }}\n"))
     };
     assert_eq!(a(&site("count = 2"), "shop A"), "192.0.2.1 192.0.2.2");
     assert_eq!(a(&site("balance = \"failover\""), "shop A"), "192.0.2.1");
@@ -440,6 +440,10 @@ fn mistakes_in_services_are_told_at_their_keys() {
         (&format!("{sites}all_down = {{ site = \"c\" }}\n"), "site \"c\" is not defined"),
         (&format!("{sites}all_down = \"maybe\"\n"), "all_down"),
         (&format!("{sites}slow_start = \"3s\"\n"), "`slow_start` has no effect without `health_check`"),
+        (&format!("{sites}slow_start = \"3s\"\n{CHECK}"), "`slow_start` has no effect where nothing is weighted"),
+        (&format!("{sites}spread = \"random\"\n"), "`spread` has no effect where nothing is weighted"),
+        (&format!("{sites}withdraw_window = \"9s\"\n{CHECK}"), "has no effect without `max_withdraw`"),
+        ("sites = { a = [{ address = \"192.0.2.1\", weight = 2 }] }\n", "a member's weight has no effect"),
         (&format!("{sites}ttl = \"5s\"\nttl_undecided = \"6s\"\n"), "longer than `ttl`"),
         (&format!("{sites}https = {{ alpn = [] }}\n"), "a protocol is missing"),
         (&format!("{sites}wieght = 1\n"), "unknown key `wieght`"),
@@ -468,4 +472,12 @@ fn mistakes_in_services_are_told_at_their_keys() {
         let (snapshot, problems) = compile_all(&text, "", None);
         assert!(snapshot.is_none() && problems.iter().any(|line| line.contains(expected)), "{host}: {problems:?}");
     }
+}
+
+#[test]
+fn the_example_compiles_and_answers() {
+    let document = include_str!("../../examples/gslb.toml");
+    let server = compile(document, "").unwrap();
+    assert_eq!(a(&server, "shop.demo.test. A ecs=10.1.2.0/24"), "127.0.0.1 127.0.0.2");
+    assert_eq!(a(&server, "shop.demo.test. A ecs=10.9.0.0/24"), "127.0.0.3");
 }
