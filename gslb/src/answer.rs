@@ -12,6 +12,8 @@ use crate::{
     query::{EdnsPart, HEADER, Head, Query, Question, Unfit},
     record_type::CLASS_IN,
     snapshot::Snapshot,
+    transfer,
+    tsig::Rejected,
 };
 use body::Answer;
 use std::net::IpAddr;
@@ -108,7 +110,40 @@ pub(crate) fn respond(snapshot: &Snapshot, octets: &[u8], asked: &Asked, out: &m
             return Handled::Replied(Reply::error(rcode, None));
         }
     };
-    Handled::Replied(Responder::new(snapshot, &query, asked).run(&query, out))
+    let now = u64::from(asked.now);
+    let mut responder = Responder::new(snapshot, &query, asked);
+    let verified = query.tsig_at.map(|at| snapshot.plan.tsig.verify(octets, at, now)).transpose();
+    let reply = match verified {
+        Ok(None) => responder.run(&query, out),
+        Ok(Some(mut verified)) => {
+            responder.limit = responder.limit.saturating_sub(verified.length());
+            let reply = responder.run(&query, out);
+            verified.sign(now, out);
+            reply
+        }
+        // RFC 8945 §5.2.
+        Err(rejected) => {
+            let rcode = if matches!(rejected, Rejected::Malformed) { Rcode::FormErr } else { Rcode::NotAuth };
+            let question = query.question.as_ref().map(|question| question.octets);
+            Message::begin(out, question, STREAM_MAX).finish(query.head, Flags::default(), rcode, None, STREAM_MAX);
+            rejected.append(now, out);
+            Reply::error(rcode, query.question.as_ref().map(|question| question.of_type))
+        }
+    };
+    Handled::Replied(reply)
+}
+
+/// The messages of a zone transfer; `None`: the message asks for none, or may not have it, and is answered like any other.
+pub(crate) fn transfer(snapshot: &Snapshot, octets: &[u8], asked: &Asked) -> Option<Vec<Vec<u8>>> {
+    let query = Query::read(octets).ok()?;
+    let question = query.question.as_ref()?;
+    let is_transfer = matches!(question.of_type, RecordType::AXFR | RecordType::IXFR);
+    if !is_transfer || !matches!(query.edns, EdnsPart::Absent | EdnsPart::Present(Edns { version: 0, .. })) {
+        return None;
+    }
+    let now = u64::from(asked.now);
+    let verified = query.tsig_at.map(|at| snapshot.plan.tsig.verify(octets, at, now)).transpose().ok()?;
+    transfer::messages(snapshot, &query, question, asked, verified).ok()
 }
 
 impl Reply {
@@ -308,6 +343,11 @@ impl<'s, 'q> Responder<'s, 'q> {
             // RFC 1035 §3.2.3: obsolete.
             RecordType::MAILA | RecordType::MAILB => Some(Rcode::NotImp),
             RecordType::ANY => None,
+            // Those that may have a transfer do not come here.
+            RecordType::AXFR if self.asked.transport == Transport::Udp => Some(Rcode::FormErr),
+            RecordType::AXFR | RecordType::IXFR if self.snapshot.zones.at(question.key()).is_none() => {
+                Some(Rcode::NotAuth)
+            }
             RecordType::AXFR | RecordType::IXFR => Some(Rcode::Refused),
             of_type if of_type.is_meta() => Some(Rcode::FormErr),
             _ => None,

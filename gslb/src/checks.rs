@@ -1,13 +1,21 @@
-//! Runs the checks of all published services and lets time pass for them. The one place where steering meets sockets.
+//! Runs the checks of all published services, lets time pass for them, and tells secondaries of new zones.
 
 use crate::{
+    Name,
     metrics::DnsMetrics,
+    notify,
+    server::Random,
     snapshot::Snapshot,
     steer::{CheckTarget, Clocks},
 };
 use portcullis_config::Live;
 use portcullis_health::{Prober, Target};
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// How often slow starts grow and orders end.
@@ -18,11 +26,16 @@ pub(crate) async fn run(live: Live<Snapshot>, metrics: Arc<DnsMetrics>, mut stop
     let mut prober = Prober::default();
     let mut reloads = live.subscribe();
     let mut ticks = tokio::time::interval(TICK);
+    let mut told = HashMap::new();
     prober.sync(targets(&live));
+    tell_secondaries(&live, &mut told);
     loop {
         tokio::select! {
             _ = stop.changed() => return,
-            Ok(()) = reloads.changed() => prober.sync(targets(&live)),
+            Ok(()) = reloads.changed() => {
+                prober.sync(targets(&live));
+                tell_secondaries(&live, &mut told);
+            }
             _ = ticks.tick() => {
                 let (snapshot, clocks) = (live.load().snapshot.clone(), Clocks::read());
                 snapshot.services.tick(clocks);
@@ -47,4 +60,20 @@ fn targets(live: &Live<Snapshot>) -> Vec<Target> {
         }
     };
     snapshot.services.targets().into_iter().map(one).collect()
+}
+
+/// Of zones whose serial is another than was told last.
+fn tell_secondaries(live: &Live<Snapshot>, told: &mut HashMap<Name, u32>) {
+    let snapshot = live.load().snapshot.clone();
+    for served in &snapshot.zones.zones {
+        let Some(transfer) = served.transfer.as_ref().filter(|transfer| !transfer.notify.is_empty()) else { continue };
+        let (apex, serial) = (served.zone.apex.clone(), served.zone.serial);
+        if told.insert(apex.clone(), serial) == Some(serial) {
+            continue;
+        }
+        for to in &transfer.notify {
+            let seed = RandomState::new().hash_one(to);
+            tokio::spawn(notify::tell(apex.clone(), *to, Random::new(seed)));
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod edns;
 mod message;
 mod metrics;
 mod name;
+mod notify;
 mod plan;
 mod query;
 mod query_log;
@@ -24,6 +25,8 @@ mod steer;
 mod svcb;
 mod tcp;
 mod token;
+mod transfer;
+mod tsig;
 mod udp;
 mod zone;
 mod zone_file;
@@ -37,7 +40,7 @@ pub use query_log::{QueryLog, QueryRecord};
 pub use record_type::{Rcode, RecordType, UnknownType};
 pub use server::{Host, Listeners, Server};
 pub use snapshot::Snapshot;
-pub use spec::{CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, TcpSpec};
+pub use spec::{CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, TcpSpec, TransferSpec, TsigAlgorithm, TsigSpec};
 pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use steer::{
     AllDownSpec, Area, Balance, Clocks, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec,

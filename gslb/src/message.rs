@@ -182,6 +182,10 @@ impl<'b> Message<'b> {
         [answers, authorities, additionals]
     }
 
+    pub(crate) fn length(&self) -> usize {
+        self.out.len()
+    }
+
     pub(crate) fn has_answer(&self) -> bool {
         self.counts[Section::Answer as usize] > 0
     }

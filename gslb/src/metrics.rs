@@ -27,6 +27,7 @@ pub struct DnsMetrics {
     slipped: IntCounter,
     dropped: IntCounter,
     panics: IntCounter,
+    transfers: IntCounter,
     connections_refused: IntCounter,
     members: IntGaugeVec,
     held: IntGaugeVec,
@@ -89,6 +90,7 @@ impl DnsMetrics {
             ignored: Transport::ALL.iter().map(|t| ignored.with_label_values(&[t.as_str()])).collect(),
             slipped: limited.with_label_values(&["slipped"]),
             dropped: limited.with_label_values(&["dropped"]),
+            transfers: one("portcullis_dns_transfers_total", "Zones given to secondaries.")?,
             panics: one("portcullis_dns_panics_total", "Queries that met a defect of the server.")?,
             connections_refused: one("portcullis_dns_connections_refused_total", "Streams over a cap.")?,
             members: gauges(
@@ -135,6 +137,10 @@ impl DnsMetrics {
             Limited::Slip => self.slipped.inc(),
             Limited::Drop => self.dropped.inc(),
         }
+    }
+
+    pub(crate) fn transferred(&self) {
+        self.transfers.inc();
     }
 
     pub(crate) fn panicked(&self) {

@@ -4,6 +4,7 @@ use crate::{
     cookie::CookieSecrets,
     rate_limit::{RateLimitMode, RateLimitPlan},
     spec::{CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, TcpSpec},
+    tsig::TsigKeys,
 };
 use portcullis_config::{Context, Path};
 use portcullis_names::{Percent, Rate, SecretRef, TimeSpan};
@@ -25,6 +26,7 @@ pub(crate) struct ServerPlan {
     pub(crate) rate_limit: RateLimitPlan,
     pub(crate) tcp: TcpPlan,
     pub(crate) log_sample: Percent,
+    pub(crate) tsig: TsigKeys,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +65,7 @@ impl ServerPlan {
             rate_limit: rate_limit(spec.rate_limit.as_ref(), &at.key("rate_limit"), cx),
             tcp,
             log_sample: spec.log_sample.unwrap_or(Percent::ALL),
+            tsig: TsigKeys::compile(&spec.tsig, &at.key("tsig"), cx),
         }
     }
 }

@@ -185,6 +185,12 @@ impl Service {
 
     /// Answers one datagram; whether there is a reply to send.
     pub(crate) fn datagram(&mut self, octets: &[u8], client: SocketAddr, out: &mut Vec<u8>) -> Answered {
+        if self.is_ixfr(octets)
+            && let Some(message) = self.transfer(octets, client, Transport::Udp).and_then(|all| all.into_iter().next())
+        {
+            *out = message;
+            return Answered::Reply;
+        }
         let Some(reply) = self.answer(octets, client, Transport::Udp, out) else { return Answered::Silent };
         // A valid cookie proves the address (RFC 7873 §5.2.4): nobody else is hit by the reply.
         if reply.cookie == CookieState::Valid {
@@ -211,6 +217,16 @@ impl Service {
         }
     }
 
+    /// The messages of a zone transfer, when that is what is asked for and allowed.
+    pub(crate) fn transfer(&mut self, octets: &[u8], client: SocketAddr, transport: Transport) -> Option<Vec<Vec<u8>>> {
+        let asked = Asked { client: udp::plain(client.ip()), transport, now: self.now.unix, draw: 0 };
+        let snapshot = self.snapshot.load().snapshot.clone();
+        let messages = answer::transfer(&snapshot, octets, &asked)?;
+        tracing::info!(%client, messages = messages.len(), "zone transferred");
+        self.host.metrics.transferred();
+        Some(messages)
+    }
+
     /// Answers one message of a stream; whether there is a reply to send.
     pub(crate) fn message(
         &mut self,
@@ -223,6 +239,12 @@ impl Service {
             Some(_) => Answered::Reply,
             None => Answered::Silent,
         }
+    }
+
+    /// IXFR may come by UDP (RFC 1995 §2). Only who has a zone to give looks closer.
+    fn is_ixfr(&mut self, octets: &[u8]) -> bool {
+        // The authority section has one record in an IXFR, and none in any other query.
+        octets.get(8..10) == Some(&[0, 1]) && self.snapshot.load().snapshot.zones.gives_any()
     }
 
     fn answer(&mut self, octets: &[u8], client: SocketAddr, transport: Transport, out: &mut Vec<u8>) -> Option<Reply> {

@@ -36,7 +36,9 @@ impl Snapshot {
         cx: &mut Context,
     ) -> Arc<Self> {
         // Serials wrap as RFC 1982 says.
-        let mut zones = Zones::compile(&spec.zone, previous.map(|previous| &previous.zones), clocks.unix as u32, cx);
+        let keys: Vec<_> = spec.dns.iter().flat_map(|dns| dns.tsig.keys()).map(ObjectName::as_str).collect();
+        let before = previous.map(|previous| &previous.zones);
+        let mut zones = Zones::compile(&spec.zone, before, &keys, clocks.unix as u32, cx);
         let plan = ServerPlan::compile(spec.dns.as_ref(), previous.map(|previous| &previous.plan), cx);
         let geo = spec.dns.as_ref().and_then(|dns| dns.geo.as_ref());
         let before = previous.map(|previous| &previous.services);

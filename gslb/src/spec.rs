@@ -7,7 +7,7 @@ use crate::{
 use portcullis_names::{Cidr, ObjectName, Percent, Rate, SecretRef, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 /// The tables of a document that this crate reads.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -42,6 +42,9 @@ pub struct ZoneSpec {
     /// Name servers of the zone, when no record gives them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ns: Vec<String>,
+    /// Give the zone to secondaries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<TransferSpec>,
     /// Sign answers with these keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dnssec: Option<DnssecSpec>,
@@ -89,6 +92,9 @@ pub struct DnsSpec {
     pub rate_limit: Option<RateLimitSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpSpec>,
+    /// Shared secrets that messages may be signed with, by the name of the key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tsig: BTreeMap<ObjectName, TsigSpec>,
     /// Where the place of a client is known from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub geo: Option<GeoSpec>,
@@ -153,4 +159,41 @@ pub struct TcpSpec {
     /// How long a client may take to read a reply (default 5s).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_timeout: Option<TimeSpan>,
+}
+
+/// `[dns.tsig.NAME]`: a shared secret (RFC 8945).
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TsigSpec {
+    /// Default hmac-sha256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<TsigAlgorithm>,
+    /// Base 64.
+    pub secret: SecretRef,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum TsigAlgorithm {
+    #[serde(rename = "hmac-sha256")]
+    HmacSha256,
+    #[serde(rename = "hmac-sha384")]
+    HmacSha384,
+    #[serde(rename = "hmac-sha512")]
+    HmacSha512,
+}
+
+/// `transfer = { to = ["192.0.2.0/24"], keys = ["xfr"], notify = ["192.0.2.1:53"] }`. With both, both must hold.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransferSpec {
+    /// Who may have it, by address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<Cidr>,
+    /// Who may have it, by the key that the request is signed with: names of `[dns.tsig]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<ObjectName>,
+    /// Told when the zone has changed (RFC 1996).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub notify: Vec<SocketAddr>,
 }

@@ -133,11 +133,14 @@ async fn talk(
         let (used, messages) = answer_all(permit, &input, client, transport, &mut reply, &mut output);
         input.drain(..used);
         if !output.is_empty() {
-            let written = timeout(plan.write, async {
-                stream.write_all(&output).await?;
-                stream.flush().await
-            });
-            let Ok(Ok(())) = written.await else { return };
+            // The deadline is for a part: a large zone may take long, a reader that stops may not.
+            for part in output.chunks(GATHERED_MAX) {
+                let written = timeout(plan.write, async {
+                    stream.write_all(part).await?;
+                    stream.flush().await
+                });
+                let Ok(Ok(())) = written.await else { return };
+            }
             output.clear();
             if output.capacity() > GATHERED_MAX * 2 {
                 output.shrink_to(READ_SIZE);
@@ -174,6 +177,13 @@ fn answer_all(
         let Some(message) = input.get(used..).and_then(first_message) else { break };
         used += message.len() + 2;
         messages += 1;
+        if let Some(transfer) = service.transfer(message, client, transport) {
+            for message in transfer {
+                output.extend((message.len() as u16).to_be_bytes());
+                output.extend(message);
+            }
+            continue;
+        }
         if service.message(message, client, transport, reply) == Answered::Reply {
             // A reply is at most 65,535 octets by its limit.
             output.extend((reply.len() as u16).to_be_bytes());

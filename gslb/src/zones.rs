@@ -5,6 +5,7 @@ use crate::{
     dnssec::Signer,
     name::Suffixes,
     spec::{SoaSpec, ZoneSpec},
+    transfer::TransferPlan,
     zone::{RrSet, Zone, ZoneBuilder},
     zone_file::{Origin, Record, ZoneReader},
 };
@@ -29,6 +30,7 @@ pub(crate) struct Zones {
 pub(crate) struct ServedZone {
     pub(crate) name: ObjectName,
     pub(crate) zone: Zone,
+    pub(crate) transfer: Option<TransferPlan>,
     /// Of everything but the serial: tells whether a reload changed the zone.
     content: u64,
     /// By code; resolved when the zone answers first.
@@ -38,10 +40,11 @@ pub(crate) struct ServedZone {
 const ZONES_MAX: usize = 10_000;
 
 impl Zones {
-    /// `now` in seconds since 1970: serials that nobody gave are made from it.
+    /// `keys` are the names of shared secrets. `now` in seconds since 1970: serials that nobody gave are made from it.
     pub(crate) fn compile(
         specs: &BTreeMap<ObjectName, ZoneSpec>,
         previous: Option<&Self>,
+        keys: &[&str],
         now: u32,
         cx: &mut Context,
     ) -> Self {
@@ -61,7 +64,7 @@ impl Zones {
                 continue;
             }
             let before = previous.and_then(|previous| previous.get(&apex));
-            if let Some(zone) = compile_zone(name, spec, &apex, before, now, &at, cx) {
+            if let Some(zone) = compile_zone(name, spec, &apex, before, keys, now, &at, cx) {
                 zones.by_apex.insert(apex, zones.zones.len());
                 zones.zones.push(zone);
             }
@@ -71,6 +74,15 @@ impl Zones {
 
     fn get(&self, apex: &Name) -> Option<&ServedZone> {
         self.zones.get(*self.by_apex.get(apex)?)
+    }
+
+    pub(crate) fn gives_any(&self) -> bool {
+        self.zones.iter().any(|zone| zone.transfer.is_some())
+    }
+
+    /// The zone of exactly this apex.
+    pub(crate) fn at(&self, key: &[u8]) -> Option<&ServedZone> {
+        self.zones.get(*self.by_apex.get(key)?)
     }
 
     /// The zone with the longest apex that holds a name. DS is the parent's data (RFC 4035 §3.1.4.1).
@@ -106,11 +118,13 @@ pub(crate) fn domain(text: &str, at: &Path, cx: &mut Context) -> Option<Name> {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is one independent input of the compilation")]
 fn compile_zone(
     name: &ObjectName,
     spec: &ZoneSpec,
     apex: &Name,
     previous: Option<&ServedZone>,
+    keys: &[&str],
     now: u32,
     at: &Path,
     cx: &mut Context,
@@ -149,8 +163,16 @@ fn compile_zone(
         }
     }
     let zone = ZoneBuilder { cx, at, apex }.build(records)?;
-    let mut served = ServedZone { name: name.clone(), content: 0, zone, counters: OnceLock::new() };
+    let mut served = ServedZone { name: name.clone(), content: 0, zone, transfer: None, counters: OnceLock::new() };
     served.content = content(&served.zone);
+    if let Some(transfer) = &spec.transfer {
+        let at = at.key("transfer");
+        if spec.dnssec.is_some() {
+            cx.error(&at, "a zone that is signed on line has no signatures to give away")
+                .help("leave out `dnssec` or `transfer`");
+        }
+        served.transfer = Some(TransferPlan::compile(transfer, keys, &at, cx));
+    }
     if let Some(dnssec) = &spec.dnssec
         && let Some(signer) = Signer::compile(dnssec, apex, ttl, &at.key("dnssec"), cx)
     {

@@ -8,4 +8,5 @@ mod protocol;
 mod server;
 mod steering;
 mod support;
+mod transfers;
 mod zones;

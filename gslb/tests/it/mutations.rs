@@ -1,7 +1,8 @@
 //! Mutated datagrams: no panic, no reply that another library cannot read, none larger than it may be.
 
-use crate::support::{compile, question};
+use crate::support::{compile_in, question};
 use hickory_proto::op::Message;
+use portcullis_gslb::{Algorithm, generate_key};
 
 const ROUNDS: usize = 30_000;
 
@@ -9,7 +10,15 @@ const ROUNDS: usize = 30_000;
 fn mutated_queries_never_panic_and_their_replies_can_be_read() {
     let zone = "$TTL 60\n@ SOA ns noc 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n*.w TXT a\nd DNAME e\nc CNAME x.d\ns NS ns.s\n\
                 ns.s A 192.0.2.2\nh HTTPS 1 . alpn=h2\nh A 192.0.2.3\n";
-    let server = compile("[zone.x]\nname = \"example.test\"\nfile = \"example.zone\"\n", zone).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("zone.key"), generate_key(Algorithm::Ed25519).unwrap()).unwrap();
+    std::fs::write(folder.path().join("tsig.key"), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap();
+    std::fs::write(folder.path().join("example.zone"), zone).unwrap();
+    let document = "[dns.tsig.k]\nsecret = { file = \"tsig.key\" }\n[zone.x]\nname = \"example.test\"\nfile = \"example.zone\"\n\
+                    dnssec = { keys = [{ secret = { file = \"zone.key\" } }], denial = \"nsec3\" }\n\
+                    [public_service.p]\nhost = \"p.example.test\"\npolicy = \"weighted\"\n\
+                    sites = { a = [\"192.0.2.1\"], b = [\"192.0.2.2\"] }\nhttps = { alpn = [\"h2\"] }\n";
+    let server = compile_in(folder.path(), document, None).0.unwrap();
     let seeds: Vec<_> = [
         "ns A",
         "a.w TXT do",
@@ -20,10 +29,18 @@ fn mutated_queries_never_panic_and_their_replies_can_be_read() {
         "nope ANY",
         "@ SOA option=3: option=12:0000",
         "@ AXFR tcp",
+        "p HTTPS do",
+        "x.w A do",
+        "p A ecs=2001:db8::/56",
     ]
     .iter()
     .map(|text| question(text))
     .collect();
+    // One that is signed, by nobody's key.
+    let mut signed = question("ns A");
+    signed.octets.extend(b"\x01k\0\0\xfa\0\xff\0\0\0\0\0\x1d\x0bhmac-sha256\0\0\0\0\0\0\0\x01\x2c\0\0\0\0\0\0\0\0");
+    signed.octets[11] = 1;
+    let seeds: Vec<_> = seeds.into_iter().chain([signed]).collect();
     let mut random = fastrand::Rng::with_seed(7);
     for round in 0..ROUNDS {
         let seed = &seeds[round % seeds.len()];
