@@ -1,4 +1,11 @@
 //! An authoritative DNS server that answers by health, weight and place.
+//!
+//! [`GslbSpec`] is what the operator writes, [`Snapshot`] what it means, [`Server`] what runs it; a reload publishes the next
+//! snapshot to the same `Live`. A query is decided by pure functions of snapshot, client, time and draw ([`Snapshot::answer`]);
+//! sockets are in `udp`, `tcp`, `notify` and the house's prober only.
+//!
+//! Deliberately absent: recursion, forwarding, caches of others' data, dynamic update, files opened for anybody but the compile
+//! step, and any knowledge of the proxy.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
