@@ -65,6 +65,8 @@ pub(crate) struct Reply {
 pub(crate) enum ReplyKind {
     Positive,
     NoData,
+    /// From a wildcard: names without number are alike.
+    Expanded,
     NxDomain,
     Referral,
     Error,

@@ -7,6 +7,8 @@ use crate::{
     checks,
     cookie::CookieState,
     metrics::DnsMetrics,
+    name,
+    query::HEADER,
     query_log::{QueryLog, QueryRecord},
     rate_limit::{Limited, RateLimit},
     snapshot::Snapshot,
@@ -200,8 +202,8 @@ impl Service {
         let snapshot = &self.snapshot.load().snapshot;
         let plan = &snapshot.plan.rate_limit;
         let like = match reply.kind {
-            ReplyKind::Positive | ReplyKind::NoData => out.get(crate::query::HEADER..).map(question_of),
-            ReplyKind::NxDomain | ReplyKind::Referral | ReplyKind::Error => None,
+            ReplyKind::Positive | ReplyKind::NoData => out.get(HEADER..).map(question_of),
+            ReplyKind::Expanded | ReplyKind::NxDomain | ReplyKind::Referral | ReplyKind::Error => None,
         };
         match self.limit.check(plan, ip, reply.kind, (reply.zone, like), self.now.millis) {
             Limited::Send => Answered::Reply,
@@ -281,8 +283,8 @@ pub(crate) enum Answered {
     Reply,
 }
 
-/// Name and type of a reply's question, as they stand: what a rate limit calls alike.
-fn question_of(behind_header: &[u8]) -> &[u8] {
-    let length = crate::name::wire_length(behind_header).map_or(0, |length| length + 4);
-    behind_header.get(..length).unwrap_or_default()
+/// Name and type of a reply's question: what a rate limit calls alike. Without case, or a forger would vary it.
+fn question_of(behind_header: &[u8]) -> Vec<u8> {
+    let length = name::wire_length(behind_header).map_or(0, |length| length + 4);
+    behind_header.get(..length).unwrap_or_default().to_ascii_lowercase()
 }

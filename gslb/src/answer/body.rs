@@ -103,6 +103,9 @@ impl<'s, 'b> Answer<'s, 'b> {
 
     /// `encloser`: the node is the wildcard below it, and stands in for the name.
     fn node(&mut self, owner: &[u8], node: &'s Node, encloser: Option<&[u8]>) -> Result<Next, Full> {
+        if encloser.is_some() {
+            self.kind = ReplyKind::Expanded;
+        }
         let wildcard = encloser.map(|encloser| [b"\x01*", encloser].concat());
         let signed_as = match &wildcard {
             // RFC 9824 §3.4: a name is signed as if it were there.
@@ -121,7 +124,7 @@ impl<'s, 'b> Answer<'s, 'b> {
         };
         let alias = || node.set(RecordType::CNAME);
         let Some(set) = set.or_else(alias) else {
-            if !self.message.has_answer() {
+            if !self.message.has_answer() && encloser.is_none() {
                 self.kind = ReplyKind::NoData;
             }
             self.deny(Denial::Type { owner, node, encloser });
@@ -213,7 +216,9 @@ impl<'s, 'b> Answer<'s, 'b> {
             }
         }
         if !any {
-            self.kind = ReplyKind::NoData;
+            if encloser.is_none() {
+                self.kind = ReplyKind::NoData;
+            }
             self.deny(Denial::Type { owner, node, encloser });
             // An absence by health must end as soon as the service is back.
             self.negative(self.zone.negative_ttl.min(picked.ttl))?;

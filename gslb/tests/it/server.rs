@@ -24,7 +24,7 @@ fn document(address: &str, dns: &str) -> String {
     format!(
         "[dns]\n{dns}\n[zone.x]\nname = \"example.test\"\nns = [\"ns.other.test\"]\n\
          soa = {{ mname = \"ns.other.test\", rname = \"noc.other.test\", serial = 1 }}\n\
-         records = [\"www 60 A {address}\", \"$GENERATE 1-100 big 60 A 10.0.0.$\"]\n"
+         records = [\"www 60 A {address}\", \"*.w 60 A {address}\", \"$GENERATE 1-100 big 60 A 10.0.0.$\"]\n"
     )
 }
 
@@ -118,19 +118,40 @@ fn batches_of_datagrams_are_all_answered() {
 
 #[test]
 fn over_its_rate_a_network_gets_every_second_reply_truncated() {
-    let server = start("rate_limit = { responses = \"3/s\" }");
+    let server = start("rate_limit = { responses = \"1/s\" }");
     let socket = server.udp();
     for _ in 0..9 {
         socket.send(&question("www A edns").octets).unwrap();
     }
     let mut truncated = 0;
-    for _ in 0..6 {
+    for _ in 0..5 {
         let mut octets = [0; 512];
         let length = socket.recv(&mut octets).unwrap();
         let message = Message::from_vec(&octets[..length]).unwrap();
         truncated += usize::from(message.metadata.truncation && message.answers.is_empty() && message.edns.is_some());
     }
-    assert_eq!(truncated, 3);
+    assert_eq!(truncated, 4);
+}
+
+#[test]
+fn neither_the_case_of_letters_nor_names_below_a_wildcard_get_around_the_rate() {
+    let server = start("rate_limit = { responses = \"1/s\", slip = 1 }");
+    let socket = server.udp();
+    for kind in ["case", "wildcard"] {
+        let mut truncated = 0;
+        for round in 0..9u8 {
+            let mut octets =
+                question(&if kind == "case" { "www A".to_owned() } else { format!("n{round}.w A") }).octets;
+            if kind == "case" {
+                octets[13..16].copy_from_slice([b"www", b"Www", b"wWw", b"WWw"][usize::from(round) % 4]);
+            }
+            socket.send(&octets).unwrap();
+            let mut reply = [0; 512];
+            let length = socket.recv(&mut reply).unwrap();
+            truncated += usize::from(reply[..length][2] & 2 != 0);
+        }
+        assert!(truncated >= 5, "{kind}: {truncated}");
+    }
 }
 
 #[test]
