@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
@@ -18,6 +18,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("store", &["names", "config", "limit", "tls"]),
     ("discover", &["names", "config"]),
     ("upstream", &["names", "config", "discover", "health", "tls"]),
+    ("gslb", &["names", "config", "tls", "health"]),
     ("proxy", PROXY),
     ("gateway", GATEWAY),
     ("", BINARY),
@@ -40,7 +41,7 @@ const RESERVED: [(&str, &[&str]); 2] = [
     ("pingora", &["proxy"]),
     (
         "tokio",
-        &[
+        &["gslb", 
             "auth", "discover", "config", "tls", "store", "ops", "discover", "health", "upstream", "proxy", "gateway",
             "",
         ],

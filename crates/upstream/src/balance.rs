@@ -12,9 +12,10 @@ use std::time::Duration;
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
     /// In turn, by weight, evenly mixed.
-    #[default]
     RoundRobin,
-    /// Of two drawn by weight, the one that works on less for its weight.
+    /// Of two drawn by weight, the one that works on less for its weight. The default: an endpoint that stops answering then gets
+    /// two requests, not its share of all.
+    #[default]
     LeastRequest,
     /// Of two drawn by weight, the one with the smaller product of latency and load, for its weight.
     PeakEwma,
@@ -28,7 +29,7 @@ pub enum Policy {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BalanceSpec {
-    /// Default round_robin.
+    /// Default least_request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
     /// What `consistent_hash` hashes (default client_ip). A request without it goes anywhere.

@@ -1,0 +1,79 @@
+//! Runs the checks of all published services, lets time pass for them, and tells secondaries of new zones.
+
+use crate::{
+    Name,
+    metrics::DnsMetrics,
+    notify,
+    server::Random,
+    snapshot::Snapshot,
+    steer::{CheckTarget, Clocks},
+};
+use portcullis_config::Live;
+use portcullis_health::{Prober, Target};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// How often slow starts grow and orders end.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Until told to stop.
+pub(crate) async fn run(live: Live<Snapshot>, metrics: Arc<DnsMetrics>, mut stop: watch::Receiver<()>) {
+    let mut prober = Prober::default();
+    let mut reloads = live.subscribe();
+    let mut ticks = tokio::time::interval(TICK);
+    let mut told = HashMap::new();
+    prober.sync(targets(&live));
+    tell_secondaries(&live, &mut told);
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            Ok(()) = reloads.changed() => {
+                prober.sync(targets(&live));
+                tell_secondaries(&live, &mut told);
+            }
+            _ = ticks.tick() => {
+                let (snapshot, clocks) = (live.load().snapshot.clone(), Clocks::read());
+                snapshot.services.tick(clocks);
+                metrics.members(&snapshot.services.status(clocks));
+            }
+        }
+    }
+}
+
+/// An outcome goes to whatever snapshot serves when it comes: a check that goes on over a reload tells the new one.
+fn targets(live: &Live<Snapshot>) -> Vec<Target> {
+    let snapshot = live.load().snapshot.clone();
+    let one = |target: CheckTarget| {
+        let CheckTarget { key, probe, service, site, member } = target;
+        let (live, place) = (live.clone(), (service, site, member));
+        Target {
+            key,
+            probe,
+            tell: Arc::new(move |outcome| {
+                live.load().snapshot.services.observe(&place, outcome, Clocks::read());
+            }),
+        }
+    };
+    snapshot.services.targets().into_iter().map(one).collect()
+}
+
+/// Of zones whose serial is another than was told last.
+fn tell_secondaries(live: &Live<Snapshot>, told: &mut HashMap<Name, u32>) {
+    let snapshot = live.load().snapshot.clone();
+    for served in &snapshot.zones.zones {
+        let Some(transfer) = served.transfer.as_ref().filter(|transfer| !transfer.notify.is_empty()) else { continue };
+        let (apex, serial) = (served.zone.apex.clone(), served.zone.serial);
+        if told.insert(apex.clone(), serial) == Some(serial) {
+            continue;
+        }
+        for to in &transfer.notify {
+            let seed = RandomState::new().hash_one(to);
+            tokio::spawn(notify::tell(apex.clone(), *to, Random::new(seed)));
+        }
+    }
+}

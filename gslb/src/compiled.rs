@@ -1,0 +1,64 @@
+//! Answers made ahead: for each name and type with records, what stands behind the question. A reply to a question of the same
+//! name has the same octets there, pointers included, as the question is as long in any case of letters.
+
+use crate::{Name, RecordType, answer, message::Message, query::HEADER, snapshot::Snapshot, zone::NodeKind};
+use foldhash::fast::FixedState;
+use std::collections::HashMap;
+
+/// By name (in lower case, as on the wire) with the type behind it. What is in the table is the operator's choice, so that a quick
+/// hash is enough: who asks cannot make its buckets longer.
+#[derive(Debug, Default)]
+pub(crate) struct CompiledAnswers(HashMap<Box<[u8]>, CompiledAnswer, FixedState>);
+
+#[derive(Debug)]
+pub(crate) struct CompiledAnswer {
+    pub(crate) zone: usize,
+    body: Box<[u8]>,
+    counts: [u16; 3],
+}
+
+/// Larger answers are rare, and writing them is not what they cost.
+const BODY_MAX: usize = 1_232;
+
+impl CompiledAnswers {
+    /// Of all names that have records of their own; what is steered, expanded or delegated is made when it is asked for.
+    pub(crate) fn new(snapshot: &Snapshot) -> Self {
+        let mut answers = HashMap::default();
+        for (index, served) in snapshot.zones.zones.iter().enumerate() {
+            let nodes = served.zone.nodes.iter();
+            let plain = nodes
+                .filter(|(_, node)| matches!(node.kind, NodeKind::Plain | NodeKind::Dname) && node.service.is_none());
+            for (name, node) in plain {
+                for of_type in node.sets.iter().map(|set| set.of_type) {
+                    // A name of the parent zone may be hidden by a zone of its own.
+                    if snapshot.zones.find(name.as_wire(), of_type).is_none_or(|(found, _)| found != index) {
+                        continue;
+                    }
+                    if let Some(answer) = compile(snapshot, index, name, of_type) {
+                        answers.insert([name.as_wire(), &of_type.0.to_be_bytes()].concat().into(), answer);
+                    }
+                }
+            }
+        }
+        Self(answers)
+    }
+
+    pub(crate) fn get(&self, key_with_type: &[u8]) -> Option<&CompiledAnswer> {
+        self.0.get(key_with_type)
+    }
+}
+
+impl CompiledAnswer {
+    /// Adds the answer behind the question; what does not fit is left to whoever can truncate.
+    pub(crate) fn write(&self, message: &mut Message<'_>) -> Result<(), crate::message::Full> {
+        message.raw(&self.body, self.counts)
+    }
+}
+
+fn compile(snapshot: &Snapshot, zone: usize, name: &Name, of_type: RecordType) -> Option<CompiledAnswer> {
+    let question = [name.as_wire(), &of_type.0.to_be_bytes(), &[0, 1]].concat();
+    let mut out = Vec::new();
+    let counts = answer::plain(snapshot, zone, name, of_type, &question, BODY_MAX + HEADER + question.len(), &mut out)?;
+    let body = out.get(HEADER + question.len()..)?.into();
+    Some(CompiledAnswer { zone, body, counts })
+}

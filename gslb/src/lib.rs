@@ -1,0 +1,56 @@
+//! An authoritative DNS server that answers by health, weight and place.
+//!
+//! [`GslbSpec`] is what the operator writes, [`Snapshot`] what it means, [`Server`] what runs it; a reload publishes the next
+//! snapshot to the same `Live`. A query is decided by pure functions of snapshot, client, time and draw ([`Snapshot::answer`]);
+//! sockets are in `udp`, `tcp`, `notify` and the house's prober only.
+//!
+//! Deliberately absent: recursion, forwarding, caches of others' data, dynamic update, files opened for anybody but the compile
+//! step, and any knowledge of the proxy.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod answer;
+mod checks;
+mod compiled;
+mod cookie;
+mod dnssec;
+mod edns;
+mod message;
+mod metrics;
+mod name;
+mod notify;
+mod plan;
+mod query;
+mod query_log;
+mod rate_limit;
+mod rdata;
+mod record_type;
+mod server;
+mod snapshot;
+mod spec;
+mod steer;
+mod svcb;
+mod tcp;
+mod token;
+mod transfer;
+mod tsig;
+mod udp;
+mod zone;
+mod zone_file;
+mod zones;
+
+pub use answer::{Asked, Transport};
+pub use dnssec::{Algorithm, CdsSpec, DenialSpec, DnssecKeySpec, DnssecSpec, KeyError, KeyRole, generate_key};
+pub use metrics::DnsMetrics;
+pub use name::{Name, NameError};
+pub use query_log::{QueryLog, QueryRecord};
+pub use record_type::{Rcode, RecordType, UnknownType};
+pub use server::{Host, Listeners, Server};
+pub use snapshot::Snapshot;
+pub use spec::{CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, TcpSpec, TransferSpec, TsigAlgorithm, TsigSpec};
+pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
+pub use steer::{
+    AllDownSpec, Area, Balance, Clocks, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec,
+    MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec, SitesSpec,
+    Spread, WhatIf,
+};

@@ -1,0 +1,290 @@
+//! Runs the DNS server on sockets that it is given: a thread a UDP socket, one thread for all streams.
+//!
+//! Reloads happen elsewhere: whoever publishes a snapshot to [`Live`] changes what the next query is answered from.
+
+use crate::{
+    answer::{self, Asked, Handled, Reply, ReplyKind, Transport},
+    checks,
+    cookie::CookieState,
+    metrics::DnsMetrics,
+    name,
+    query::HEADER,
+    query_log::{QueryLog, QueryRecord},
+    rate_limit::{Limited, RateLimit},
+    snapshot::Snapshot,
+    tcp, udp,
+};
+use portcullis_config::{Live, Reader};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    os::unix::net::UnixStream,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::{Instant, SystemTime},
+};
+
+/// Sockets to serve, opened by whoever starts the server.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Several on one address (SO_REUSEPORT) share its load, a thread each.
+    pub udp: Vec<UdpSocket>,
+    pub tcp: Vec<TcpListener>,
+    /// DNS over TLS (RFC 7858).
+    pub tls: Vec<(TcpListener, Arc<rustls::ServerConfig>)>,
+}
+
+/// What a test replaces.
+#[derive(Clone)]
+pub struct Host {
+    pub metrics: Arc<DnsMetrics>,
+    pub log: Option<Arc<dyn QueryLog>>,
+}
+
+/// A server that runs. Dropping it ends it.
+#[derive(Debug)]
+pub struct Server {
+    stop: Arc<AtomicBool>,
+    /// Closed to wake the threads.
+    wakers: Vec<UnixStream>,
+    streams: tokio::sync::watch::Sender<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What each thread answers with.
+pub(crate) struct Service {
+    snapshot: Reader<Snapshot>,
+    host: Host,
+    limit: RateLimit,
+    stop: Arc<AtomicBool>,
+    start: Instant,
+    random: Random,
+    now: Now,
+}
+
+/// Read once a batch: a clock costs as much as an answer.
+#[derive(Debug, Clone, Copy)]
+struct Now {
+    unix: u32,
+    millis: u32,
+}
+
+/// A generator of one thread (xorshift64*): spreads load, guards nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    pub(crate) fn draw(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+impl Server {
+    /// Begins to serve. The sockets may be non-blocking or not.
+    pub fn start(listeners: Listeners, live: &Live<Snapshot>, host: &Host) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (streams, stopped) = tokio::sync::watch::channel(());
+        let mut server = Self { stop: stop.clone(), wakers: Vec::new(), streams, threads: Vec::new() };
+        for (index, socket) in listeners.udp.into_iter().enumerate() {
+            socket.set_nonblocking(true)?;
+            let source = udp::prepare(&socket)?;
+            let (ours, theirs) = UnixStream::pair()?;
+            let service = Service::new(live, host.clone(), stop.clone());
+            server.wakers.push(ours);
+            server.spawn(format!("dns-udp-{index}"), move || {
+                if let Err(error) = udp::run(&socket, source, &theirs, service) {
+                    tracing::error!(%error, "a DNS socket failed and serves no more");
+                }
+            })?;
+        }
+        if !listeners.tcp.is_empty() || !listeners.tls.is_empty() {
+            let roads = tcp::Roads::new(listeners.tcp, listeners.tls)?;
+            let service = Service::new(live, host.clone(), stop);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            server.spawn("dns-tcp".to_owned(), move || {
+                runtime.block_on(tcp::run(roads, service, stopped));
+            })?;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (live, metrics, stopped) = (live.clone(), host.metrics.clone(), server.streams.subscribe());
+        server.spawn("dns-checks".to_owned(), move || runtime.block_on(checks::run(live, metrics, stopped)))?;
+        Ok(server)
+    }
+
+    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(std::thread::Builder::new().name(name).spawn(run)?);
+        Ok(())
+    }
+
+    /// Ends the server and waits for its threads. Queries that were read are answered.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Relaxed);
+        self.wakers.clear();
+        self.streams.send_replace(());
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a DNS thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Service {
+    fn new(live: &Live<Snapshot>, host: Host, stop: Arc<AtomicBool>) -> Self {
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8);
+        let mut service = Self {
+            snapshot: live.reader(),
+            host,
+            limit: RateLimit::new(),
+            stop,
+            start: Instant::now(),
+            random: Random::new(seed),
+            now: Now { unix: 0, millis: 0 },
+        };
+        service.begin_batch();
+        service
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
+    pub(crate) fn snapshot(&mut self) -> Arc<Snapshot> {
+        self.snapshot.load().snapshot.clone()
+    }
+
+    pub(crate) fn refused_connection(&self) {
+        self.host.metrics.connection_refused();
+    }
+
+    /// Reads the clocks for what follows.
+    pub(crate) fn begin_batch(&mut self) {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        // Both wrap as RFC 1982 numbers do; who compares them knows.
+        self.now = Now { unix: unix as u32, millis: self.start.elapsed().as_millis() as u32 };
+    }
+
+    /// Answers one datagram; whether there is a reply to send.
+    pub(crate) fn datagram(&mut self, octets: &[u8], client: SocketAddr, out: &mut Vec<u8>) -> Answered {
+        if self.is_ixfr(octets)
+            && let Some(message) = self.transfer(octets, client, Transport::Udp).and_then(|all| all.into_iter().next())
+        {
+            *out = message;
+            return Answered::Reply;
+        }
+        let Some(reply) = self.answer(octets, client, Transport::Udp, out) else { return Answered::Silent };
+        // A valid cookie proves the address (RFC 7873 §5.2.4): nobody else is hit by the reply.
+        if reply.cookie == CookieState::Valid {
+            return Answered::Reply;
+        }
+        let ip = udp::plain(client.ip());
+        let snapshot = &self.snapshot.load().snapshot;
+        let plan = &snapshot.plan.rate_limit;
+        let like = match reply.kind {
+            ReplyKind::Positive | ReplyKind::NoData => out.get(HEADER..).map(question_of),
+            ReplyKind::Expanded | ReplyKind::NxDomain | ReplyKind::Referral | ReplyKind::Error => None,
+        };
+        match self.limit.check(plan, ip, reply.kind, (reply.zone, like), self.now.millis) {
+            Limited::Send => Answered::Reply,
+            Limited::Slip => {
+                self.host.metrics.limited(Limited::Slip);
+                answer::truncate(out, reply.opt_length);
+                Answered::Reply
+            }
+            Limited::Drop => {
+                self.host.metrics.limited(Limited::Drop);
+                Answered::Silent
+            }
+        }
+    }
+
+    /// The messages of a zone transfer, when that is what is asked for and allowed.
+    pub(crate) fn transfer(&mut self, octets: &[u8], client: SocketAddr, transport: Transport) -> Option<Vec<Vec<u8>>> {
+        let asked = Asked { client: udp::plain(client.ip()), transport, now: self.now.unix, draw: 0 };
+        let snapshot = self.snapshot.load().snapshot.clone();
+        let messages = answer::transfer(&snapshot, octets, &asked)?;
+        tracing::info!(%client, messages = messages.len(), "zone transferred");
+        self.host.metrics.transferred();
+        Some(messages)
+    }
+
+    /// Answers one message of a stream; whether there is a reply to send.
+    pub(crate) fn message(
+        &mut self,
+        octets: &[u8],
+        client: SocketAddr,
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Answered {
+        match self.answer(octets, client, transport, out) {
+            Some(_) => Answered::Reply,
+            None => Answered::Silent,
+        }
+    }
+
+    /// IXFR may come by UDP (RFC 1995 §2). Only who has a zone to give looks closer.
+    fn is_ixfr(&mut self, octets: &[u8]) -> bool {
+        // The authority section has one record in an IXFR, and none in any other query.
+        octets.get(8..10) == Some(&[0, 1]) && self.snapshot.load().snapshot.zones.gives_any()
+    }
+
+    fn answer(&mut self, octets: &[u8], client: SocketAddr, transport: Transport, out: &mut Vec<u8>) -> Option<Reply> {
+        let asked = Asked { client: udp::plain(client.ip()), transport, now: self.now.unix, draw: self.random.draw() };
+        let snapshot = &self.snapshot.load().snapshot;
+        // A query of death must not end the thread that serves all others: it costs itself its reply.
+        let handled = catch_unwind(AssertUnwindSafe(|| answer::respond(snapshot, octets, &asked, out)));
+        match handled {
+            Ok(Handled::Replied(reply)) => {
+                self.host.metrics.answered(snapshot, transport, &reply);
+                if let Some(log) = &self.host.log
+                    && snapshot.plan.log_sample.takes(self.random.draw())
+                {
+                    log.record(&QueryRecord::new(snapshot, octets, client, transport, &reply));
+                }
+                Some(reply)
+            }
+            Ok(Handled::Silent) => {
+                self.host.metrics.ignored(transport);
+                None
+            }
+            Err(_) => {
+                self.host.metrics.panicked();
+                None
+            }
+        }
+    }
+}
+
+/// Whether there is something to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answered {
+    Silent,
+    Reply,
+}
+
+/// Name and type of a reply's question: what a rate limit calls alike. Without case, or a forger would vary it.
+fn question_of(behind_header: &[u8]) -> Vec<u8> {
+    let length = name::wire_length(behind_header).map_or(0, |length| length + 4);
+    behind_header.get(..length).unwrap_or_default().to_ascii_lowercase()
+}

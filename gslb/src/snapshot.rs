@@ -1,0 +1,140 @@
+//! Everything that answers are made from, compiled from a document and never changed.
+
+use crate::{
+    Name,
+    answer::{self, Asked, Handled},
+    compiled::CompiledAnswers,
+    edns::Subnet,
+    plan::ServerPlan,
+    rdata,
+    spec::GslbSpec,
+    steer::{Clocks, Explanation, MemberStatus, Order, OrderError, Ordered, Registries, Services, WhatIf},
+    zone::{Alias, Found},
+    zones::Zones,
+};
+use portcullis_config::{Context, Path};
+use portcullis_names::ObjectName;
+use std::{net::IpAddr, sync::Arc};
+
+/// What serves. Replaced as a whole; only what is known of members lives on from one to the next.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) zones: Zones,
+    pub(crate) services: Services,
+    pub(crate) plan: ServerPlan,
+    pub(crate) compiled: CompiledAnswers,
+}
+
+impl Snapshot {
+    /// Compiles the tables of a document; problems go to `cx`. `previous` lends what survives a reload: serials, states,
+    /// orders, secrets.
+    pub fn compile(
+        spec: &GslbSpec,
+        registries: Registries<'_>,
+        previous: Option<&Self>,
+        clocks: Clocks,
+        cx: &mut Context,
+    ) -> Arc<Self> {
+        // Serials wrap as RFC 1982 says.
+        let keys: Vec<_> = spec.dns.iter().flat_map(|dns| dns.tsig.keys()).map(ObjectName::as_str).collect();
+        let before = previous.map(|previous| &previous.zones);
+        let mut zones = Zones::compile(&spec.zone, before, &keys, clocks.unix as u32, cx);
+        let plan = ServerPlan::compile(spec.dns.as_ref(), previous.map(|previous| &previous.plan), cx);
+        let geo = spec.dns.as_ref().and_then(|dns| dns.geo.as_ref());
+        let before = previous.map(|previous| &previous.services);
+        let services = Services::compile(&spec.public_service, geo, registries, before, clocks, cx);
+        for (index, served) in services.list.iter().enumerate() {
+            let at = Path::root().key("public_service").key(&served.service.name).key("host");
+            let has_cname = served.service.sites.iter().any(|site| site.cname.is_some());
+            let alias = if has_cname { Alias::Possible } else { Alias::Never };
+            match zones.find_mut(served.service.host.as_wire()) {
+                None => {
+                    let help = "a published name lies in one of the zones";
+                    cx.error(&at, format!("no zone holds {}", served.service.host)).help(help);
+                }
+                Some(zone) => {
+                    if let Err(message) = zone.zone.publish(&served.service.host, index, alias) {
+                        cx.error(&at, message);
+                    }
+                }
+            }
+        }
+        let types = |index: usize| services.list.get(index).map_or_else(Vec::new, |served| served.service.types());
+        zones.zones.iter_mut().for_each(|zone| zone.zone.link(&types));
+        let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default() };
+        snapshot.compiled = CompiledAnswers::new(&snapshot);
+        Arc::new(snapshot)
+    }
+
+    /// The reply to one message, as the wire has it; `None`: it gets none. What the server does but for rate limits.
+    pub fn answer(&self, message: &[u8], asked: &Asked) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        match answer::respond(self, message, asked, &mut out) {
+            Handled::Replied(_) => Some(out),
+            Handled::Silent => None,
+        }
+    }
+
+    /// DS records for the parents of signed zones, as lines of a zone file.
+    pub fn ds(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for zone in &self.zones.zones {
+            let Some(signer) = &zone.zone.signer else { continue };
+            for ds in signer.ds(&zone.zone.apex) {
+                lines.push(format!("{} IN DS {}", zone.zone.apex, rdata::display(crate::RecordType::DS, &ds)));
+            }
+        }
+        lines
+    }
+
+    /// Why a client gets what it gets: the data path's own choice. `None`: no published service answers for the name.
+    pub fn explain(
+        &self,
+        name: &Name,
+        source: IpAddr,
+        subnet: Option<(IpAddr, u8)>,
+        what_if: &WhatIf,
+        clocks: Clocks,
+    ) -> Option<Explanation> {
+        let (_, zone) = self.zones.find(name.as_wire(), crate::RecordType::A)?;
+        let node = match zone.zone.find(name.as_wire()) {
+            Found::Exact(node) | Found::Wildcard { node, .. } => node,
+            Found::Cut { .. } | Found::Dname { .. } | Found::Missing { .. } => return None,
+        };
+        let subnet = subnet.map(|(address, source)| Subnet { address: Some(address), source });
+        self.services.explain(node.service?, source, subnet.as_ref(), what_if, clocks)
+    }
+
+    /// Every member with its state, for an admin page.
+    pub fn members(&self, clocks: Clocks) -> Vec<MemberStatus> {
+        self.services.status(clocks)
+    }
+
+    /// Forces the state of a member or a site. Holds over reloads; [`Snapshot::orders`] is what to keep over restarts.
+    pub fn order(&self, order: Order, clocks: Clocks) -> Result<(), OrderError> {
+        self.services.order(order, clocks)
+    }
+
+    /// Takes an order back.
+    pub fn withdraw(&self, target: &Ordered, clocks: Clocks) {
+        self.services.withdraw(target, clocks);
+    }
+
+    pub fn orders(&self) -> Vec<Order> {
+        self.services.orders()
+    }
+
+    /// Takes in what somebody else found out about a member: an outcome as a check has it.
+    pub fn observe(
+        &self,
+        member: &(ObjectName, ObjectName, IpAddr),
+        outcome: Result<(), portcullis_health::Failure>,
+        clocks: Clocks,
+    ) {
+        self.services.observe(member, outcome, clocks);
+    }
+
+    pub(crate) fn service_name(&self, index: usize) -> Option<&str> {
+        self.services.list.get(index).map(|served| served.service.name.as_str())
+    }
+}

@@ -1,0 +1,157 @@
+//! What is known of members: outcomes of checks, recoveries, and how many fell lately. Pure: time comes in.
+
+use portcullis_health::{Failure, Health, HealthState};
+use portcullis_names::Percent;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// What is known of one member.
+#[derive(Debug, Clone)]
+pub(crate) struct MemberHealth {
+    health: Health,
+    pub(crate) certainty: Certainty,
+    /// When it came back from being down.
+    pub(crate) recovered: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Certainty {
+    Settled,
+    /// The last outcome speaks against the state, or there was none yet: answers live shorter.
+    Undecided,
+}
+
+/// What an outcome did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    None,
+    Fell,
+    Rose,
+}
+
+impl MemberHealth {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { health: Health::new(now), certainty: Certainty::Undecided, recovered: None }
+    }
+
+    pub(crate) fn state(&self) -> HealthState {
+        self.health.state()
+    }
+
+    pub(crate) fn last_failure(&self) -> Option<Failure> {
+        self.health.last_failure()
+    }
+
+    pub(crate) fn since(&self) -> Instant {
+        self.health.since()
+    }
+
+    pub(crate) fn observe(
+        &mut self,
+        outcome: Result<(), Failure>,
+        healthy: u32,
+        unhealthy: u32,
+        now: Instant,
+    ) -> Change {
+        let before = self.health.state();
+        let change = self.health.observe(outcome, healthy, unhealthy, now);
+        let agrees = matches!((self.health.state(), outcome), (HealthState::Up, Ok(())) | (HealthState::Down, Err(_)));
+        self.certainty = if agrees { Certainty::Settled } else { Certainty::Undecided };
+        match change {
+            Some(HealthState::Down) => {
+                self.recovered = None;
+                if before == HealthState::Up { Change::Fell } else { Change::None }
+            }
+            Some(HealthState::Up) => {
+                // The first outcome after a start is no recovery: a whole site would begin at a trickle.
+                self.recovered = (before == HealthState::Down).then_some(now);
+                Change::Rose
+            }
+            Some(HealthState::Unknown) | None => Change::None,
+        }
+    }
+}
+
+/// The blast-radius guard: members that fell lately, against how many may.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Withdrawals {
+    falls: VecDeque<Instant>,
+}
+
+/// Whether health is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Belief {
+    Believed,
+    /// Too many fell at once: more likely it is the checks, or the road to all of them.
+    Held,
+}
+
+/// Falls that are remembered; more in a window change nothing.
+const FALLS_MAX: usize = 10_000;
+
+impl Withdrawals {
+    pub(crate) fn fell(&mut self, now: Instant) {
+        if self.falls.len() >= FALLS_MAX {
+            self.falls.pop_front();
+        }
+        self.falls.push_back(now);
+    }
+
+    pub(crate) fn belief(&mut self, window: Duration, max: Percent, members: usize, now: Instant) -> Belief {
+        while self.falls.front().is_some_and(|fall| now.saturating_duration_since(*fall) >= window) {
+            self.falls.pop_front();
+        }
+        let allowed = max.fraction() * members as f64;
+        if self.falls.len() as f64 > allowed { Belief::Held } else { Belief::Believed }
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.falls.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BAD: Result<(), Failure> = Err(Failure::Timeout);
+
+    #[test]
+    fn a_state_is_in_doubt_while_the_last_outcome_speaks_against_it() {
+        let now = Instant::now();
+        let mut member = MemberHealth::new(now);
+        assert_eq!(member.certainty, Certainty::Undecided);
+        for (outcome, change, certainty) in [
+            (Ok(()), Change::Rose, Certainty::Settled),
+            (BAD, Change::None, Certainty::Undecided),
+            (Ok(()), Change::None, Certainty::Settled),
+            (BAD, Change::None, Certainty::Undecided),
+            (BAD, Change::Fell, Certainty::Settled),
+            (Ok(()), Change::None, Certainty::Undecided),
+            (Ok(()), Change::Rose, Certainty::Settled),
+        ] {
+            assert_eq!((member.observe(outcome, 2, 2, now), member.certainty), (change, certainty));
+        }
+        assert_eq!(member.recovered, Some(now));
+    }
+
+    #[test]
+    fn more_falls_than_allowed_in_a_window_are_not_believed() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let minute = Duration::from_secs(60);
+        let half = Percent::from_whole(50);
+        let mut falls = Withdrawals::default();
+        for (second, expected) in
+            [(0, Belief::Believed), (10, Belief::Believed), (20, Belief::Held), (30, Belief::Held)]
+        {
+            falls.fell(at(second));
+            assert_eq!(falls.belief(minute, half, 4, at(second)), expected, "{second}");
+        }
+        assert_eq!(falls.belief(minute, half, 4, at(69)), Belief::Held);
+        assert_eq!(falls.belief(minute, half, 4, at(71)), Belief::Believed);
+        assert_eq!(falls.belief(minute, Percent::ALL, 4, at(71)), Belief::Believed);
+    }
+}

@@ -1,0 +1,260 @@
+//! All zones of a snapshot: compiled from their tables, found by the longest name.
+
+use crate::{
+    Name, RecordType,
+    dnssec::Signer,
+    name::Suffixes,
+    spec::{SoaSpec, ZoneSpec},
+    transfer::TransferPlan,
+    zone::{RrSet, Zone, ZoneBuilder},
+    zone_file::{Origin, Record, ZoneReader},
+};
+use portcullis_config::{Context, Path};
+use portcullis_names::{ObjectName, TimeSpan};
+use prometheus::IntCounter;
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::OnceLock,
+    time::Duration,
+};
+
+/// The zones that are served.
+#[derive(Debug, Default)]
+pub(crate) struct Zones {
+    pub(crate) zones: Vec<ServedZone>,
+    by_apex: HashMap<Name, usize>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ServedZone {
+    pub(crate) name: ObjectName,
+    pub(crate) zone: Zone,
+    pub(crate) transfer: Option<TransferPlan>,
+    /// Of everything but the serial: tells whether a reload changed the zone.
+    content: u64,
+    /// By code; resolved when the zone answers first.
+    pub(crate) counters: OnceLock<Vec<IntCounter>>,
+}
+
+const ZONES_MAX: usize = 10_000;
+
+impl Zones {
+    /// `keys` are the names of shared secrets. `now` in seconds since 1970: serials that nobody gave are made from it.
+    pub(crate) fn compile(
+        specs: &BTreeMap<ObjectName, ZoneSpec>,
+        previous: Option<&Self>,
+        keys: &[&str],
+        now: u32,
+        cx: &mut Context,
+    ) -> Self {
+        let mut zones = Self::default();
+        let root = Path::root().key("zone");
+        if specs.len() > ZONES_MAX {
+            cx.error(&root, format!("more than {ZONES_MAX} zones"));
+            return zones;
+        }
+        let mut seen = HashMap::new();
+        for (name, spec) in specs {
+            let at = root.key(name);
+            let Some(apex) = domain(&spec.name, &at.key("name"), cx) else { continue };
+            if let Some(twin) = seen.insert(apex.clone(), name) {
+                let other = root.key(twin).key("name");
+                cx.error(&at.key("name"), format!("zone {apex} is defined twice")).also(&other, "here as well");
+                continue;
+            }
+            let before = previous.and_then(|previous| previous.get(&apex));
+            if let Some(zone) = compile_zone(name, spec, &apex, before, keys, now, &at, cx) {
+                zones.by_apex.insert(apex, zones.zones.len());
+                zones.zones.push(zone);
+            }
+        }
+        zones
+    }
+
+    fn get(&self, apex: &Name) -> Option<&ServedZone> {
+        self.zones.get(*self.by_apex.get(apex)?)
+    }
+
+    pub(crate) fn gives_any(&self) -> bool {
+        self.zones.iter().any(|zone| zone.transfer.is_some())
+    }
+
+    /// The zone of exactly this apex.
+    pub(crate) fn at(&self, key: &[u8]) -> Option<&ServedZone> {
+        self.zones.get(*self.by_apex.get(key)?)
+    }
+
+    /// The zone with the longest apex that holds a name. DS is the parent's data (RFC 4035 §3.1.4.1).
+    pub(crate) fn find(&self, key: &[u8], of_type: RecordType) -> Option<(usize, &ServedZone)> {
+        let mut own = None;
+        for suffix in Suffixes(key) {
+            let Some(index) = self.by_apex.get(suffix) else { continue };
+            let found = self.zones.get(*index).map(|zone| (*index, zone));
+            if of_type == RecordType::DS && suffix.len() == key.len() {
+                own = found;
+                continue;
+            }
+            return found;
+        }
+        own
+    }
+
+    /// The zone in which a new name would lie, to change it while a snapshot is being compiled.
+    pub(crate) fn find_mut(&mut self, key: &[u8]) -> Option<&mut ServedZone> {
+        let index = Suffixes(key).find_map(|suffix| self.by_apex.get(suffix))?;
+        self.zones.get_mut(*index)
+    }
+}
+
+/// A name as TOML has it; a mistake is reported.
+pub(crate) fn domain(text: &str, at: &Path, cx: &mut Context) -> Option<Name> {
+    match Name::absolute(text) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            cx.error(at, format!("`{text}` is not a domain name: {error}"));
+            None
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is one independent input of the compilation")]
+fn compile_zone(
+    name: &ObjectName,
+    spec: &ZoneSpec,
+    apex: &Name,
+    previous: Option<&ServedZone>,
+    keys: &[&str],
+    now: u32,
+    at: &Path,
+    cx: &mut Context,
+) -> Option<ServedZone> {
+    let ttl = whole_seconds(spec.ttl, Duration::from_secs(300), &at.key("ttl"), cx);
+    let mut reader = ZoneReader::new(apex, at.key("file"), cx);
+    if let Some(file) = &spec.file {
+        reader.file(file, spec.ttl.is_some().then_some(ttl));
+    }
+    reader.lines(&spec.records, &at.key("records"), Some(ttl));
+    let mut records = reader.finish();
+    let has = |of_type| records.iter().any(|record| record.of_type == of_type && record.owner == *apex);
+    let (has_soa, has_ns) = (has(RecordType::SOA), has(RecordType::NS));
+    let made = |of_type, ttl, rdata: Vec<u8>| Record {
+        owner: apex.clone(),
+        of_type,
+        ttl,
+        rdata: rdata.into(),
+        origin: Origin::Made,
+    };
+    let mut makes_serial = false;
+    if let Some(soa) = &spec.soa {
+        if has_soa {
+            cx.error(&at.key("soa"), "the SOA stands in the records as well").help("give it in one place");
+        }
+        makes_serial = soa.serial.is_none();
+        let (rdata, ttl) = soa_data(soa, &at.key("soa"), cx)?;
+        records.push(made(RecordType::SOA, ttl, rdata));
+    }
+    if !spec.ns.is_empty() && has_ns {
+        cx.error(&at.key("ns"), "name servers stand in the records as well").help("give them in one place");
+    }
+    for (index, server) in spec.ns.iter().enumerate() {
+        if let Some(server) = domain(server, &at.key("ns").index(index), cx) {
+            records.push(made(RecordType::NS, ttl, server.as_wire().to_vec()));
+        }
+    }
+    let zone = ZoneBuilder { cx, at, apex }.build(records)?;
+    let mut served = ServedZone { name: name.clone(), content: 0, zone, transfer: None, counters: OnceLock::new() };
+    served.content = content(&served.zone);
+    if let Some(transfer) = &spec.transfer {
+        let at = at.key("transfer");
+        if spec.dnssec.is_some() {
+            cx.error(&at, "a zone that is signed on line has no signatures to give away")
+                .help("leave out `dnssec` or `transfer`");
+        }
+        served.transfer = Some(TransferPlan::compile(transfer, keys, &at, cx));
+    }
+    if let Some(dnssec) = &spec.dnssec
+        && let Some(signer) = Signer::compile(dnssec, apex, ttl, &at.key("dnssec"), cx)
+    {
+        served.zone.sign_with(signer);
+    }
+    if makes_serial {
+        served.set_serial(match previous {
+            Some(before) if before.content == served.content => before.zone.serial,
+            // RFC 1982: a change moves on, even when the clock was set back.
+            Some(before) => now.max(before.zone.serial.wrapping_add(1)),
+            None => now,
+        });
+    }
+    Some(served)
+}
+
+impl ServedZone {
+    fn set_serial(&mut self, serial: u32) {
+        let zone = &mut self.zone;
+        zone.serial = serial;
+        let node = zone.nodes.get_mut(&zone.apex);
+        let set = node.and_then(|node| node.sets.iter_mut().find(|set| set.of_type == RecordType::SOA));
+        for soa in set.into_iter().chain([&mut zone.soa]) {
+            for data in &mut soa.data {
+                // RFC 1035 §3.3.13: five numbers stand at the end, the serial first.
+                let begin = data.len().saturating_sub(20);
+                if let Some(place) = data.get_mut(begin..begin + 4) {
+                    place.copy_from_slice(&serial.to_be_bytes());
+                }
+            }
+        }
+    }
+}
+
+/// Equal for zones that answer alike but for the SOA's serial.
+fn content(zone: &Zone) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for name in zone.names() {
+        let Some(node) = zone.nodes.get(name) else { continue };
+        name.hash(&mut hasher);
+        for RrSet { of_type, ttl, data } in &node.sets {
+            (of_type, ttl).hash(&mut hasher);
+            for data in data {
+                let hidden = if *of_type == RecordType::SOA { 20 } else { 0 };
+                data.get(..data.len().saturating_sub(hidden)).hash(&mut hasher);
+                if hidden > 0 {
+                    data.last_chunk::<16>().hash(&mut hasher);
+                }
+            }
+        }
+    }
+    hasher.finish()
+}
+
+fn soa_data(spec: &SoaSpec, at: &Path, cx: &mut Context) -> Option<(Vec<u8>, u32)> {
+    let mname = domain(&spec.mname, &at.key("mname"), cx);
+    let rname = match spec.rname.split_once('@') {
+        // RFC 1035 §8: dots of the mailbox's own part are escaped.
+        Some((user, host)) => domain(&format!("{}.{host}", user.replace('.', "\\.")), &at.key("rname"), cx),
+        None => domain(&spec.rname, &at.key("rname"), cx),
+    };
+    let mut time = |key: &str, value: Option<TimeSpan>, default: u64| {
+        whole_seconds(value, Duration::from_secs(default), &at.key(key), cx)
+    };
+    let times = [
+        time("refresh", spec.refresh, 3_600),
+        time("retry", spec.retry, 900),
+        time("expire", spec.expire, 604_800),
+        time("minimum", spec.minimum, 60),
+    ];
+    let mut data = [mname?.as_wire(), rname?.as_wire()].concat();
+    data.extend(spec.serial.unwrap_or_default().to_be_bytes());
+    times.iter().for_each(|seconds| data.extend(seconds.to_be_bytes()));
+    let [_, _, _, minimum] = times;
+    Some((data, minimum.max(60)))
+}
+
+/// DNS counts in seconds (RFC 2181 §8: 31 bits of them).
+pub(crate) fn whole_seconds(value: Option<TimeSpan>, default: Duration, at: &Path, cx: &mut Context) -> u32 {
+    let span = value.map_or(default, TimeSpan::get);
+    if span.subsec_nanos() != 0 {
+        cx.error(at, "DNS counts in whole seconds");
+    }
+    u32::try_from(span.as_secs()).ok().filter(|seconds| *seconds <= i32::MAX as u32).unwrap_or(i32::MAX as u32)
+}

@@ -1,0 +1,197 @@
+//! Signed zones: every set that is ours is signed by a key of the zone, absences are proved, and nothing of it leaks to who did
+//! not ask. Signatures are verified by another library; validators (unbound, delv) were used by hand on the same names.
+
+use crate::support::{NOW, ask, compile_in, question};
+use hickory_proto::{
+    dnssec::{
+        Verifier,
+        rdata::{DNSKEY, DNSSECRData, RRSIG},
+    },
+    op::Message,
+    rr::{DNSClass, Name, RData, Record, RecordType},
+};
+use portcullis_gslb::{Algorithm, Snapshot, generate_key};
+use std::{collections::BTreeMap, sync::Arc};
+
+const ZONE: &str = "$TTL 300\n@ SOA ns1 noc 7 3600 900 604800 60\n@ NS ns1\nns1 A 192.0.2.53\nwww A 192.0.2.1\nwww A 192.0.2.2\n\
+    alias CNAME www\ndangling CNAME nowhere\n*.wild TXT w\nx.ent.deep A 192.0.2.9\nsub NS ns.sub\nsub DS 1 13 2 AABBCC\n\
+    ns.sub A 192.0.2.99\nplain NS ns.sub\nold DNAME new\na.new A 192.0.2.77\nMixed MX 10 Mail.Example.Test.\nmail A 192.0.2.3\n";
+
+fn signed(denial: &str, algorithm: Algorithm) -> Arc<Snapshot> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("zone.key"), generate_key(algorithm).unwrap()).unwrap();
+    std::fs::write(folder.path().join("example.zone"), ZONE).unwrap();
+    let document = format!(
+        "[zone.x]\nname = \"example.test\"\nfile = \"example.zone\"\n\
+         dnssec = {{ keys = [{{ secret = {{ file = \"zone.key\" }} }}], denial = \"{denial}\", cds = \"on\" }}\n\
+         [public_service.shop]\nhost = \"shop.example.test\"\nsites = {{ a = [\"192.0.2.11\", \"192.0.2.12\"] }}\n\
+         https = {{ alpn = [\"h2\"] }}\n[public_service.any]\nhost = \"*.any.example.test\"\nsites = {{ a = [\"192.0.2.13\"] }}\n"
+    );
+    compile_in(folder.path(), &document, None).0.unwrap()
+}
+
+fn rrsig(record: &Record) -> Option<&RRSIG> {
+    match &record.data {
+        RData::DNSSEC(DNSSECRData::RRSIG(rrsig)) => Some(rrsig),
+        _ => None,
+    }
+}
+
+fn keys(server: &Snapshot) -> Vec<DNSKEY> {
+    let answers = ask(server, "@ DNSKEY do tcp").answers;
+    let keys = answers.into_iter().filter_map(|record| match record.data {
+        RData::DNSSEC(DNSSECRData::DNSKEY(key)) => Some(key),
+        _ => None,
+    });
+    keys.collect()
+}
+
+/// Verifies every signature of a section; gives the sets without one, and the types of all.
+fn verify(keys: &[DNSKEY], section: &[Record], what: &str) -> (Vec<RecordType>, Vec<RecordType>) {
+    let mut sets: BTreeMap<(Name, u16), Vec<Record>> = BTreeMap::new();
+    for record in section.iter().filter(|record| rrsig(record).is_none()) {
+        sets.entry((record.name.clone(), record.record_type().into())).or_default().push(record.clone());
+    }
+    let (mut unsigned, mut all) = (Vec::new(), Vec::new());
+    for ((owner, of_type), records) in sets {
+        let of_type = RecordType::from(of_type);
+        all.push(of_type);
+        let signatures: Vec<_> = section
+            .iter()
+            .filter(|record| record.name == owner)
+            .filter_map(|record| Some((record, rrsig(record)?)))
+            .filter(|(_, signature)| signature.input().type_covered == of_type)
+            .collect();
+        for (record, signature) in &signatures {
+            let key = keys.iter().find(|key| key.calculate_key_tag().unwrap() == signature.input().key_tag).unwrap();
+            key.verify_rrsig(&owner, DNSClass::IN, signature, records.iter())
+                .unwrap_or_else(|error| panic!("{what}: {owner} {of_type}: {error}"));
+            assert_eq!(record.ttl, records[0].ttl, "{what}: RFC 4034 §3: as long as what it covers");
+            let (from, to) = (signature.input().sig_inception.get(), signature.input().sig_expiration.get());
+            assert!(from < NOW - 3_000 && to > NOW + 86_400, "{what}: {from} {to}");
+        }
+        if signatures.is_empty() {
+            unsigned.push(of_type);
+        }
+    }
+    (unsigned, all)
+}
+
+/// What is asked, which sets have no signature, and how many records prove an absence under NSEC, NSEC3 and compactly.
+const CASES: [(&str, &[RecordType], [usize; 3]); 22] = [
+    ("www A", &[], [0, 0, 0]),
+    ("@ SOA", &[], [0, 0, 0]),
+    ("@ CDS", &[], [0, 0, 0]),
+    ("mixed MX", &[], [0, 0, 0]),
+    ("www TXT", &[], [1, 1, 1]),
+    ("nope A", &[], [2, 3, 1]),
+    ("a.b.nope A", &[], [2, 3, 1]),
+    ("deep A", &[], [1, 1, 1]),
+    ("x.wild TXT", &[], [1, 1, 0]),
+    ("x.y.wild TXT", &[], [1, 1, 0]),
+    ("x.wild A", &[], [2, 3, 1]),
+    ("alias A", &[], [0, 0, 0]),
+    ("alias TXT", &[], [1, 1, 1]),
+    ("dangling A", &[], [2, 3, 1]),
+    ("a.old A", &[RecordType::CNAME], [0, 0, 0]),
+    ("host.sub A", &[RecordType::NS], [0, 0, 0]),
+    ("host.plain A", &[RecordType::NS], [1, 1, 1]),
+    ("sub DS", &[], [0, 0, 0]),
+    ("shop A", &[], [0, 0, 0]),
+    ("shop HTTPS", &[], [0, 0, 0]),
+    ("shop AAAA", &[], [1, 1, 1]),
+    ("x.any A", &[], [1, 1, 0]),
+];
+
+#[test]
+fn rfc4035_3_1_all_that_is_ours_is_signed_and_absence_is_proved() {
+    for (column, (denial, algorithm)) in
+        [("nsec", Algorithm::EcdsaP256Sha256), ("nsec3", Algorithm::Ed25519), ("compact", Algorithm::EcdsaP256Sha256)]
+            .into_iter()
+            .enumerate()
+    {
+        let server = signed(denial, algorithm);
+        let keys = keys(&server);
+        assert_eq!(keys.len(), 1);
+        for (text, unsigned, proofs) in CASES {
+            let what = format!("{denial}: {text}");
+            let message = ask(&server, &format!("{text} do tcp"));
+            let (bare_answers, _) = verify(&keys, &message.answers, &what);
+            let (bare_authorities, types) = verify(&keys, &message.authorities, &what);
+            assert_eq!([bare_answers, bare_authorities].concat(), unsigned, "{what}");
+            let proof = |of_type: &&RecordType| matches!(**of_type, RecordType::NSEC | RecordType::NSEC3);
+            // Where one record proves both name and wildcard absent, one is enough.
+            let found = types.iter().filter(proof).count();
+            let least = if proofs[column] > 1 { 1 } else { proofs[column] };
+            assert!((least..=proofs[column]).contains(&found), "{what}: {found} proofs of {}", proofs[column]);
+        }
+    }
+}
+
+fn has_dnssec(message: &Message) -> bool {
+    let sections = [&message.answers, &message.authorities, &message.additionals];
+    sections.into_iter().flatten().any(|record| matches!(record.data, RData::DNSSEC(_)))
+}
+
+#[test]
+fn rfc4035_3_1_who_did_not_ask_for_dnssec_gets_none() {
+    for denial in ["nsec", "nsec3", "compact"] {
+        let server = signed(denial, Algorithm::Ed25519);
+        for text in ["www A", "nope A", "www TXT", "x.wild TXT", "host.sub A", "shop A"] {
+            assert!(!has_dnssec(&ask(&server, text)), "{denial}: {text}");
+            assert!(!has_dnssec(&ask(&server, &format!("{text} edns"))), "{denial}: {text}");
+        }
+        let code = |text: &str| ask(&server, text).metadata.response_code.to_string();
+        assert_eq!(code("nope A"), "Non-Existent Domain");
+        let denied = if denial == "compact" { "No Error" } else { "Non-Existent Domain" };
+        assert_eq!(code("nope A do"), denied, "RFC 9824 §3.1");
+    }
+}
+
+#[test]
+fn signatures_are_kept_in_their_period_and_made_anew_in_the_next() {
+    let server = signed("nsec", Algorithm::EcdsaP256Sha256);
+    let at = |days: u32| {
+        let mut question = question("www A do");
+        question.asked.now = NOW + days * 86_400;
+        server.answer(&question.octets, &question.asked).unwrap()
+    };
+    // ECDSA draws a number for each signature: equal ones were kept.
+    assert_eq!(at(0), at(0));
+    assert_ne!(at(0), at(14));
+}
+
+#[test]
+fn floods_of_absent_names_are_sent_to_tcp_when_signatures_run_out() {
+    let server = signed("compact", Algorithm::Ed25519);
+    let mut truncated = 0;
+    for name in 0..20_500 {
+        let question = question(&format!("n{name} A do"));
+        let reply = server.answer(&question.octets, &question.asked).unwrap();
+        truncated += usize::from(reply[2] & 2 != 0);
+    }
+    assert!((400..=600).contains(&truncated), "{truncated}");
+    assert_eq!(ask(&server, "fresh A do tcp").authorities.len(), 4);
+}
+
+#[test]
+fn keys_that_cannot_sign_a_zone_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.key"), generate_key(Algorithm::Ed25519).unwrap()).unwrap();
+    std::fs::write(folder.path().join("b.key"), generate_key(Algorithm::EcdsaP256Sha256).unwrap()).unwrap();
+    std::fs::write(folder.path().join("example.zone"), ZONE).unwrap();
+    for (dnssec, expected) in [
+        ("keys = []", "expected at least 1 item"),
+        ("keys = [{ secret = { file = \"example.zone\" } }]", "not a private key in PEM"),
+        ("keys = [{ secret = { file = \"a.key\" }, role = \"ksk\" }]", "no key signs the keys, or none signs the rest"),
+        (
+            "keys = [{ secret = { file = \"a.key\" }, role = \"ksk\" }, { secret = { file = \"b.key\" }, role = \"zsk\" }]",
+            "signs only a part",
+        ),
+        ("keys = [{ secret = { file = \"a.key\" } }], validity = \"1h\"", "between one day and 90"),
+    ] {
+        let document = format!("[zone.x]\nname = \"example.test\"\nfile = \"example.zone\"\ndnssec = {{ {dnssec} }}\n");
+        let (snapshot, problems) = compile_in(folder.path(), &document, None);
+        assert!(snapshot.is_none() && problems.iter().any(|line| line.contains(expected)), "{dnssec}: {problems:?}");
+    }
+}

@@ -1,0 +1,12 @@
+//! The DNS server from outside: messages in, messages out, judged by another library.
+#![allow(clippy::unwrap_used)]
+
+mod dnssec;
+mod mmdb;
+mod mutations;
+mod protocol;
+mod server;
+mod steering;
+mod support;
+mod transfers;
+mod zones;

@@ -1,0 +1,69 @@
+//! Mutated datagrams: no panic, no reply that another library cannot read, none larger than it may be.
+
+use crate::support::{compile_in, question};
+use hickory_proto::op::Message;
+use portcullis_gslb::{Algorithm, generate_key};
+
+const ROUNDS: usize = 30_000;
+
+#[test]
+fn mutated_queries_never_panic_and_their_replies_can_be_read() {
+    let zone = "$TTL 60\n@ SOA ns noc 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n*.w TXT a\nd DNAME e\nc CNAME x.d\ns NS ns.s\n\
+                ns.s A 192.0.2.2\nh HTTPS 1 . alpn=h2\nh A 192.0.2.3\n";
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("zone.key"), generate_key(Algorithm::Ed25519).unwrap()).unwrap();
+    std::fs::write(folder.path().join("tsig.key"), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap();
+    std::fs::write(folder.path().join("example.zone"), zone).unwrap();
+    let document = "[dns.tsig.k]\nsecret = { file = \"tsig.key\" }\n[zone.x]\nname = \"example.test\"\nfile = \"example.zone\"\n\
+                    dnssec = { keys = [{ secret = { file = \"zone.key\" } }], denial = \"nsec3\" }\n\
+                    [public_service.p]\nhost = \"p.example.test\"\npolicy = \"weighted\"\n\
+                    sites = { a = [\"192.0.2.1\"], b = [\"192.0.2.2\"] }\nhttps = { alpn = [\"h2\"] }\n";
+    let server = compile_in(folder.path(), document, None).0.unwrap();
+    let seeds: Vec<_> = [
+        "ns A",
+        "a.w TXT do",
+        "a.d A",
+        "c A edns",
+        "x.s A ecs=203.0.113.0/24",
+        "h HTTPS option=10:2464c4abcf10c957",
+        "nope ANY",
+        "@ SOA option=3: option=12:0000",
+        "@ AXFR tcp",
+        "p HTTPS do",
+        "x.w A do",
+        "p A ecs=2001:db8::/56",
+    ]
+    .iter()
+    .map(|text| question(text))
+    .collect();
+    // One that is signed, by nobody's key.
+    let mut signed = question("ns A");
+    signed.octets.extend(b"\x01k\0\0\xfa\0\xff\0\0\0\0\0\x1d\x0bhmac-sha256\0\0\0\0\0\0\0\x01\x2c\0\0\0\0\0\0\0\0");
+    signed.octets[11] = 1;
+    let seeds: Vec<_> = seeds.into_iter().chain([signed]).collect();
+    let mut random = fastrand::Rng::with_seed(7);
+    for round in 0..ROUNDS {
+        let seed = &seeds[round % seeds.len()];
+        let mut octets = seed.octets.clone();
+        for _ in 0..random.usize(1..6) {
+            let at = random.usize(..octets.len().max(1)).min(octets.len().saturating_sub(1));
+            match random.u8(..6) {
+                0 => octets.truncate(at),
+                1 => octets.insert(at, random.u8(..)),
+                2 if !octets.is_empty() => _ = octets.remove(at),
+                3 => octets.extend_from_within(at..),
+                _ => {
+                    let any = random.u8(..);
+                    if let Some(octet) = octets.get_mut(at) {
+                        *octet = [0, 1, 12, 0x3f, 0x40, 0xc0, 0xff, any][random.usize(..8)];
+                    }
+                }
+            }
+            octets.truncate(4_096);
+        }
+        let Some(reply) = server.answer(&octets, &seed.asked) else { continue };
+        let parsed = Message::from_vec(&reply).unwrap_or_else(|error| panic!("{error}: {octets:?} → {reply:?}"));
+        assert_eq!((reply[0], reply[1]), (octets[0], octets[1]));
+        assert!(reply[2] & 0x80 != 0 && reply.len() <= 65_535 && parsed.queries.len() <= 1);
+    }
+}
