@@ -128,6 +128,7 @@ async fn rewrites_redirects_answers_and_retries_say_exactly_what_was_written() {
 address = "127.0.0.1:0"
 {}
 [upstream.half]
+balance   = {{ policy = "round_robin" }}
 endpoints = ["{dead}", "{}"]
 [route.whole]
 path     = "/whole"

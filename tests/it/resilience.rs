@@ -318,7 +318,7 @@ async fn policies_places_and_priorities_are_obeyed() {
     assert_eq!(served("", weights("priority = 1", "priority = 0"), "").await, [0, 20]);
     let zones = weights("zone = \"a\"", "zone = \"b\"");
     assert_eq!(served("[site]\nzone = \"b\"", zones.clone(), "balance.locality = \"prefer\"").await, [0, 20]);
-    assert_eq!(served("[site]\nzone = \"b\"", zones, "").await, [10, 10]);
+    assert_eq!(served("[site]\nzone = \"b\"", zones, "balance.policy = \"round_robin\"").await, [10, 10]);
     for policy in ["least_request", "random"] {
         let [_, heavy] =
             served("", weights("weight = 1", "weight = 99"), &format!("balance.policy = \"{policy}\"")).await;

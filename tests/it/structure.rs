@@ -41,10 +41,7 @@ const RESERVED: [(&str, &[&str]); 2] = [
     ("pingora", &["proxy"]),
     (
         "tokio",
-        &["gslb", 
-            "auth", "discover", "config", "tls", "store", "ops", "discover", "health", "upstream", "proxy", "gateway",
-            "",
-        ],
+        &["gslb", "auth", "discover", "config", "tls", "store", "ops", "health", "upstream", "proxy", "gateway", ""],
     ),
 ];
 

@@ -88,7 +88,8 @@ async fn checks_take_the_sick_out_and_bring_the_well_back() {
 #[tokio::test]
 async fn an_operator_drains_an_endpoint_and_puts_it_back() {
     let (a, b) = (Origin::fixed("a").await, Origin::fixed("b").await);
-    let gateway = edge(&format!("endpoints = [\"{}\", \"{}\"]", a.addr, b.addr)).await;
+    let upstream = format!("endpoints = [\"{}\", \"{}\"]\nbalance.policy = \"round_robin\"", a.addr, b.addr);
+    let gateway = edge(&upstream).await;
     let (code, out) =
         gateway.command(&["drain", "endpoint", "app", &b.addr.to_string(), "--admin", "admin.sock"]).await;
     assert_eq!(code, 0, "{out}");

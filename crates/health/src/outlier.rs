@@ -39,7 +39,7 @@ pub struct OutlierSpec {
     /// Default 10s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<TimeSpan>,
-    /// How long the first ejection lasts; the n-th in a row lasts n times as long (default 30s).
+    /// How long the first ejection lasts; the n-th in a row lasts n times as long (default 5s: it ends in a trial of one request).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eject: Option<TimeSpan>,
     /// The longest ejection (default 5m).
@@ -137,7 +137,7 @@ pub struct IntervalSums {
 impl OutlierSpec {
     pub fn compile(&self, at: &Path, cx: &mut Context) -> Outlier {
         let interval = self.interval.map_or(Duration::from_secs(10), TimeSpan::get);
-        let eject = self.eject.map_or(Duration::from_secs(30), TimeSpan::get);
+        let eject = self.eject.map_or(Duration::from_secs(5), TimeSpan::get);
         let eject_longest = self.eject_longest.map_or(Duration::from_secs(300).max(eject), TimeSpan::get);
         if interval < Duration::from_millis(100) {
             cx.error(&at.key("interval"), "endpoints are compared at most every 100ms");

@@ -699,7 +699,7 @@ mod tests {
     #[test]
     fn weights_are_exact_over_a_round() {
         let clusters = cluster(
-            r#"{"endpoints":[{"address":"10.0.0.1:1","weight":90},{"address":"10.0.0.2:1","weight":10},{"address":"10.0.0.3:1","weight":0}]}"#,
+            r#"{"endpoints":[{"address":"10.0.0.1:1","weight":90},{"address":"10.0.0.2:1","weight":10},{"address":"10.0.0.3:1","weight":0}],"balance":{"policy":"round_robin"}}"#,
             None,
         );
         assert_eq!(shares(clusters.get(0).unwrap(), 1000), [900, 100, 0]);
@@ -720,7 +720,10 @@ mod tests {
 
     #[test]
     fn when_too_few_are_up_health_is_not_believed() {
-        let clusters = cluster(r#"{"endpoints":["10.0.0.1:1","10.0.0.2:1","10.0.0.3:1"],"health_check":{}}"#, None);
+        let clusters = cluster(
+            r#"{"endpoints":["10.0.0.1:1","10.0.0.2:1","10.0.0.3:1"],"health_check":{},"balance":{"policy":"round_robin"}}"#,
+            None,
+        );
         let cluster = clusters.get(0).unwrap();
         for endpoint in &cluster.endpoints[..2] {
             endpoint.state.observe(Err(Failure::Refused), 2, 3, Instant::now());
