@@ -252,10 +252,10 @@ fn the_own_zone_comes_first_as_far_as_it_can_carry_the_load() {
 
 #[test]
 fn a_new_endpoint_starts_slowly() {
-    let mut sim = Sim::new(&three(r#""balance":{"slow_start":"60s"}"#));
+    let mut sim = Sim::new(&three(r#""balance":{"policy":"round_robin","slow_start":"60s"}"#));
     sim.at(100);
     close(&sim.shares(900), &[300, 300, 300]);
-    sim.reload(r#"{"endpoints":["10.0.0.1:1","10.0.0.2:1","10.0.0.3:1","10.0.0.4:1"],"balance":{"slow_start":"60s"}}"#);
+    sim.reload(r#"{"endpoints":["10.0.0.1:1","10.0.0.2:1","10.0.0.3:1","10.0.0.4:1"],"balance":{"policy":"round_robin","slow_start":"60s"}}"#);
     let share = |sim: &mut Sim, seconds| {
         sim.at(seconds);
         sim.shares(3100)[3]
@@ -285,18 +285,18 @@ fn failing_endpoints_are_ejected_by_the_rule_they_break() {
 
 #[test]
 fn one_trial_request_at_a_time_readmits_or_ejects_for_longer() {
-    let mut sim = Sim::new(&three(""));
+    let mut sim = Sim::new(&three(r#""balance":{"policy":"round_robin"}"#));
     sim.fail_until_ejected(0, BAD, 100).unwrap();
-    sim.at(29);
+    sim.at(4);
     assert_eq!(sim.shares(300)[0], 0);
-    sim.at(30);
+    sim.at(5);
     assert_eq!(sim.state(0), HealthState::Trial);
     let held: Vec<_> = (0..30).map(|_| sim.pick()).collect();
     assert_eq!(held.iter().filter(|pick| pick.index == 0).count(), 1, "half open: one request finds out");
     let trial = held.into_iter().find(|pick| pick.index == 0).unwrap();
     assert_eq!(sim.cluster().record(&trial, BAD, sim.now), Some(EjectReason::Trial));
     drop(trial);
-    sim.at(89);
+    sim.at(14);
     assert_eq!((sim.shares(300)[0], sim.state(0)), (0, HealthState::Ejected), "twice as long");
     sim.at(90);
     let trial = (0..100).map(|_| sim.pick()).find(|pick| pick.index == 0).unwrap();
@@ -321,7 +321,9 @@ fn no_more_than_the_share_is_ejected_and_a_lone_endpoint_never() {
 
 #[test]
 fn an_interval_finds_the_slow_and_the_often_failing() {
-    let mut sim = Sim::new(&three(r#""outlier":{"latency_factor":3.0,"success_rate":"80%","max_ejected":"100%"}"#));
+    let mut sim = Sim::new(&three(
+        r#""outlier":{"latency_factor":3.0,"success_rate":"80%","max_ejected":"100%"},"balance":{"policy":"round_robin"}"#,
+    ));
     for round in 0..300 {
         let pick = sim.pick();
         let outcome = match pick.index {

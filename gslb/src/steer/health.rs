@@ -1,6 +1,6 @@
 //! What is known of members: outcomes of checks, recoveries, and how many fell lately. Pure: time comes in.
 
-use portcullis_health::{Failure, Health, HealthState};
+use portcullis_health::{Changed, Failure, Health, HealthState};
 use portcullis_names::Percent;
 use std::{
     collections::VecDeque,
@@ -37,7 +37,8 @@ impl MemberHealth {
     }
 
     pub(crate) fn state(&self) -> HealthState {
-        self.health.state()
+        // Only ejections end by time, and nothing ejects members: any moment will do.
+        self.health.state(self.health.since())
     }
 
     pub(crate) fn last_failure(&self) -> Option<Failure> {
@@ -55,21 +56,22 @@ impl MemberHealth {
         unhealthy: u32,
         now: Instant,
     ) -> Change {
-        let before = self.health.state();
-        let change = self.health.observe(outcome, healthy, unhealthy, now);
-        let agrees = matches!((self.health.state(), outcome), (HealthState::Up, Ok(())) | (HealthState::Down, Err(_)));
+        let before = self.state();
+        let changed = self.health.observe(outcome, healthy, unhealthy, now);
+        let after = self.state();
+        let agrees = matches!((after, outcome), (HealthState::Up, Ok(())) | (HealthState::Down, Err(_)));
         self.certainty = if agrees { Certainty::Settled } else { Certainty::Undecided };
-        match change {
-            Some(HealthState::Down) => {
+        match (changed, after) {
+            (Changed::Yes, HealthState::Down) => {
                 self.recovered = None;
                 if before == HealthState::Up { Change::Fell } else { Change::None }
             }
-            Some(HealthState::Up) => {
+            (Changed::Yes, HealthState::Up) => {
                 // The first outcome after a start is no recovery: a whole site would begin at a trickle.
                 self.recovered = (before == HealthState::Down).then_some(now);
                 Change::Rose
             }
-            Some(HealthState::Unknown) | None => Change::None,
+            (Changed::Yes | Changed::No, _) => Change::None,
         }
     }
 }
