@@ -7,14 +7,14 @@ pub(crate) mod origin;
 
 use std::time::{Duration, Instant};
 
-/// Polls until `probe` gives a value; panics with `what` after ten seconds. Waiting on a condition, never on a guess.
+/// Polls until `probe` gives a value; panics with `what` after forty seconds, which only a failure takes. Waiting on a condition, never on a guess.
 pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = probe().await {
             return value;
         }
-        assert!(start.elapsed() < Duration::from_secs(10), "in vain: {what}");
+        assert!(start.elapsed() < Duration::from_secs(40), "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
