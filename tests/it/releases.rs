@@ -153,3 +153,42 @@ async fn a_dry_run_moves_nobody() {
     let status = gateway.admin("GET", "/rollouts", "").await.1;
     assert_eq!(status["rollouts"][0]["effect"], "dry_run");
 }
+
+#[tokio::test]
+async fn state_that_cannot_be_read_is_neither_begun_anew_nor_written_over() {
+    let (old, new) = (Origin::fixed("old").await, Origin::fixed("new").await);
+    let text = config(&old, &new, "steps = [\"100%\"]\nhold = \"100ms\"\ngate = { min_requests = 1 }");
+    let say = async |gateway: &Gateway, command: &str| {
+        gateway.command(&["rollout", command, "v2", "--admin", "admin.sock"]).await
+    };
+    // The operator repairs nothing and says what is to be; the file is removed; then it is kept again.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("releases.json");
+    std::fs::write(&file, "{\"objectives\":{},\"rollo").unwrap();
+    let mut gateway = Gateway::start_in(folder, &text).await;
+    assert!(gateway.log().contains("repair the file or remove it"), "{}", gateway.log());
+    for _ in 0..3 {
+        assert!(traffic(&gateway).await.iter().all(|body| body == "old"));
+    }
+    assert_eq!(state(&gateway).await, "paused");
+    assert_eq!(say(&gateway, "promote").await.0, 0);
+    assert!(traffic(&gateway).await.iter().all(|body| body == "new"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"objectives\":{},\"rollo");
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(gateway.reload(&text).await.0, 200);
+    assert_eq!(state(&gateway).await, "promoted");
+    assert_eq!(say(&gateway, "abort").await.0, 0);
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(kept.contains("aborted"), "{kept}");
+
+    // Unreadable as a file, and then the one that was meant is put there.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("releases.json");
+    std::fs::create_dir(&file).unwrap();
+    let mut gateway = Gateway::start_in(folder, &text).await;
+    assert_eq!(state(&gateway).await, "paused");
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::write(&file, kept).unwrap();
+    assert_eq!(gateway.reload(&text).await.0, 200);
+    assert_eq!(state(&gateway).await, "aborted");
+}
