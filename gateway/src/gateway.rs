@@ -23,6 +23,7 @@ use portcullis_tls::system_client;
 use portcullis_upstream::{Cluster, Clusters};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    os::fd::AsFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
@@ -290,10 +291,28 @@ impl Gateway {
         cut
     }
 
-    /// Gives the listening sockets to a successor at the other end, and returns when it serves.
+    /// Gives the listening sockets to a successor at the other end, and returns when it serves. Until then we serve on under
+    /// the configuration that we have; the releases rest, because the successor goes on with them.
     pub fn hand_over(&self, stream: &mut std::os::unix::net::UnixStream) -> std::io::Result<()> {
-        let state = self.state();
-        handover::give(stream, &state.listeners.sockets())
+        let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        // Handles of our own: a successor may take a minute, and the state cannot be locked as long.
+        let sockets = {
+            let mut state = self.state();
+            let each = state.listeners.sockets().into_iter();
+            let each = each.map(|(name, socket)| Ok((name, socket.try_clone_to_owned()?)));
+            let sockets: Vec<NamedSocket> = each.collect::<std::io::Result<_>>()?;
+            state.releases.rest();
+            sockets
+        };
+        let borrowed: Vec<_> = sockets.iter().map(|(name, socket)| (name.clone(), socket.as_fd())).collect();
+        let given = handover::give(stream, &borrowed);
+        let mut state = self.state();
+        match given {
+            // Nothing that changes from now on would reach the successor.
+            Ok(()) => state.draining = true,
+            Err(_) => state.releases.go_on(),
+        }
+        given
     }
 
     pub fn drain_listener(&self, name: &str) -> bool {

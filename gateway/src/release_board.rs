@@ -24,7 +24,16 @@ pub(crate) struct ReleaseBoard {
     objectives: BTreeMap<ObjectName, Objective>,
     rollouts: BTreeMap<ObjectName, Release>,
     saved_at: Moment,
+    mover: Mover,
     keeping: Keeping,
+}
+
+/// Who moves the releases and writes their file: one process at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mover {
+    We,
+    /// It has read the file, and goes on from there.
+    Successor,
 }
 
 /// Whether the file is ours to write.
@@ -72,6 +81,7 @@ impl ReleaseBoard {
             saved_at: now(),
             objectives: BTreeMap::new(),
             rollouts: BTreeMap::new(),
+            mover: Mover::We,
             keeping: Keeping::On,
             file,
         };
@@ -172,6 +182,17 @@ impl ReleaseBoard {
         }
     }
 
+    /// A successor is about to read the file: writes it once more, and then leaves it and the releases alone.
+    pub(crate) fn rest(&mut self) {
+        self.save();
+        self.mover = Mover::Successor;
+    }
+
+    /// There is no successor after all.
+    pub(crate) fn go_on(&mut self) {
+        self.mover = Mover::We;
+    }
+
     fn take_in(&mut self, name: &ObjectName, restored: portcullis_rollout::Restored, live: Option<Arc<LiveRollout>>) {
         if let Some(notice) = &restored.notice {
             if notice.is_a_loss() {
@@ -205,6 +226,9 @@ impl ReleaseBoard {
 
     /// Looks at what came since the last tick, and moves what is to be moved.
     pub(crate) fn tick(&mut self, compiled: &Compiled, metrics: &Metrics) {
+        if self.mover == Mover::Successor {
+            return;
+        }
         let now = now();
         for (name, objective) in &mut self.objectives {
             objective.meter.record(objective.fed.take().counts, now);
@@ -241,6 +265,11 @@ impl ReleaseBoard {
     ) -> Option<Result<RolloutStatus, CommandRefused>> {
         let now = now();
         let (name, release) = self.rollouts.iter_mut().find(|(own, _)| own.as_str() == name)?;
+        if self.mover == Mover::Successor {
+            let (rollout, state) = (name.clone(), release.rollout.state().kind());
+            let way_out = "a new process is taking over; tell it when it serves";
+            return Some(Err(CommandRefused { rollout, command, state, way_out }));
+        }
         let done = release.rollout.command(command, why, now).map(|transition| {
             tell(name, &transition);
             release.publish();
@@ -269,7 +298,7 @@ impl ReleaseBoard {
     pub(crate) fn save(&mut self) {
         self.saved_at = now();
         let nothing = self.objectives.is_empty() && self.rollouts.is_empty();
-        if nothing || self.keeping == Keeping::Off {
+        if nothing || self.mover == Mover::Successor || self.keeping == Keeping::Off {
             return;
         }
         let saved = Saved {
