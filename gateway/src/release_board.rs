@@ -171,7 +171,9 @@ impl ReleaseBoard {
             match rollouts.get(name) {
                 Some(before) => {
                     let restored = before.rollout.with_plan(plan.clone(), now);
-                    self.take_in(name, restored, Some(before.live.clone()));
+                    // Requests of the old snapshot are still being counted; but a meter keeps its limit for good.
+                    let same_limit = before.rollout.plan().slow_over() == plan.slow_over();
+                    self.take_in(name, restored, same_limit.then(|| before.live.clone()));
                 }
                 None if self.keeping == Keeping::Off => {
                     let why = format!("{} cannot be read", self.file.display());
@@ -201,9 +203,8 @@ impl ReleaseBoard {
                 tracing::warn!(rollout = %name, "{notice}");
             }
         }
-        let slow_over = restored.rollout.plan().gate.slo.as_ref().and_then(|slo| slo.latency);
-        let live =
-            live.unwrap_or_else(|| Arc::new(LiveRollout::new(name.as_str(), slow_over.map(|latency| latency.under))));
+        let slow_over = restored.rollout.plan().slow_over();
+        let live = live.unwrap_or_else(|| Arc::new(LiveRollout::new(name.as_str(), slow_over)));
         let release = Release { live, rollout: restored.rollout };
         release.publish();
         self.rollouts.insert(name.clone(), release);

@@ -5,6 +5,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering::SeqCst},
 };
+use tokio::io::AsyncWriteExt;
 
 /// `old` and `new` with a rollout from one to the other.
 fn config(old: &Origin, new: &Origin, rollout: &str) -> String {
@@ -152,6 +153,37 @@ async fn a_dry_run_moves_nobody() {
     assert!(new.requests().is_empty());
     let status = gateway.admin("GET", "/rollouts", "").await.1;
     assert_eq!(status["rollouts"][0]["effect"], "dry_run");
+}
+
+#[tokio::test]
+async fn a_stricter_latency_limit_is_judged_by_from_its_reload_on() {
+    let old = Origin::fixed("old").await;
+    // Slower than one limit and faster than the other, by far.
+    let new = Origin::raw(|mut stream| async move {
+        let mut buffer = Vec::new();
+        while crate::support::origin::read_request(&mut stream, &mut buffer).await.is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            if stream.write_all(&crate::support::origin::ok("new")).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let rollout = "steps = [\"50%\", \"100%\"]\nhold = \"1h\"\ngate = { slo = \"shop\", min_requests = 5, max_latency_ratio = 1000.0 }";
+    let with_limit = |under: &str| {
+        let latency = format!("availability = \"99%\"\nlatency = {{ target = \"99%\", under = \"{under}\" }}");
+        config(&old, &new, rollout).replace("availability = \"99%\"", &latency)
+    };
+    let mut gateway = Gateway::start(&with_limit("1h")).await;
+    eventually("the new version answers", async || traffic(&gateway).await.contains(&"new".to_owned()).then_some(()))
+        .await;
+    assert_eq!(state(&gateway).await, "step");
+    assert_eq!(gateway.reload(&with_limit("50ms")).await.0, 200);
+    eventually("rolled back", async || {
+        traffic(&gateway).await;
+        (state(&gateway).await == "rolled_back").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@
 //!
 //! | changed meanwhile | what happens |
 //! |---|---|
-//! | `gate`, `hold`, `on_fail` | goes on with what was seen; the new gate judges from the next tick |
+//! | the latency limit of the gate's objective | goes on there, watched anew: slow was counted against the old limit |
+//! | else in `gate`, `hold`, `on_fail` | goes on with what was seen; the new gate judges from the next tick |
 //! | `steps`, the present share is still a step | goes on there with what was seen |
 //! | `steps`, it is not | goes on at the highest step below it, watched anew; without one, starts from the beginning |
 //! | `steps` after the promotion | stays promoted when the last step is not higher; else goes on towards it |
@@ -148,9 +149,14 @@ impl Rollout {
 
     /// Goes on after a reload, under a plan that may have changed.
     pub fn with_plan(&self, plan: Arc<RolloutPlan>, now: Moment) -> Restored {
+        let same_limit = self.plan.slow_over() == plan.slow_over();
         let mut restored = adopt(plan, self.save(), now);
         if restored.notice.is_none() {
             restored.rollout.watch = self.watch.clone();
+            // What is over keeps the figures that ended it.
+            if !same_limit && self.state.phase().is_some() {
+                restored.rollout.watch.forget();
+            }
             restored.rollout.waits_for = self.waits_for.clone();
         }
         restored
