@@ -261,6 +261,7 @@ impl Gateway {
         state.endpoints = endpoints;
         let targets = state.compiled.clusters.iter().flat_map(|cluster| targets(cluster, metrics)).collect();
         state.prober.sync(targets);
+        state.compiled.clusters.forget_old_probes(Instant::now());
     }
 
     /// Stops accepting, lets what is in flight end, and ends. Returns how many connections were cut.

@@ -207,6 +207,14 @@ impl Clusters {
         changed.then(|| Self { clusters, by_name: self.by_name.clone() })
     }
 
+    /// Forgets what probes said of endpoints that are probed no more: nothing would bring them up again. To be called when
+    /// these serve and the old probes have ended; compiling alone touches no state, for it may come to nothing.
+    pub fn forget_old_probes(&self, now: Instant) {
+        for cluster in self.clusters.iter().filter(|cluster| cluster.health_check.is_none()) {
+            cluster.endpoints.iter().for_each(|endpoint| endpoint.state.forget_probes(now));
+        }
+    }
+
     /// What discovery is to be run for.
     pub fn sources(&self) -> impl Iterator<Item = &Source> {
         self.clusters.iter().filter_map(|cluster| cluster.source.as_ref())
@@ -267,11 +275,6 @@ impl Cluster {
             }
             check.compile(&check_at, cx)
         });
-        if health_check.is_none() {
-            for endpoint in &endpoints {
-                endpoint.state.forget_probes(around.now);
-            }
-        }
         let balance = spec.balance.clone().unwrap_or_default().compile(&endpoints, &at.key("balance"), cx);
         check_zones(spec, &balance, around.zone, at, cx);
         let outlier = spec.outlier.clone().unwrap_or_default().compile(&at.key("outlier"), cx);
@@ -322,9 +325,6 @@ impl Cluster {
                 token: StickyToken::of(self.name.as_str(), &one.address),
                 state: known.unwrap_or_else(|| Arc::new(EndpointState::new(self.load.epoch.clone(), now))),
             });
-        }
-        if self.health_check.is_none() {
-            endpoints.iter().for_each(|endpoint| endpoint.state.forget_probes(now));
         }
         Self {
             name: self.name.clone(),
@@ -740,6 +740,22 @@ mod tests {
         assert_eq!(endpoints[1].state.active(), 1);
         drop(pick);
         assert_eq!(endpoints[1].state.active(), 0);
+    }
+
+    #[test]
+    fn a_compilation_that_is_not_served_changes_no_health() {
+        let now = Instant::now();
+        let endpoints = r#""endpoints":["10.0.0.1:1","10.0.0.2:1"]"#;
+        let first = cluster(&format!(r#"{{{endpoints},"health_check":{{}}}}"#), None);
+        let state = &first.get(0).unwrap().endpoints[0].state;
+        state.observe(Err(Failure::Refused), 2, 3, now);
+        let second = cluster(&format!("{{{endpoints}}}"), Some(&first));
+        assert_eq!(state.state(now), HealthState::Down, "only compiled");
+        first.forget_old_probes(now);
+        assert_eq!(state.state(now), HealthState::Down, "it is still probed");
+        second.forget_old_probes(now);
+        assert_eq!(state.state(now), HealthState::Unknown);
+        assert_eq!(shares(second.get(0).unwrap(), 10), [5, 5]);
     }
 
     #[test]
