@@ -18,7 +18,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -129,14 +129,9 @@ pub struct Pick {
     pub state: Arc<EndpointState>,
     /// To be put into the client's cookie.
     pub set_cookie: Option<StickyToken>,
-    trial: Trial,
+    /// On trial, and not judged yet.
+    trial: AtomicBool,
     _permit: Permit,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Trial {
-    No,
-    Yes,
 }
 
 const ENDPOINTS_MAX: usize = 10_000;
@@ -374,9 +369,9 @@ impl Cluster {
                 None => self.choose(&view, wish, *tried, busy).ok_or(NotPicked::NoEndpoint)?,
             };
             let state = self.endpoints.get(index).ok_or(NotPicked::NoEndpoint)?.state.clone();
-            let trial = if view.is_trial(index) && state.begin_trial() { Trial::Yes } else { Trial::No };
+            let trial = view.is_trial(index) && state.begin_trial();
             // Somebody else is finding out whether it is well again.
-            let in_doubt = view.is_trial(index) && trial == Trial::No;
+            let in_doubt = view.is_trial(index) && !trial;
             if in_doubt && kept.is_none() && !busy.has(index) && !busy.is_full() {
                 busy.add(index);
                 continue;
@@ -387,7 +382,7 @@ impl Cluster {
             let set_cookie = (self.sticky.is_some() && kept.is_none())
                 .then(|| self.endpoints.get(index).map(|endpoint| endpoint.token))
                 .flatten();
-            return Ok(Pick { index, state, set_cookie, trial, _permit: permit });
+            return Ok(Pick { index, state, set_cookie, trial: AtomicBool::new(trial), _permit: permit });
         }
     }
 
@@ -405,15 +400,29 @@ impl Cluster {
     /// Takes in how a try ended; says so when the endpoint is ejected for it.
     pub fn record(&self, pick: &Pick, outcome: TryOutcome, now: Instant) -> Option<EjectReason> {
         let broken = pick.state.record(outcome, &self.outlier, now);
-        if pick.trial == Trial::Yes {
-            if outcome.is_good() {
-                pick.state.readmit(now);
-                return None;
-            }
-            return pick.state.eject(EjectReason::Trial, &self.outlier, now).map(|_| EjectReason::Trial);
+        if pick.is_trial() {
+            return self.judge_trial(pick, outcome, now);
         }
         let reason = broken?;
         self.eject(pick.index, reason, now).then_some(reason)
+    }
+
+    /// Ends the trial of an endpoint with what is known by now, and counts nothing: [`Cluster::record`] still follows. To be
+    /// called when the head of an answer is there, because its end may be hours away: a stream, a download, a WebSocket.
+    /// Nothing happens to a pick that is not on trial.
+    pub fn judge_trial(&self, pick: &Pick, outcome: TryOutcome, now: Instant) -> Option<EjectReason> {
+        if !pick.trial.swap(false, Relaxed) {
+            return None;
+        }
+        let ejected = if outcome.is_good() {
+            pick.state.readmit(now);
+            None
+        } else {
+            pick.state.eject(EjectReason::Trial, &self.outlier, now).map(|_| EjectReason::Trial)
+        };
+        // After the verdict, so that nobody begins another trial before it.
+        pick.state.end_trial();
+        ejected
     }
 
     /// Ends an interval of outlier detection: compares the endpoints, and gives those that are ejected for it.
@@ -648,10 +657,17 @@ impl Wish {
     }
 }
 
+impl Pick {
+    /// Whether this try decides if its endpoint may come back, and has not decided it yet.
+    pub fn is_trial(&self) -> bool {
+        self.trial.load(Relaxed)
+    }
+}
+
 impl Drop for Pick {
     fn drop(&mut self) {
         self.state.active.fetch_sub(1, Relaxed);
-        if self.trial == Trial::Yes {
+        if *self.trial.get_mut() {
             self.state.end_trial();
         }
     }
@@ -740,6 +756,40 @@ mod tests {
         assert_eq!(endpoints[1].state.active(), 1);
         drop(pick);
         assert_eq!(endpoints[1].state.active(), 0);
+    }
+
+    #[test]
+    fn a_trial_is_over_when_the_head_of_its_answer_is_there() {
+        let clusters = cluster(
+            r#"{"endpoints":["10.0.0.1:1",{"address":"10.0.0.2:1","weight":0}],"outlier":{"consecutive_5xx":1,"eject":"1s","max_ejected":"100%"}}"#,
+            None,
+        );
+        let (cluster, start) = (clusters.get(0).unwrap(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let pick_at = |seconds| cluster.pick(Wish::plain(0, at(seconds)), &mut Tried::default()).unwrap();
+        let state = |seconds| cluster.endpoints[0].state.state(at(seconds));
+        let (good, bad) =
+            (TryOutcome::Answered { status: 200, micros: 1 }, TryOutcome::Answered { status: 500, micros: 1 });
+        assert!(!pick_at(0).is_trial());
+        assert!(cluster.record(&pick_at(0), bad, start).is_some());
+        assert_eq!(state(0), HealthState::Ejected);
+        let streaming = pick_at(100);
+        assert!(streaming.is_trial() && !pick_at(100).is_trial(), "one at a time");
+        assert_eq!(cluster.judge_trial(&streaming, good, at(100)), None);
+        assert_eq!((streaming.is_trial(), state(100)), (false, HealthState::Unknown));
+        // The stream goes on, and breaks after the endpoint was ejected and tried again: that is no verdict on the new trial.
+        assert!(cluster.record(&pick_at(101), bad, at(101)).is_some());
+        let second = pick_at(200);
+        assert!(second.is_trial());
+        drop(streaming);
+        assert!(!pick_at(200).is_trial(), "the second one is still under way");
+        assert_eq!(cluster.judge_trial(&second, bad, at(200)), Some(EjectReason::Trial));
+        assert_eq!(cluster.judge_trial(&second, bad, at(200)), None, "judged once");
+        drop(second);
+        let third = pick_at(300);
+        assert!(third.is_trial());
+        cluster.record(&third, good, at(300));
+        assert_eq!((third.is_trial(), state(300)), (false, HealthState::Unknown));
     }
 
     #[test]
