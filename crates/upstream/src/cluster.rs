@@ -273,6 +273,8 @@ impl Cluster {
         let balance = spec.balance.clone().unwrap_or_default().compile(&endpoints, &at.key("balance"), cx);
         check_zones(spec, &balance, around.zone, at, cx);
         let outlier = spec.outlier.clone().unwrap_or_default().compile(&at.key("outlier"), cx);
+        let breaker = spec.circuit_breaker.clone().unwrap_or_default();
+        let circuit_breaker = breaker.compile(protocol, &at.key("circuit_breaker"), cx);
         let retry_budget = spec.retry_budget.clone().unwrap_or_default().compile(&at.key("retry_budget"), cx);
         Self {
             name: name.clone(),
@@ -291,7 +293,7 @@ impl Cluster {
             proxy_protocol: spec.proxy_protocol,
             health_check,
             outlier,
-            circuit_breaker: spec.circuit_breaker.clone().unwrap_or_default().compile(),
+            circuit_breaker,
             retry_budget,
             fallback: None,
             load,
