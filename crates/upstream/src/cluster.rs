@@ -5,6 +5,7 @@ use crate::{
     StickySpec, StickyToken, UpstreamSpec,
     balance::next_draw,
     retry_budget::{RetryBudget, RetryLedger},
+    sticky::StickyTokens,
     view::{Group, Sight, View},
 };
 use arc_swap::ArcSwap;
@@ -39,6 +40,7 @@ pub struct Cluster {
     pub tls: Option<UpstreamTls>,
     pub balance: Balance,
     pub sticky: Option<StickySpec>,
+    tokens: StickyTokens,
     pub connect_timeout: Duration,
     pub read_timeout: Duration,
     pub write_timeout: Duration,
@@ -237,7 +239,8 @@ impl Cluster {
     fn compile(name: &ObjectName, spec: &UpstreamSpec, around: Surroundings<'_>, at: &Path, cx: &mut Context) -> Self {
         let previous = around.previous.and_then(|previous| previous.find(name.as_str())).map(|(_, cluster)| cluster);
         let load = previous.map_or_else(|| Arc::new(ClusterLoad::new(around.now)), |previous| previous.load.clone());
-        let endpoints = endpoints(name, spec, previous, &load, around.now, at, cx);
+        let tokens = StickyTokens::compile(name, spec.sticky.as_ref(), &at.key("sticky"), cx);
+        let endpoints = endpoints(spec, &tokens, previous, &load, around.now, at, cx);
         let source =
             spec.discover.as_ref().and_then(|discover| discover.compile(around.resolvers, &at.key("discover"), cx));
         if spec.endpoints.is_empty() && spec.discover.is_none() {
@@ -285,6 +288,7 @@ impl Cluster {
             tls,
             balance,
             sticky: spec.sticky.clone(),
+            tokens,
             connect_timeout,
             read_timeout,
             write_timeout,
@@ -319,7 +323,7 @@ impl Cluster {
                 weight: one.weight,
                 priority: one.priority,
                 zone: one.zone.clone(),
-                token: StickyToken::of(self.name.as_str(), &one.address),
+                token: self.tokens.of(&one.address),
                 state: known.unwrap_or_else(|| Arc::new(EndpointState::new(self.load.epoch.clone(), now))),
             });
         }
@@ -332,6 +336,7 @@ impl Cluster {
             protocol: self.protocol,
             tls: self.tls.clone(),
             sticky: self.sticky.clone(),
+            tokens: self.tokens.clone(),
             connect_timeout: self.connect_timeout,
             read_timeout: self.read_timeout,
             write_timeout: self.write_timeout,
@@ -541,8 +546,8 @@ impl ClusterLoad {
 }
 
 fn endpoints(
-    name: &ObjectName,
     spec: &UpstreamSpec,
+    tokens: &StickyTokens,
     previous: Option<&Arc<Cluster>>,
     load: &ClusterLoad,
     now: Instant,
@@ -579,7 +584,7 @@ fn endpoints(
             weight: endpoint.weight,
             priority: endpoint.priority,
             zone: endpoint.zone.clone(),
-            token: StickyToken::of(name.as_str(), &endpoint.address),
+            token: tokens.of(&endpoint.address),
             state,
         });
     }
