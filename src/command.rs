@@ -199,8 +199,13 @@ async fn watch(gateway: &Gateway) {
     loop {
         watcher.changed().await;
         let reloading = gateway.clone();
-        let _ = tokio::task::spawn_blocking(move || reloading.reload("file")).await;
-        watcher.watch(gateway.watched());
+        let reloaded = tokio::task::spawn_blocking(move || {
+            let _ = reloading.reload("file");
+            reloading.watched()
+        });
+        if let Ok(watched) = reloaded.await {
+            watcher.watch(watched);
+        }
     }
 }
 

@@ -19,14 +19,14 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     Router::new()
         .route("/health", get(|| async { Json(json!({ "alive": true })) }))
         .route("/ready", get(ready))
-        .route("/status", get(|State(gateway): State<Gateway>| async move { Json(gateway.status()) }))
+        .route("/status", get(async |State(gateway)| answer(gateway, |gateway| Json(gateway.status())).await))
         .route("/listeners", get(|gateway| part(gateway, "listeners")))
         .route("/upstreams", get(|gateway| part(gateway, "upstreams")))
         .route("/objectives", get(|gateway| part(gateway, "objectives")))
         .route("/rollouts", get(|gateway| part(gateway, "rollouts")))
         .route("/rollout", post(rollout))
         .route("/config", get(config))
-        .route("/metrics", get(|State(gateway): State<Gateway>| async move { gateway.metrics() }))
+        .route("/metrics", get(async |State(gateway)| answer(gateway, Gateway::metrics).await))
         .route("/reload", post(reload))
         .route("/diff", post(diff))
         .route("/explain", post(explain_request))
@@ -35,31 +35,47 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .with_state(gateway)
 }
 
+/// Answers on a thread that may wait: for the gateway's lock, for files, for a compilation. The runtime has two threads of
+/// its own, and probes and discovery need them.
+async fn answer<R: IntoResponse>(gateway: Gateway, work: impl FnOnce(&Gateway) -> R + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(move || work(&gateway).into_response()).await {
+        Ok(response) => response,
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error.to_string() }))).into_response(),
+    }
+}
+
 async fn ready(State(gateway): State<Gateway>) -> Response {
-    let draining = gateway.is_draining();
-    let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    (status, Json(json!({ "ready": !draining, "reason": draining.then_some("draining") }))).into_response()
+    answer(gateway, |gateway| {
+        let draining = gateway.is_draining();
+        let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        (status, Json(json!({ "ready": !draining, "reason": draining.then_some("draining") })))
+    })
+    .await
 }
 
-async fn part(State(gateway): State<Gateway>, name: &'static str) -> Json<Value> {
-    let mut status = gateway.status();
-    Json(json!({ name: status[name].take() }))
+async fn part(State(gateway): State<Gateway>, name: &'static str) -> Response {
+    answer(gateway, move |gateway| {
+        let mut status = gateway.status();
+        Json(json!({ name: status[name].take() }))
+    })
+    .await
 }
 
-async fn config(State(gateway): State<Gateway>) -> Json<Value> {
-    Json(gateway.compiled().document.to_json())
+async fn config(State(gateway): State<Gateway>) -> Response {
+    answer(gateway, |gateway| Json(gateway.compiled().document.to_json())).await
 }
 
 async fn reload(State(gateway): State<Gateway>) -> Response {
-    // Compiling reads files and may take a moment: not on a runtime thread.
-    match tokio::task::spawn_blocking(move || (gateway.reload("admin"), gateway.status())).await {
-        Ok((Ok(diff), status)) => {
-            Json(json!({ "outcome": "published", "generation": status["generation"], "changes": diff.changes }))
-                .into_response()
+    answer(gateway, |gateway| {
+        let outcome = gateway.reload("admin");
+        let generation = &gateway.status()["generation"];
+        match outcome {
+            Ok(diff) => Json(json!({ "outcome": "published", "generation": generation, "changes": diff.changes }))
+                .into_response(),
+            Err(report) => refused(&report, generation),
         }
-        Ok((Err(report), status)) => refused(&report, &status["generation"]),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error.to_string() }))).into_response(),
-    }
+    })
+    .await
 }
 
 fn refused(report: &Report, generation: &Value) -> Response {
@@ -78,23 +94,27 @@ struct Files {
 }
 
 async fn diff(State(gateway): State<Gateway>, Json(files): Json<Files>) -> Response {
-    let running = gateway.compiled();
-    let (document, report) = Document::load(&files.files);
-    let candidate = document.to_json();
-    match compile::compile(document, report, Some(&running)) {
-        Ok(_) => {
-            let diff = Diff::between(&running.document.to_json(), &candidate);
-            Json(json!({ "changes": diff.changes, "text": diff.to_string() })).into_response()
+    answer(gateway, move |gateway| {
+        let running = gateway.compiled();
+        let (document, report) = Document::load(&files.files);
+        let candidate = document.to_json();
+        match compile::compile(document, report, Some(&running)) {
+            Ok(_) => {
+                let diff = Diff::between(&running.document.to_json(), &candidate);
+                Json(json!({ "changes": diff.changes, "text": diff.to_string() })).into_response()
+            }
+            Err(report) => refused(&report, &Value::Null),
         }
-        Err(report) => refused(&report, &Value::Null),
-    }
+    })
+    .await
 }
 
 async fn explain_request(State(gateway): State<Gateway>, Json(question): Json<Question>) -> Response {
-    match explain(&gateway.compiled(), &question) {
+    answer(gateway, move |gateway| match explain(&gateway.compiled(), &question) {
         Ok(explanation) => Json(json!({ "text": explanation.to_string(), "explanation": explanation })).into_response(),
         Err(error) => (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response(),
-    }
+    })
+    .await
 }
 
 #[derive(Deserialize)]
@@ -121,12 +141,15 @@ async fn force_endpoint(State(gateway): State<Gateway>, Json(wish): Json<ForceEn
         ForcedState::Up => Some(Override::Up),
         ForcedState::Down => Some(Override::Down),
     };
-    if gateway.force_endpoint(&wish.upstream, &wish.address, forced) {
-        Json(json!({ "forced": forced })).into_response()
-    } else {
-        let error = format!("upstream \"{}\" has no endpoint {}", wish.upstream, wish.address);
-        (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
-    }
+    answer(gateway, move |gateway| {
+        if gateway.force_endpoint(&wish.upstream, &wish.address, forced) {
+            Json(json!({ "forced": forced })).into_response()
+        } else {
+            let error = format!("upstream \"{}\" has no endpoint {}", wish.upstream, wish.address);
+            (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
+        }
+    })
+    .await
 }
 
 #[derive(Deserialize)]
@@ -152,14 +175,15 @@ async fn rollout(State(gateway): State<Gateway>, Json(wish): Json<RolloutWish>) 
         RolloutCommand::Promote => Command::Promote,
         RolloutCommand::Abort => Command::Abort,
     };
-    match gateway.rollout(&wish.rollout, command, wish.why.as_deref()) {
+    answer(gateway, move |gateway| match gateway.rollout(&wish.rollout, command, wish.why.as_deref()) {
         Some(Ok(status)) => Json(json!({ "rollout": status })).into_response(),
         Some(Err(refused)) => (StatusCode::CONFLICT, Json(json!({ "error": refused.to_string() }))).into_response(),
         None => {
             let error = format!("there is no rollout \"{}\"", wish.rollout);
             (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
         }
-    }
+    })
+    .await
 }
 
 #[derive(Deserialize)]
@@ -168,9 +192,12 @@ struct DrainListener {
 }
 
 async fn drain_listener(State(gateway): State<Gateway>, Json(wish): Json<DrainListener>) -> Response {
-    if gateway.drain_listener(&wish.name) {
-        Json(json!({ "drained": true })).into_response()
-    } else {
-        (StatusCode::NOT_FOUND, Json(json!({ "error": format!("no listener \"{}\"", wish.name) }))).into_response()
-    }
+    answer(gateway, move |gateway| {
+        if gateway.drain_listener(&wish.name) {
+            Json(json!({ "drained": true })).into_response()
+        } else {
+            (StatusCode::NOT_FOUND, Json(json!({ "error": format!("no listener \"{}\"", wish.name) }))).into_response()
+        }
+    })
+    .await
 }

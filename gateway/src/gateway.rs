@@ -2,7 +2,7 @@
 
 use crate::{
     Compiled, admin, compile,
-    listeners::{Inherited, LiveListeners},
+    listeners::{Inherited, LiveListeners, Opened},
     release_board::{self, ReleaseBoard},
 };
 use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
@@ -23,6 +23,7 @@ use portcullis_tls::system_client;
 use portcullis_upstream::{Cluster, Clusters};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    os::fd::AsFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
@@ -37,6 +38,10 @@ pub struct Gateway(Arc<Inner>);
 struct Inner {
     files: Vec<PathBuf>,
     pub(crate) edge: Arc<Edge>,
+    /// One change of the configuration at a time. Taken before `state`, never while that is held.
+    reloading: Mutex<()>,
+    /// Held for moments only: the control runtime's few threads take it as well, and whatever waits for an answer from
+    /// the net needs them.
     state: Mutex<State>,
 }
 
@@ -105,7 +110,9 @@ impl Gateway {
         }
         let state_file = compiled.fixed.admin.with_file_name("releases.json");
         let releases = ReleaseBoard::open(state_file, &compiled);
-        let (discovery, compiled) = discover(compiled, None);
+        let discovery = Discovery::start(compiled.clusters.sources().cloned(), None);
+        settle(&discovery);
+        let compiled = with_found(compiled, &discovery, None);
         let (compiled, snapshot) = split(compiled, generation, &releases, &metrics);
         let shedding = Shedding::new(compiled.overload);
         let sources = OverloadSources::system(compiled.fixed.threads);
@@ -131,7 +138,7 @@ impl Gateway {
             draining: false,
             compiled,
         };
-        let gateway = Self(Arc::new(Inner { files, edge, state: Mutex::new(state) }));
+        let gateway = Self(Arc::new(Inner { files, edge, reloading: Mutex::default(), state: Mutex::new(state) }));
         gateway.follow(&mut gateway.state());
         let news = gateway.state().discovery.changes();
         tokio::spawn(follow_discovery(Arc::downgrade(&gateway.0), news));
@@ -141,10 +148,12 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Reads the files again and serves what they say. Whatever is wrong, the old configuration goes on.
+    /// Reads the files again and serves what they say. Whatever is wrong, the old configuration goes on. Waits for files and
+    /// for first answers of discovery: not for a runtime's thread.
     pub fn reload(&self, trigger: &str) -> Result<Diff, Report> {
+        let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.try_reload();
         let mut state = self.state();
-        let outcome = self.try_reload(&mut state);
         let (name, report) = match &outcome {
             Ok(diff) => {
                 tracing::info!(
@@ -170,15 +179,28 @@ impl Gateway {
         outcome
     }
 
-    fn try_reload(&self, state: &mut State) -> Result<Diff, Report> {
-        let compiled = compile::check(&self.0.files, Some(&state.compiled))?;
-        let cores = compiled.fixed.threads;
-        let opened =
-            state.listeners.open(&compiled.listeners, &mut Inherited::new(Vec::new()), cores).map_err(|message| {
-                let mut cx = portcullis_config::Context::new(compiled.document.clone(), Report::default());
-                cx.error(&portcullis_config::Path::root().key("listener"), message);
-                cx.finish().0
-            })?;
+    fn try_reload(&self) -> Result<Diff, Report> {
+        let running = self.compiled();
+        let compiled = compile::check(&self.0.files, Some(&running))?;
+        let (opened, discovery) = self.prepare(&compiled)?;
+        settle(&discovery);
+        self.publish(compiled, opened, discovery)
+    }
+
+    /// Opens the sockets and starts the sources that are new. Waits for nothing.
+    fn prepare(&self, compiled: &Compiled) -> Result<(Opened, Discovery), Report> {
+        let state = self.state();
+        refuse_if_draining(&state, compiled)?;
+        let (mut nobodys, cores) = (Inherited::new(Vec::new()), compiled.fixed.threads);
+        let opened = state.listeners.open(&compiled.listeners, &mut nobodys, cores);
+        let opened = opened.map_err(|message| refusal(compiled, "listener", message))?;
+        Ok((opened, Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery))))
+    }
+
+    fn publish(&self, compiled: Compiled, opened: Opened, discovery: Discovery) -> Result<Diff, Report> {
+        let state = &mut *self.state();
+        // Since we looked last, it may have been told to end.
+        refuse_if_draining(state, &compiled)?;
         let diff = Diff::between(&state.compiled.document.to_json(), &compiled.document.to_json());
         // Keys of the same issuer go on: nobody waits for a fetch because of a reload.
         for (name, identity) in &compiled.identities {
@@ -186,7 +208,9 @@ impl Gateway {
                 identity.adopt(before);
             }
         }
-        let (discovery, compiled) = discover(compiled, Some((&state.discovery, &state.compiled.clusters)));
+        // Endpoints may have come and gone while we compiled and waited: what is found now counts, and those that serve now
+        // go on with their state.
+        let compiled = with_found(compiled, &discovery, Some(&state.compiled.clusters));
         state.discovery = discovery;
         state.releases.update(&compiled);
         let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, &self.0.edge.metrics);
@@ -215,6 +239,11 @@ impl Gateway {
         self.follow(&mut state);
     }
 
+    fn move_releases(&self) {
+        let state = &mut *self.state();
+        state.releases.tick(&state.compiled, &self.0.edge.metrics);
+    }
+
     /// What goes along with a published configuration: probes, expiry metrics, the log's target, forgotten series.
     fn follow(&self, state: &mut State) {
         let metrics = &self.0.edge.metrics;
@@ -234,6 +263,7 @@ impl Gateway {
         state.endpoints = endpoints;
         let targets = state.compiled.clusters.iter().flat_map(|cluster| targets(cluster, metrics)).collect();
         state.prober.sync(targets);
+        state.compiled.clusters.forget_old_probes(Instant::now());
     }
 
     /// Stops accepting, lets what is in flight end, and ends. Returns how many connections were cut.
@@ -265,10 +295,28 @@ impl Gateway {
         cut
     }
 
-    /// Gives the listening sockets to a successor at the other end, and returns when it serves.
+    /// Gives the listening sockets to a successor at the other end, and returns when it serves. Until then we serve on under
+    /// the configuration that we have; the releases rest, because the successor goes on with them.
     pub fn hand_over(&self, stream: &mut std::os::unix::net::UnixStream) -> std::io::Result<()> {
-        let state = self.state();
-        handover::give(stream, &state.listeners.sockets())
+        let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        // Handles of our own: a successor may take a minute, and the state cannot be locked as long.
+        let sockets = {
+            let mut state = self.state();
+            let each = state.listeners.sockets().into_iter();
+            let each = each.map(|(name, socket)| Ok((name, socket.try_clone_to_owned()?)));
+            let sockets: Vec<NamedSocket> = each.collect::<std::io::Result<_>>()?;
+            state.releases.rest();
+            sockets
+        };
+        let borrowed: Vec<_> = sockets.iter().map(|(name, socket)| (name.clone(), socket.as_fd())).collect();
+        let given = handover::give(stream, &borrowed);
+        let mut state = self.state();
+        match given {
+            // Nothing that changes from now on would reach the successor.
+            Ok(()) => state.draining = true,
+            Err(_) => state.releases.go_on(),
+        }
+        given
     }
 
     pub fn drain_listener(&self, name: &str) -> bool {
@@ -397,22 +445,35 @@ async fn follow_discovery(gateway: Weak<Inner>, mut news: tokio::sync::watch::Re
     }
 }
 
-/// Runs the sources of a compiled configuration, waits a little for first answers, and fills in what they found.
-fn discover(compiled: Compiled, before: Option<(&Discovery, &Arc<Clusters>)>) -> (Discovery, Compiled) {
-    let sources: Vec<Source> = compiled.clusters.sources().cloned().collect();
-    let discovery = Discovery::start(sources, before.map(|(discovery, _)| discovery));
+/// Waits a little for first answers. The runtime must be free to fetch them: no lock may be held.
+fn settle(discovery: &Discovery) {
     let runtime = tokio::runtime::Handle::current();
     // A thread of its own may block, whatever kind of thread this is.
     std::thread::scope(|scope| {
         scope.spawn(|| runtime.block_on(discovery.settled(FIRST_ANSWERS)));
     });
-    let previous = before.map(|(_, clusters)| &**clusters);
-    let filled = compiled.clusters.with_found(|source| discovery.snapshot(source), previous, Instant::now());
-    let compiled = match filled {
+}
+
+/// Fills in what discovery knows by now; endpoints go on with their state in `before`.
+fn with_found(compiled: Compiled, discovery: &Discovery, before: Option<&Clusters>) -> Compiled {
+    match compiled.clusters.with_found(|source| discovery.snapshot(source), before, Instant::now()) {
         Some(clusters) => Compiled { clusters: Arc::new(clusters), ..compiled },
         None => compiled,
-    };
-    (discovery, compiled)
+    }
+}
+
+fn refuse_if_draining(state: &State, compiled: &Compiled) -> Result<(), Report> {
+    if state.draining {
+        return Err(refusal(compiled, "process", "this process is ending: it takes no new configuration".to_owned()));
+    }
+    Ok(())
+}
+
+/// What only shows when a configuration is to be run.
+fn refusal(compiled: &Compiled, kind: &str, message: String) -> Report {
+    let mut cx = portcullis_config::Context::new(compiled.document.clone(), Report::default());
+    cx.error(&portcullis_config::Path::root().key(kind), message);
+    cx.finish().0
 }
 
 /// Lets releases go on as long as the gateway lives.
@@ -420,10 +481,10 @@ async fn move_releases(gateway: Weak<Inner>) {
     let mut ticks = tokio::time::interval(release_board::TICK);
     loop {
         ticks.tick().await;
-        let Some(gateway) = gateway.upgrade() else { return };
-        let mut state = gateway.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let compiled = state.compiled.clone();
-        state.releases.tick(&compiled, &gateway.edge.metrics);
+        let Some(inner) = gateway.upgrade() else { return };
+        let gateway = Gateway(inner);
+        // It takes the state's lock and writes to the disk: not on a runtime thread.
+        let _ = tokio::task::spawn_blocking(move || gateway.move_releases()).await;
     }
 }
 

@@ -24,6 +24,24 @@ pub(crate) struct ReleaseBoard {
     objectives: BTreeMap<ObjectName, Objective>,
     rollouts: BTreeMap<ObjectName, Release>,
     saved_at: Moment,
+    mover: Mover,
+    keeping: Keeping,
+}
+
+/// Who moves the releases and writes their file: one process at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mover {
+    We,
+    /// It has read the file, and goes on from there.
+    Successor,
+}
+
+/// Whether the file is ours to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    On,
+    /// It holds what could not be read, and stays as it is for the operator to repair.
+    Off,
 }
 
 #[derive(Debug)]
@@ -45,23 +63,40 @@ struct Saved {
     rollouts: BTreeMap<String, String>,
 }
 
+#[derive(Debug, PartialEq, Eq)]
+enum Looked {
+    Unchanged,
+    Restored,
+}
+
 /// How often figures are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// Counts of objectives are written this often; a change of a rollout's state at once.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 
 impl ReleaseBoard {
-    /// Goes on from what `file` holds, if anything.
+    /// Goes on from what `file` holds, if there is one.
     pub(crate) fn open(file: PathBuf, compiled: &Compiled) -> Self {
-        let saved = match std::fs::read_to_string(&file) {
-            Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
-                tracing::warn!(file = %file.display(), %error, "the state of releases cannot be read; they begin anew");
-                Saved::default()
-            }),
-            Err(_) => Saved::default(),
+        let mut board = Self {
+            saved_at: now(),
+            objectives: BTreeMap::new(),
+            rollouts: BTreeMap::new(),
+            mover: Mover::We,
+            keeping: Keeping::On,
+            file,
         };
+        match read(&board.file) {
+            Ok(saved) => board.restore(compiled, &saved.unwrap_or_default()),
+            Err(why) => {
+                board.stop_keeping(&why);
+                board.begin(compiled, &why);
+            }
+        }
+        board
+    }
+
+    fn restore(&mut self, compiled: &Compiled, saved: &Saved) {
         let now = now();
-        let mut board = Self { file, objectives: BTreeMap::new(), rollouts: BTreeMap::new(), saved_at: now };
         for (name, slo) in &compiled.slos {
             let kept = saved.objectives.get(name.as_str());
             let (meter, warning) = match kept {
@@ -71,17 +106,58 @@ impl ReleaseBoard {
             if let Some(warning) = warning {
                 tracing::warn!(slo = %name, "its saved state {warning}");
             }
-            board.objectives.insert(name.clone(), Objective::new(meter));
+            self.objectives.insert(name.clone(), Objective::new(meter));
         }
         for (name, plan) in &compiled.rollouts {
             let restored = Rollout::restore(plan.clone(), saved.rollouts.get(name.as_str()).map(String::as_str), now);
-            board.take_in(name, restored, None);
+            self.take_in(name, restored, None);
         }
-        board
+    }
+
+    /// Without what was kept: objectives count anew, and rollouts are held until an operator says what becomes of them.
+    fn begin(&mut self, compiled: &Compiled, why: &str) {
+        for (name, slo) in &compiled.slos {
+            self.objectives.insert(name.clone(), Objective::new(SloMeter::new(slo.clone())));
+        }
+        for (name, plan) in &compiled.rollouts {
+            self.take_in(name, Rollout::held_back(plan.clone(), why.to_owned(), now()), None);
+        }
+    }
+
+    /// Safety: what is in the file may be a release that was rolled back. Neither forget it nor write over it.
+    fn stop_keeping(&mut self, why: &str) {
+        self.keeping = Keeping::Off;
+        tracing::error!(
+            file = %self.file.display(),
+            why,
+            "the state of releases cannot be read: rollouts are held, and nothing is written; repair the file or remove it, then reload"
+        );
+    }
+
+    /// Whether the file has been repaired or removed since it could not be read.
+    fn look_again(&mut self, compiled: &Compiled) -> Looked {
+        match (self.keeping, read(&self.file)) {
+            (Keeping::On, _) => Looked::Unchanged,
+            (Keeping::Off, Err(why)) => {
+                self.stop_keeping(&why);
+                Looked::Unchanged
+            }
+            (Keeping::Off, Ok(found)) => {
+                self.keeping = Keeping::On;
+                tracing::info!(file = %self.file.display(), "the state of releases is kept again");
+                let Some(saved) = found else { return Looked::Unchanged };
+                (self.objectives, self.rollouts) = (BTreeMap::new(), BTreeMap::new());
+                self.restore(compiled, &saved);
+                Looked::Restored
+            }
+        }
     }
 
     /// After a reload: what goes on under its name goes on, the rest begins or is forgotten.
     pub(crate) fn update(&mut self, compiled: &Compiled) {
+        if self.look_again(compiled) == Looked::Restored {
+            return;
+        }
         let now = now();
         let (objectives, rollouts) = (std::mem::take(&mut self.objectives), std::mem::take(&mut self.rollouts));
         for (name, slo) in &compiled.slos {
@@ -95,20 +171,40 @@ impl ReleaseBoard {
             match rollouts.get(name) {
                 Some(before) => {
                     let restored = before.rollout.with_plan(plan.clone(), now);
-                    self.take_in(name, restored, Some(before.live.clone()));
+                    // Requests of the old snapshot are still being counted; but a meter keeps its limit for good.
+                    let same_limit = before.rollout.plan().slow_over() == plan.slow_over();
+                    self.take_in(name, restored, same_limit.then(|| before.live.clone()));
+                }
+                None if self.keeping == Keeping::Off => {
+                    let why = format!("{} cannot be read", self.file.display());
+                    self.take_in(name, Rollout::held_back(plan.clone(), why, now), None);
                 }
                 None => self.take_in(name, Rollout::restore(plan.clone(), None, now), None),
             }
         }
     }
 
+    /// A successor is about to read the file: writes it once more, and then leaves it and the releases alone.
+    pub(crate) fn rest(&mut self) {
+        self.save();
+        self.mover = Mover::Successor;
+    }
+
+    /// There is no successor after all.
+    pub(crate) fn go_on(&mut self) {
+        self.mover = Mover::We;
+    }
+
     fn take_in(&mut self, name: &ObjectName, restored: portcullis_rollout::Restored, live: Option<Arc<LiveRollout>>) {
         if let Some(notice) = &restored.notice {
-            tracing::warn!(rollout = %name, "{notice}");
+            if notice.is_a_loss() {
+                tracing::error!(rollout = %name, "{notice}");
+            } else {
+                tracing::warn!(rollout = %name, "{notice}");
+            }
         }
-        let slow_over = restored.rollout.plan().gate.slo.as_ref().and_then(|slo| slo.latency);
-        let live =
-            live.unwrap_or_else(|| Arc::new(LiveRollout::new(name.as_str(), slow_over.map(|latency| latency.under))));
+        let slow_over = restored.rollout.plan().slow_over();
+        let live = live.unwrap_or_else(|| Arc::new(LiveRollout::new(name.as_str(), slow_over)));
         let release = Release { live, rollout: restored.rollout };
         release.publish();
         self.rollouts.insert(name.clone(), release);
@@ -131,6 +227,9 @@ impl ReleaseBoard {
 
     /// Looks at what came since the last tick, and moves what is to be moved.
     pub(crate) fn tick(&mut self, compiled: &Compiled, metrics: &Metrics) {
+        if self.mover == Mover::Successor {
+            return;
+        }
         let now = now();
         for (name, objective) in &mut self.objectives {
             objective.meter.record(objective.fed.take().counts, now);
@@ -167,6 +266,11 @@ impl ReleaseBoard {
     ) -> Option<Result<RolloutStatus, CommandRefused>> {
         let now = now();
         let (name, release) = self.rollouts.iter_mut().find(|(own, _)| own.as_str() == name)?;
+        if self.mover == Mover::Successor {
+            let (rollout, state) = (name.clone(), release.rollout.state().kind());
+            let way_out = "a new process is taking over; tell it when it serves";
+            return Some(Err(CommandRefused { rollout, command, state, way_out }));
+        }
         let done = release.rollout.command(command, why, now).map(|transition| {
             tell(name, &transition);
             release.publish();
@@ -174,6 +278,9 @@ impl ReleaseBoard {
         });
         if done.is_ok() {
             self.save();
+            if self.keeping == Keeping::Off {
+                tracing::error!("the operator's word holds until a restart: the state of releases is not kept");
+            }
         }
         Some(done)
     }
@@ -191,7 +298,8 @@ impl ReleaseBoard {
     /// Writes beside the file and renames: a crash leaves the old state or the new one.
     pub(crate) fn save(&mut self) {
         self.saved_at = now();
-        if self.objectives.is_empty() && self.rollouts.is_empty() {
+        let nothing = self.objectives.is_empty() && self.rollouts.is_empty();
+        if nothing || self.mover == Mover::Successor || self.keeping == Keeping::Off {
             return;
         }
         let saved = Saved {
@@ -255,6 +363,15 @@ fn tell(name: &ObjectName, transition: &Transition) {
         reason = transition.reason,
         "release"
     );
+}
+
+/// `None`: there is no file, so nothing was kept. Any other trouble is not the same: there may be a state that we must not forget.
+fn read(file: &std::path::Path) -> Result<Option<Saved>, String> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| error.to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn write_atomically(file: &std::path::Path, content: &[u8]) -> std::io::Result<()> {

@@ -6,6 +6,7 @@ use crate::support::{
     gateway::{Gateway, run_in},
     origin::Origin,
 };
+use serde_json::json;
 use std::{
     net::Ipv4Addr,
     sync::{
@@ -154,6 +155,44 @@ async fn a_file_that_something_else_writes() {
     assert!(second.requests().iter().any(|seen| seen.path() == "/healthz"), "found endpoints are probed");
     let series = gateway.metrics().await;
     assert!(!series.contains(&format!("portcullis_endpoint_up{{endpoint=\"{}\"", first.addr)), "its series are gone");
+}
+
+#[tokio::test]
+async fn while_a_reload_waits_for_dns_everything_else_goes_on() {
+    let (first, second) = (Origin::fixed("first").await, Origin::fixed("second").await);
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("app.toml");
+    std::fs::write(&file, format!("endpoints = [\"{}\"]\n", first.addr)).unwrap();
+    let before = "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\ndiscover.file = \"app.toml\"\n[route.app]\nupstream = \"app\"\n";
+    let after = format!(
+        "{before}[discovery.lab]\ndns.servers = [\"{}\"]\n[upstream.more]\ndiscover = {{ dns = \"more.test:80\", family = \"ipv4\", through = \"lab\" }}\n",
+        server.local_addr().unwrap()
+    );
+    let gateway = Gateway::start_in(folder, before).await;
+    assert_eq!(body(&gateway).await, "first");
+    gateway.write(&after);
+    let reload = gateway.admin("POST", "/reload", "");
+    let meanwhile = async {
+        let mut query = [0; 512];
+        let (length, from) = server.recv_from(&mut query).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(gateway.admin("GET", "/status", "").await.0, 200);
+        }
+        let diff = json!({ "files": [gateway.path().join("edge.toml")] }).to_string();
+        assert_eq!(gateway.admin("POST", "/diff", &diff).await.0, 200);
+        // Endpoints of another upstream change just now: the reload must not bring the old ones back.
+        std::fs::write(&file, format!("endpoints = [\"{}\"]\n", second.addr)).unwrap();
+        eventually("the second one", async || (body(&gateway).await == "second").then_some(())).await;
+        let _ = server.send_to(&answer(&query[..length], &[Ipv4Addr::new(127, 0, 0, 9)]), from).await;
+    };
+    let both = async { tokio::join!(reload, meanwhile) };
+    let ((status, answer), ()) =
+        tokio::time::timeout(Duration::from_secs(30), both).await.expect("the control runtime is stuck");
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(body(&gateway).await, "second");
+    let status = gateway.admin("GET", "/status", "").await.1;
+    assert_eq!(status["upstreams"].as_array().map(Vec::len), Some(2), "{status}");
 }
 
 #[tokio::test]

@@ -13,7 +13,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 fn config(origin: &Origin, port: u16) -> String {
     format!(
@@ -124,6 +127,62 @@ async fn a_new_binary_takes_the_sockets_over_without_a_refused_connection() {
     let (good, bad) = (counts.0.load(SeqCst), counts.1.load(SeqCst));
     std::process::Command::new("kill").arg(new.to_string()).status().unwrap();
     assert!(good > 20 && bad == 0, "{good} good, {bad} failed");
+}
+
+/// A release that waits for its operator.
+fn with_release(origin: &Origin) -> String {
+    format!(
+        "{}[upstream.next]\nendpoints = [\"{}\"]\n[slo.app]\nroute = \"app\"\navailability = \"99%\"\n\
+         [rollout.v2]\nroute = \"app\"\nfrom = \"app\"\nto = \"next\"\nhold = \"1h\"\n",
+        config(origin, 0),
+        origin.addr
+    )
+}
+
+#[tokio::test]
+async fn while_a_successor_starts_everything_is_answered_and_releases_rest() {
+    let origin = Origin::fixed("ok").await;
+    let gateway = Gateway::start(&with_release(&origin)).await;
+    let pause = async || {
+        let wish = "{\"rollout\":\"v2\",\"command\":\"pause\"}";
+        let asked = tokio::time::timeout(Duration::from_secs(20), gateway.admin("POST", "/rollout", wish));
+        asked.await.expect("the admin socket answers during a hand-over")
+    };
+    let mut successor = tokio::net::UnixStream::connect(gateway.path().join("upgrade.sock")).await.unwrap();
+    // How many sockets are to come: the hand-over has begun, and lasts until we say that we are ready.
+    assert_eq!(successor.read_u32().await.unwrap(), 2);
+    let (status, answer) = pause().await;
+    assert!(status == 409 && answer["error"].as_str().unwrap().contains("taking over"), "{answer}");
+    assert_eq!(gateway.admin("GET", "/status", "").await.0, 200);
+    assert_eq!(Client::connect(gateway.addr("http")).await.get("a", "/").await.status, 200);
+    drop(successor);
+    eventually("it goes on without a successor", async || (pause().await.0 == 200).then_some(())).await;
+    assert!(gateway.log().contains("a successor did not take over"), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn a_successor_goes_on_with_the_releases_as_they_are() {
+    let origin = Origin::fixed("ok").await;
+    let mut gateway = Gateway::start(&with_release(&origin)).await;
+    let mut client = Client::connect(gateway.addr("http")).await;
+    for _ in 0..30 {
+        assert_eq!(client.get("a", "/").await.status, 200);
+    }
+    let counted = async || gateway.admin("GET", "/objectives", "").await.1["objectives"][0]["requests"].as_u64();
+    eventually("they are counted", async || (counted().await == Some(30)).then_some(())).await;
+    let old = gateway.pid();
+    assert_eq!(gateway.command(&["upgrade", "--admin", "admin.sock"]).await.0, 0);
+    let (new, status) = eventually("the new process answers", async || {
+        let (_, status) = gateway.try_admin("GET", "/status", "").await?;
+        let pid = status["pid"].as_u64().filter(|pid| *pid != u64::from(old))?;
+        Some((pid, status))
+    })
+    .await;
+    drop(client);
+    let ended = gateway.ended(Duration::from_secs(20)).await;
+    std::process::Command::new("kill").arg(new.to_string()).status().unwrap();
+    assert!(ended.success());
+    assert_eq!(status["objectives"][0]["requests"], 30, "{status}");
 }
 
 #[tokio::test]

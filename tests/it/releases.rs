@@ -5,6 +5,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering::SeqCst},
 };
+use tokio::io::AsyncWriteExt;
 
 /// `old` and `new` with a rollout from one to the other.
 fn config(old: &Origin, new: &Origin, rollout: &str) -> String {
@@ -152,4 +153,74 @@ async fn a_dry_run_moves_nobody() {
     assert!(new.requests().is_empty());
     let status = gateway.admin("GET", "/rollouts", "").await.1;
     assert_eq!(status["rollouts"][0]["effect"], "dry_run");
+}
+
+#[tokio::test]
+async fn a_stricter_latency_limit_is_judged_by_from_its_reload_on() {
+    let old = Origin::fixed("old").await;
+    // Slower than one limit and faster than the other, by far.
+    let new = Origin::raw(|mut stream| async move {
+        let mut buffer = Vec::new();
+        while crate::support::origin::read_request(&mut stream, &mut buffer).await.is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            if stream.write_all(&crate::support::origin::ok("new")).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let rollout = "steps = [\"50%\", \"100%\"]\nhold = \"1h\"\ngate = { slo = \"shop\", min_requests = 5, max_latency_ratio = 1000.0 }";
+    let with_limit = |under: &str| {
+        let latency = format!("availability = \"99%\"\nlatency = {{ target = \"99%\", under = \"{under}\" }}");
+        config(&old, &new, rollout).replace("availability = \"99%\"", &latency)
+    };
+    let mut gateway = Gateway::start(&with_limit("1h")).await;
+    eventually("the new version answers", async || traffic(&gateway).await.contains(&"new".to_owned()).then_some(()))
+        .await;
+    assert_eq!(state(&gateway).await, "step");
+    assert_eq!(gateway.reload(&with_limit("50ms")).await.0, 200);
+    eventually("rolled back", async || {
+        traffic(&gateway).await;
+        (state(&gateway).await == "rolled_back").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn state_that_cannot_be_read_is_neither_begun_anew_nor_written_over() {
+    let (old, new) = (Origin::fixed("old").await, Origin::fixed("new").await);
+    let text = config(&old, &new, "steps = [\"100%\"]\nhold = \"100ms\"\ngate = { min_requests = 1 }");
+    let say = async |gateway: &Gateway, command: &str| {
+        gateway.command(&["rollout", command, "v2", "--admin", "admin.sock"]).await
+    };
+    // The operator repairs nothing and says what is to be; the file is removed; then it is kept again.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("releases.json");
+    std::fs::write(&file, "{\"objectives\":{},\"rollo").unwrap();
+    let mut gateway = Gateway::start_in(folder, &text).await;
+    assert!(gateway.log().contains("repair the file or remove it"), "{}", gateway.log());
+    for _ in 0..3 {
+        assert!(traffic(&gateway).await.iter().all(|body| body == "old"));
+    }
+    assert_eq!(state(&gateway).await, "paused");
+    assert_eq!(say(&gateway, "promote").await.0, 0);
+    assert!(traffic(&gateway).await.iter().all(|body| body == "new"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"objectives\":{},\"rollo");
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(gateway.reload(&text).await.0, 200);
+    assert_eq!(state(&gateway).await, "promoted");
+    assert_eq!(say(&gateway, "abort").await.0, 0);
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(kept.contains("aborted"), "{kept}");
+
+    // Unreadable as a file, and then the one that was meant is put there.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("releases.json");
+    std::fs::create_dir(&file).unwrap();
+    let mut gateway = Gateway::start_in(folder, &text).await;
+    assert_eq!(state(&gateway).await, "paused");
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::write(&file, kept).unwrap();
+    assert_eq!(gateway.reload(&text).await.0, 200);
+    assert_eq!(state(&gateway).await, "aborted");
 }

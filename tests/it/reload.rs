@@ -73,6 +73,36 @@ async fn listeners_appear_move_and_vanish_at_run_time() {
 }
 
 #[tokio::test]
+async fn only_what_is_served_changes_the_health_of_endpoints() {
+    let origin = Origin::fixed("ok").await;
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let both = format!("endpoints = [\"{}\", \"{}\"]", origin.addr, dead.local_addr().unwrap());
+    drop(dead);
+    let without = config(&origin, "one").replace(&format!("endpoints = [\"{}\"]", origin.addr), &both);
+    let with = without.replace(&both, &format!("{both}\nhealth_check = {{ path = \"/\", interval = \"100ms\" }}"));
+    let gateway = Gateway::start(&with).await;
+    let state =
+        async || gateway.admin("GET", "/upstreams", "").await.1["upstreams"][0]["endpoints"][1]["health"].clone();
+    eventually("it is down", async || (state().await == "down").then_some(())).await;
+    // No probe may come in between that would say it again.
+    let slow = with.replace("100ms", "1h");
+    gateway.write(&slow);
+    assert_eq!(gateway.admin("POST", "/reload", "").await.0, 200);
+    // Beside the file that is watched.
+    gateway.write_as("other.toml", &without);
+    let question = serde_json::json!({ "files": [gateway.path().join("other.toml")] }).to_string();
+    let (status, answer) = gateway.admin("POST", "/diff", &question).await;
+    assert!(status == 200 && answer["text"].as_str().unwrap().contains("health_check"), "{answer}");
+    assert_eq!(state().await, "down", "a question changes nothing");
+    gateway.write(&without.replace("upstream = \"app\"", "upstream = \"nobody\""));
+    assert_eq!(gateway.admin("POST", "/reload", "").await.0, 422);
+    assert_eq!(state().await, "down", "a refused configuration changes nothing");
+    gateway.write(&without);
+    assert_eq!(gateway.admin("POST", "/reload", "").await.0, 200);
+    assert_eq!(state().await, "unknown", "nobody would bring it up again");
+}
+
+#[tokio::test]
 async fn what_cannot_change_live_is_refused_by_name() {
     let origin = Origin::fixed("ok").await;
     let gateway = Gateway::start(&config(&origin, "one")).await;

@@ -4,7 +4,7 @@
 use crate::OverloadMetrics;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Opts, Registry, TextEncoder, core::Collector,
 };
 use std::{
     collections::HashMap,
@@ -260,6 +260,21 @@ impl Metrics {
         let _ = self.endpoint_failures.remove_label_values(labels);
         let _ = self.endpoint_requests.remove_label_values(labels);
         let _ = self.endpoint_active.remove_label_values(labels);
+        for reason in self.ejection_reasons(upstream, address) {
+            let _ = self.ejections.remove_label_values(&[upstream, address, &reason]);
+        }
+    }
+
+    /// Those for which this endpoint was ever ejected.
+    fn ejection_reasons(&self, upstream: &str, address: &str) -> Vec<String> {
+        let families = self.ejections.collect();
+        let each = families.iter().flat_map(|family| family.get_metric()).filter_map(|metric| {
+            let label =
+                |name: &str| metric.get_label().iter().find(|label| label.name() == name).map(|label| label.value());
+            let is_its = label("upstream") == Some(upstream) && label("endpoint") == Some(address);
+            label("reason").filter(|_| is_its).map(str::to_owned)
+        });
+        each.collect()
     }
 
     /// `outcome` is from a closed set.
@@ -484,6 +499,29 @@ impl EndpointMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_that_is_gone_leaves_no_series() {
+        let metrics = Metrics::new();
+        for (upstream, address) in [("shop", "10.0.0.1:80"), ("shop", "10.0.0.2:80"), ("cart", "10.0.0.1:80")] {
+            let endpoint = metrics.endpoint(upstream, address);
+            endpoint.up(true);
+            endpoint.failed();
+            endpoint.sync(3, 1);
+            endpoint.ejected("consecutive_5xx");
+            endpoint.ejected("trial");
+        }
+        let series = || -> Vec<String> {
+            let text = metrics.render();
+            text.lines().filter(|line| line.contains("endpoint=")).map(str::to_owned).collect()
+        };
+        let before = series();
+        metrics.forget_endpoint("shop", "10.0.0.1:80");
+        let its = |line: &&String| line.contains("\"shop\"") && line.contains("\"10.0.0.1:80\"");
+        let expected: Vec<_> = before.iter().filter(|line| !its(line)).cloned().collect();
+        assert_eq!((before.len(), expected.len()), (18, 12));
+        assert_eq!(series(), expected);
+    }
 
     #[test]
     fn every_family_can_be_made_and_rendered() {

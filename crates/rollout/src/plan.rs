@@ -272,6 +272,11 @@ impl RolloutPlan {
         self.steps.get(index).copied().unwrap_or(Percent::NONE)
     }
 
+    /// Above this an answer counts as slow: the latency limit of the gate's objective.
+    pub fn slow_over(&self) -> Option<Duration> {
+        self.gate.slo.as_ref()?.latency.map(|latency| latency.under)
+    }
+
     /// The share that stays when all has gone well.
     pub(crate) fn last_step(&self) -> Percent {
         self.steps.last().copied().unwrap_or(Percent::NONE)

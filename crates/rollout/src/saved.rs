@@ -4,7 +4,8 @@
 //!
 //! | changed meanwhile | what happens |
 //! |---|---|
-//! | `gate`, `hold`, `on_fail` | goes on with what was seen; the new gate judges from the next tick |
+//! | the latency limit of the gate's objective | goes on there, watched anew: slow was counted against the old limit |
+//! | else in `gate`, `hold`, `on_fail` | goes on with what was seen; the new gate judges from the next tick |
 //! | `steps`, the present share is still a step | goes on there with what was seen |
 //! | `steps`, it is not | goes on at the highest step below it, watched anew; without one, starts from the beginning |
 //! | `steps` after the promotion | stays promoted when the last step is not higher; else goes on towards it |
@@ -12,7 +13,7 @@
 //! | `mirror_first` removed during the dark launch | goes on to the first step |
 //! | `route`, `from` or `to` | another release: starts from the beginning |
 //! | `dry_run` | starts from the beginning: what was judged without traffic proves nothing about traffic |
-//! | the file is damaged, or of another version | starts from the beginning, with a warning |
+//! | what was kept is damaged, or of another version | held (paused) at the beginning until an operator decides: it may have been rolled back |
 
 use crate::{
     Cause, Effect, Moment, Phase, Rollout, RolloutPlan, State, Transition, rollout::HISTORY_MAX, watch::Watch,
@@ -55,15 +56,15 @@ pub enum Notice {
     #[error("`dry_run` has changed: it starts from the beginning")]
     EffectChanged,
     #[error(
-        "the kept state is of version {found}, and this program reads {SAVED_VERSION}: it starts from the beginning"
+        "the kept state is of version {found}, and this program reads {SAVED_VERSION}: it is held until an operator resumes, promotes or aborts it"
     )]
     OtherVersion { found: u32 },
-    #[error("the kept state cannot be read ({why}): it starts from the beginning")]
+    #[error("the kept state cannot be read ({why}): it is held until an operator resumes, promotes or aborts it")]
     Unreadable { why: String },
 }
 
 impl Notice {
-    /// Whether state was lost that nobody asked to lose: worth a warning, where the others are news.
+    /// Whether state was lost that nobody asked to lose: somebody must act, where the others are news.
     pub const fn is_a_loss(&self) -> bool {
         match self {
             Self::OtherVersion { .. } | Self::Unreadable { .. } => true,
@@ -141,11 +142,21 @@ impl Rollout {
         }
     }
 
+    /// After a restart at which it cannot be known how far it was.
+    pub fn held_back(plan: Arc<RolloutPlan>, why: String, now: Moment) -> Restored {
+        anew(plan, Notice::Unreadable { why }, now)
+    }
+
     /// Goes on after a reload, under a plan that may have changed.
     pub fn with_plan(&self, plan: Arc<RolloutPlan>, now: Moment) -> Restored {
+        let same_limit = self.plan.slow_over() == plan.slow_over();
         let mut restored = adopt(plan, self.save(), now);
         if restored.notice.is_none() {
             restored.rollout.watch = self.watch.clone();
+            // What is over keeps the figures that ended it.
+            if !same_limit && self.state.phase().is_some() {
+                restored.rollout.watch.forget();
+            }
             restored.rollout.waits_for = self.waits_for.clone();
         }
         restored
@@ -154,7 +165,13 @@ impl Rollout {
 
 fn anew(plan: Arc<RolloutPlan>, notice: Notice, now: Moment) -> Restored {
     let mut rollout = Rollout::new(plan, now);
-    rollout.enter(State::Waiting { since: now }, Cause::Reload, notice.to_string(), now);
+    let state = if notice.is_a_loss() {
+        // Safety: what was rolled back must not go out again because a file was damaged.
+        State::Paused { phase: Phase::Waiting, reason: notice.to_string(), at: now }
+    } else {
+        State::Waiting { since: now }
+    };
+    rollout.enter(state, Cause::Reload, notice.to_string(), now);
     Restored { rollout, notice: Some(notice) }
 }
 

@@ -56,6 +56,11 @@ impl Watch {
         *self = Self { before, last_tick: self.last_tick, ..Self::default() };
     }
 
+    /// Another measure: what was counted says nothing under it, of neither version.
+    pub(crate) fn forget(&mut self) {
+        *self = Self { last_tick: self.last_tick, ..Self::default() };
+    }
+
     /// What is worth keeping on disk.
     pub(crate) fn lasting(&self) -> Self {
         let (new, old, before) = (self.new.clone(), self.old.clone(), self.before.clone());

@@ -2,6 +2,8 @@
 //!
 //! Beyond a limit requests fail at once, so that a slow upstream cannot fill the gateway with waiting ones.
 
+use crate::HttpProtocol;
+use portcullis_config::{Context, Path};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -16,10 +18,13 @@ use std::{
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CircuitBreakerSpec {
-    /// Open connections, used and idle (default 65536).
+    /// Open connections (default 65536): those in use, those being made, and those that each core keeps idle until
+    /// `idle_timeout`. Cores share no connections: one that has none idle makes another, and is refused when idle ones of
+    /// other cores fill the limit. So allow for each core what it needs at its busiest, and at least one. Not for protocol
+    /// h2 and h2c.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<NonZeroU32>,
-    /// Requests that wait for a connection to be made (default 4096).
+    /// Requests that wait for a connection to be made (default 4096). Not for protocol h2 and h2c.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<NonZeroU32>,
     /// Requests in flight (default 65536).
@@ -40,13 +45,29 @@ pub struct CircuitBreaker {
 }
 
 impl CircuitBreakerSpec {
-    pub(crate) fn compile(&self) -> CircuitBreaker {
+    pub(crate) fn compile(&self, protocol: HttpProtocol, at: &Path, cx: &mut Context) -> CircuitBreaker {
+        if protocol != HttpProtocol::H1 {
+            self.refuse_connection_keys(protocol, at, cx);
+        }
         let value = |value: Option<NonZeroU32>, default| value.map_or(default, NonZeroU32::get);
         CircuitBreaker {
             connections: value(self.connections, 65_536),
             pending: value(self.pending, 4096),
             requests: value(self.requests, 65_536),
             retries: value(self.retries, 1024),
+        }
+    }
+}
+
+impl CircuitBreakerSpec {
+    /// Connections that many requests share are not counted: a limit that does not limit would be taken for protection.
+    fn refuse_connection_keys(&self, protocol: HttpProtocol, at: &Path, cx: &mut Context) {
+        let word = format!("{protocol:?}").to_lowercase();
+        for (key, given) in [("connections", self.connections.is_some()), ("pending", self.pending.is_some())] {
+            if given {
+                cx.error_at_key(&at.key(key), format!("`{key}` has no effect on an upstream of protocol {word}"))
+                    .help("its requests share connections: limit `requests` instead");
+            }
         }
     }
 }
@@ -83,6 +104,24 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_that_would_not_limit_are_refused() {
+        use HttpProtocol::{H1, H2, H2c};
+        for (protocol, spec, refused) in [
+            (H1, r#"{"connections":9,"pending":9,"requests":9,"retries":9}"#, 0),
+            (H2c, r#"{"requests":9,"retries":9}"#, 0),
+            (H2c, r#"{"connections":9,"pending":9}"#, 2),
+            (H2, r#"{"pending":9,"requests":9}"#, 1),
+        ] {
+            let mut cx = Context::default();
+            let spec: CircuitBreakerSpec = serde_json::from_str(spec).unwrap();
+            spec.compile(protocol, &Path::root(), &mut cx);
+            let told: Vec<_> = cx.report().lines().iter().map(ToString::to_string).collect();
+            assert_eq!(told.len(), refused, "{protocol:?} {spec:?}: {told:?}");
+            assert!(told.iter().all(|line| line.contains("has no effect on an upstream of protocol h2")), "{told:?}");
+        }
+    }
 
     #[test]
     fn a_gauge_gives_so_many_permits_and_takes_them_back() {

@@ -5,6 +5,7 @@ use crate::{
     StickySpec, StickyToken, UpstreamSpec,
     balance::next_draw,
     retry_budget::{RetryBudget, RetryLedger},
+    sticky::StickyTokens,
     view::{Group, Sight, View},
 };
 use arc_swap::ArcSwap;
@@ -18,7 +19,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -39,6 +40,7 @@ pub struct Cluster {
     pub tls: Option<UpstreamTls>,
     pub balance: Balance,
     pub sticky: Option<StickySpec>,
+    tokens: StickyTokens,
     pub connect_timeout: Duration,
     pub read_timeout: Duration,
     pub write_timeout: Duration,
@@ -129,14 +131,9 @@ pub struct Pick {
     pub state: Arc<EndpointState>,
     /// To be put into the client's cookie.
     pub set_cookie: Option<StickyToken>,
-    trial: Trial,
+    /// On trial, and not judged yet.
+    trial: AtomicBool,
     _permit: Permit,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Trial {
-    No,
-    Yes,
 }
 
 const ENDPOINTS_MAX: usize = 10_000;
@@ -207,6 +204,14 @@ impl Clusters {
         changed.then(|| Self { clusters, by_name: self.by_name.clone() })
     }
 
+    /// Forgets what probes said of endpoints that are probed no more: nothing would bring them up again. To be called when
+    /// these serve and the old probes have ended; compiling alone touches no state, for it may come to nothing.
+    pub fn forget_old_probes(&self, now: Instant) {
+        for cluster in self.clusters.iter().filter(|cluster| cluster.health_check.is_none()) {
+            cluster.endpoints.iter().for_each(|endpoint| endpoint.state.forget_probes(now));
+        }
+    }
+
     /// What discovery is to be run for.
     pub fn sources(&self) -> impl Iterator<Item = &Source> {
         self.clusters.iter().filter_map(|cluster| cluster.source.as_ref())
@@ -234,7 +239,8 @@ impl Cluster {
     fn compile(name: &ObjectName, spec: &UpstreamSpec, around: Surroundings<'_>, at: &Path, cx: &mut Context) -> Self {
         let previous = around.previous.and_then(|previous| previous.find(name.as_str())).map(|(_, cluster)| cluster);
         let load = previous.map_or_else(|| Arc::new(ClusterLoad::new(around.now)), |previous| previous.load.clone());
-        let endpoints = endpoints(name, spec, previous, &load, around.now, at, cx);
+        let tokens = StickyTokens::compile(name, spec.sticky.as_ref(), &at.key("sticky"), cx);
+        let endpoints = endpoints(spec, &tokens, previous, &load, around.now, at, cx);
         let source =
             spec.discover.as_ref().and_then(|discover| discover.compile(around.resolvers, &at.key("discover"), cx));
         if spec.endpoints.is_empty() && spec.discover.is_none() {
@@ -267,14 +273,11 @@ impl Cluster {
             }
             check.compile(&check_at, cx)
         });
-        if health_check.is_none() {
-            for endpoint in &endpoints {
-                endpoint.state.forget_probes(around.now);
-            }
-        }
         let balance = spec.balance.clone().unwrap_or_default().compile(&endpoints, &at.key("balance"), cx);
         check_zones(spec, &balance, around.zone, at, cx);
         let outlier = spec.outlier.clone().unwrap_or_default().compile(&at.key("outlier"), cx);
+        let breaker = spec.circuit_breaker.clone().unwrap_or_default();
+        let circuit_breaker = breaker.compile(protocol, &at.key("circuit_breaker"), cx);
         let retry_budget = spec.retry_budget.clone().unwrap_or_default().compile(&at.key("retry_budget"), cx);
         Self {
             name: name.clone(),
@@ -285,6 +288,7 @@ impl Cluster {
             tls,
             balance,
             sticky: spec.sticky.clone(),
+            tokens,
             connect_timeout,
             read_timeout,
             write_timeout,
@@ -293,7 +297,7 @@ impl Cluster {
             proxy_protocol: spec.proxy_protocol,
             health_check,
             outlier,
-            circuit_breaker: spec.circuit_breaker.clone().unwrap_or_default().compile(),
+            circuit_breaker,
             retry_budget,
             fallback: None,
             load,
@@ -319,12 +323,9 @@ impl Cluster {
                 weight: one.weight,
                 priority: one.priority,
                 zone: one.zone.clone(),
-                token: StickyToken::of(self.name.as_str(), &one.address),
+                token: self.tokens.of(&one.address),
                 state: known.unwrap_or_else(|| Arc::new(EndpointState::new(self.load.epoch.clone(), now))),
             });
-        }
-        if self.health_check.is_none() {
-            endpoints.iter().for_each(|endpoint| endpoint.state.forget_probes(now));
         }
         Self {
             name: self.name.clone(),
@@ -335,6 +336,7 @@ impl Cluster {
             protocol: self.protocol,
             tls: self.tls.clone(),
             sticky: self.sticky.clone(),
+            tokens: self.tokens.clone(),
             connect_timeout: self.connect_timeout,
             read_timeout: self.read_timeout,
             write_timeout: self.write_timeout,
@@ -374,9 +376,9 @@ impl Cluster {
                 None => self.choose(&view, wish, *tried, busy).ok_or(NotPicked::NoEndpoint)?,
             };
             let state = self.endpoints.get(index).ok_or(NotPicked::NoEndpoint)?.state.clone();
-            let trial = if view.is_trial(index) && state.begin_trial() { Trial::Yes } else { Trial::No };
+            let trial = view.is_trial(index) && state.begin_trial();
             // Somebody else is finding out whether it is well again.
-            let in_doubt = view.is_trial(index) && trial == Trial::No;
+            let in_doubt = view.is_trial(index) && !trial;
             if in_doubt && kept.is_none() && !busy.has(index) && !busy.is_full() {
                 busy.add(index);
                 continue;
@@ -387,7 +389,7 @@ impl Cluster {
             let set_cookie = (self.sticky.is_some() && kept.is_none())
                 .then(|| self.endpoints.get(index).map(|endpoint| endpoint.token))
                 .flatten();
-            return Ok(Pick { index, state, set_cookie, trial, _permit: permit });
+            return Ok(Pick { index, state, set_cookie, trial: AtomicBool::new(trial), _permit: permit });
         }
     }
 
@@ -405,15 +407,29 @@ impl Cluster {
     /// Takes in how a try ended; says so when the endpoint is ejected for it.
     pub fn record(&self, pick: &Pick, outcome: TryOutcome, now: Instant) -> Option<EjectReason> {
         let broken = pick.state.record(outcome, &self.outlier, now);
-        if pick.trial == Trial::Yes {
-            if outcome.is_good() {
-                pick.state.readmit(now);
-                return None;
-            }
-            return pick.state.eject(EjectReason::Trial, &self.outlier, now).map(|_| EjectReason::Trial);
+        if pick.is_trial() {
+            return self.judge_trial(pick, outcome, now);
         }
         let reason = broken?;
         self.eject(pick.index, reason, now).then_some(reason)
+    }
+
+    /// Ends the trial of an endpoint with what is known by now, and counts nothing: [`Cluster::record`] still follows. To be
+    /// called when the head of an answer is there, because its end may be hours away: a stream, a download, a WebSocket.
+    /// Nothing happens to a pick that is not on trial.
+    pub fn judge_trial(&self, pick: &Pick, outcome: TryOutcome, now: Instant) -> Option<EjectReason> {
+        if !pick.trial.swap(false, Relaxed) {
+            return None;
+        }
+        let ejected = if outcome.is_good() {
+            pick.state.readmit(now);
+            None
+        } else {
+            pick.state.eject(EjectReason::Trial, &self.outlier, now).map(|_| EjectReason::Trial)
+        };
+        // After the verdict, so that nobody begins another trial before it.
+        pick.state.end_trial();
+        ejected
     }
 
     /// Ends an interval of outlier detection: compares the endpoints, and gives those that are ejected for it.
@@ -530,8 +546,8 @@ impl ClusterLoad {
 }
 
 fn endpoints(
-    name: &ObjectName,
     spec: &UpstreamSpec,
+    tokens: &StickyTokens,
     previous: Option<&Arc<Cluster>>,
     load: &ClusterLoad,
     now: Instant,
@@ -568,7 +584,7 @@ fn endpoints(
             weight: endpoint.weight,
             priority: endpoint.priority,
             zone: endpoint.zone.clone(),
-            token: StickyToken::of(name.as_str(), &endpoint.address),
+            token: tokens.of(&endpoint.address),
             state,
         });
     }
@@ -648,10 +664,17 @@ impl Wish {
     }
 }
 
+impl Pick {
+    /// Whether this try decides if its endpoint may come back, and has not decided it yet.
+    pub fn is_trial(&self) -> bool {
+        self.trial.load(Relaxed)
+    }
+}
+
 impl Drop for Pick {
     fn drop(&mut self) {
         self.state.active.fetch_sub(1, Relaxed);
-        if self.trial == Trial::Yes {
+        if *self.trial.get_mut() {
             self.state.end_trial();
         }
     }
@@ -743,6 +766,56 @@ mod tests {
         assert_eq!(endpoints[1].state.active(), 1);
         drop(pick);
         assert_eq!(endpoints[1].state.active(), 0);
+    }
+
+    #[test]
+    fn a_trial_is_over_when_the_head_of_its_answer_is_there() {
+        let clusters = cluster(
+            r#"{"endpoints":["10.0.0.1:1",{"address":"10.0.0.2:1","weight":0}],"outlier":{"consecutive_5xx":1,"eject":"1s","max_ejected":"100%"}}"#,
+            None,
+        );
+        let (cluster, start) = (clusters.get(0).unwrap(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let pick_at = |seconds| cluster.pick(Wish::plain(0, at(seconds)), &mut Tried::default()).unwrap();
+        let state = |seconds| cluster.endpoints[0].state.state(at(seconds));
+        let (good, bad) =
+            (TryOutcome::Answered { status: 200, micros: 1 }, TryOutcome::Answered { status: 500, micros: 1 });
+        assert!(!pick_at(0).is_trial());
+        assert!(cluster.record(&pick_at(0), bad, start).is_some());
+        assert_eq!(state(0), HealthState::Ejected);
+        let streaming = pick_at(100);
+        assert!(streaming.is_trial() && !pick_at(100).is_trial(), "one at a time");
+        assert_eq!(cluster.judge_trial(&streaming, good, at(100)), None);
+        assert_eq!((streaming.is_trial(), state(100)), (false, HealthState::Unknown));
+        // The stream goes on, and breaks after the endpoint was ejected and tried again: that is no verdict on the new trial.
+        assert!(cluster.record(&pick_at(101), bad, at(101)).is_some());
+        let second = pick_at(200);
+        assert!(second.is_trial());
+        drop(streaming);
+        assert!(!pick_at(200).is_trial(), "the second one is still under way");
+        assert_eq!(cluster.judge_trial(&second, bad, at(200)), Some(EjectReason::Trial));
+        assert_eq!(cluster.judge_trial(&second, bad, at(200)), None, "judged once");
+        drop(second);
+        let third = pick_at(300);
+        assert!(third.is_trial());
+        cluster.record(&third, good, at(300));
+        assert_eq!((third.is_trial(), state(300)), (false, HealthState::Unknown));
+    }
+
+    #[test]
+    fn a_compilation_that_is_not_served_changes_no_health() {
+        let now = Instant::now();
+        let endpoints = r#""endpoints":["10.0.0.1:1","10.0.0.2:1"]"#;
+        let first = cluster(&format!(r#"{{{endpoints},"health_check":{{}}}}"#), None);
+        let state = &first.get(0).unwrap().endpoints[0].state;
+        state.observe(Err(Failure::Refused), 2, 3, now);
+        let second = cluster(&format!("{{{endpoints}}}"), Some(&first));
+        assert_eq!(state.state(now), HealthState::Down, "only compiled");
+        first.forget_old_probes(now);
+        assert_eq!(state.state(now), HealthState::Down, "it is still probed");
+        second.forget_old_probes(now);
+        assert_eq!(state.state(now), HealthState::Unknown);
+        assert_eq!(shares(second.get(0).unwrap(), 10), [5, 5]);
     }
 
     #[test]

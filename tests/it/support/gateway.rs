@@ -124,7 +124,11 @@ impl Gateway {
     }
 
     pub(crate) fn write(&self, config: &str) {
-        std::fs::write(self.path().join("edge.toml"), format!("{PREAMBLE}{config}")).unwrap();
+        self.write_as("edge.toml", config);
+    }
+
+    pub(crate) fn write_as(&self, name: &str, config: &str) {
+        std::fs::write(self.path().join(name), format!("{PREAMBLE}{config}")).unwrap();
     }
 
     pub(crate) fn signal(&self, signal: &str) {

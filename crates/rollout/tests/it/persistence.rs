@@ -159,7 +159,7 @@ fn a_pause_survives_whatever_changes() {
 }
 
 #[test]
-fn damaged_state_starts_anew_with_a_warning() {
+fn damaged_state_is_held_until_an_operator_decides() {
     let mut world = World::new(plan(), 9);
     world.run_to("25%");
     let good = world.rollout.save().to_json();
@@ -178,9 +178,13 @@ fn damaged_state_starts_anew_with_a_warning() {
         assert_ne!(text, good, "{what}");
         let restored = Rollout::restore(Arc::new(plan()), Some(&text), world.now);
         let notice = restored.notice.unwrap();
-        assert!(notice.is_a_loss() && notice.to_string().contains("starts from the beginning"), "{what}: {notice}");
-        assert_eq!((restored.rollout.state().kind(), restored.rollout.share()), (Waiting, Percent::NONE), "{what}");
+        assert!(notice.is_a_loss() && notice.to_string().contains("until an operator"), "{what}: {notice}");
+        world.rollout = restored.rollout;
+        assert_eq!(world.run(60 * MINUTE), Paused, "{what}");
+        assert_eq!(world.rollout.share(), Percent::NONE, "{what}");
     }
+    world.rollout.command(Command::Resume, None, world.now).unwrap();
+    assert_eq!(world.run(3 * 60 * MINUTE), Promoted);
     let none = Rollout::restore(Arc::new(plan()), None, world.now);
     assert!(none.notice.is_none() && none.rollout.state().kind() == Waiting);
 }
