@@ -391,6 +391,7 @@ impl ProxyHttp for App {
         let took = exchange.upstream_began.map(|began| now.saturating_duration_since(began));
         exchange.upstream_took = took;
         let micros = took.map_or(0, |took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        stage::judge_trial(exchange, TryOutcome::Answered { status, micros }, now);
         // A good head may still be followed by half a body; that is known at the end. A tunnel's end tells nothing.
         if status >= 500 || status == 101 {
             stage::judge(exchange, TryOutcome::Answered { status, micros }, now);

@@ -23,6 +23,15 @@ pub(crate) fn judge(exchange: &mut Exchange, outcome: TryOutcome, now: Instant) 
     }
 }
 
+/// Ends the trial of an endpoint by the head of its answer: the end of a stream may be hours away.
+pub(crate) fn judge_trial(exchange: &Exchange, outcome: TryOutcome, now: Instant) {
+    let (Some(pick), Some(id)) = (&exchange.pick, exchange.cluster) else { return };
+    let Some(cluster) = exchange.snapshot.clusters.get(id) else { return };
+    if let Some(reason) = cluster.judge_trial(pick, outcome, now) {
+        exchange.snapshot.peers.ejected(id, pick.index, reason);
+    }
+}
+
 /// Whether the request is tried again after this failure; if so, `exchange.retry_wait` says after how long.
 pub(crate) fn try_again(exchange: &mut Exchange, failed: Failed, method: &str, body: Body, now: Instant) -> bool {
     let snapshot = exchange.snapshot.clone();

@@ -9,6 +9,6 @@ mod record;
 
 pub(crate) use admit::{Arrival, admit};
 pub(crate) use exchange::{Exchange, Limited};
-pub(crate) use judge::{judge, try_again};
+pub(crate) use judge::{judge, judge_trial, try_again};
 pub(crate) use pick::{choose_upstream, pick, wish};
 pub(crate) use record::{Ending, record};
