@@ -31,16 +31,6 @@ pub enum HostRuleError {
 }
 
 impl HostRule {
-    /// How much it says about a host: of two rules that take a host, the one with the greater number counts.
-    pub(crate) fn specificity(&self) -> Specificity {
-        match self {
-            Self::Exact(_) => Specificity { kind: 2, length: 0 },
-            Self::OneLabel(suffix) => Specificity { kind: 1, length: suffix.as_str().len() },
-            Self::Below(suffix) => Specificity { kind: 0, length: suffix.as_str().len() },
-            Self::Addresses(_) => Specificity { kind: 2, length: 0 },
-        }
-    }
-
     /// Names below which anybody gets one are not a party that one can trust as a whole.
     pub(crate) fn check_public_suffix(&self) -> Result<(), HostRuleError> {
         let (Self::OneLabel(suffix) | Self::Below(suffix)) = self else { return Ok(()) };
@@ -50,12 +40,6 @@ impl HostRule {
         }
         Err(HostRuleError::PublicSuffix(self.to_string(), text.to_owned()))
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Specificity {
-    kind: u8,
-    length: usize,
 }
 
 /// The suffixes with a dot that operators meet most: registries, and clouds that hand out names to whoever asks. Not the

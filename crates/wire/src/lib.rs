@@ -7,6 +7,7 @@
 
 mod body;
 pub mod client_hello;
+pub mod encrypted_hello;
 mod fields;
 mod h2_guard;
 mod head;
