@@ -43,3 +43,19 @@ pub use quota::{QuotaPlan, QuotaRefusal, Quotas, TunnelPlace};
 pub use reason::Reason;
 pub use request_match::Request;
 pub use resolved::Resolved;
+
+mod dial;
+mod dns_cache;
+mod flights;
+mod learned;
+mod live_tunnel;
+mod refusal;
+mod resolver;
+mod splice;
+
+pub use dial::{DialLimits, Dialled, dial, in_turns};
+pub use learned::Learned;
+pub use live_tunnel::{LiveTunnel, TunnelStanding};
+pub use refusal::{PROBLEM_JSON, Refusal};
+pub use resolver::{AnswerTable, Resolver, ResolverError};
+pub use splice::{Moved, PipePool, TunnelEnd, relay};
