@@ -71,7 +71,6 @@ mod tests {
         Host::parse(text).unwrap().name().unwrap().clone()
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the origin of the test's time")]
     fn start() -> Instant {
         Instant::now()
     }

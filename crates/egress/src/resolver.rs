@@ -140,7 +140,6 @@ mod tests {
     use super::*;
     use crate::{AddressPolicy, PrivateRanges};
 
-    #[expect(clippy::disallowed_methods, reason = "the origin of the test's time")]
     fn start() -> Instant {
         Instant::now()
     }

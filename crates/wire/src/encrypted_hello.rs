@@ -20,7 +20,7 @@ fn unframed(octets: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(octets.len());
     let mut rest = octets;
     while let Some((header, after)) = rest.split_at_checked(RECORD_HEADER) {
-        let length = header.get(3..5).map_or(0, |length| number(length));
+        let length = header.get(3..5).map_or(0, number);
         let (record, after) = after.split_at_checked(length).unwrap_or((after, &[]));
         message.extend_from_slice(record);
         rest = after;

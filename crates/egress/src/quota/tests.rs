@@ -11,7 +11,6 @@ fn callers() -> [CallerName; 2] {
     ["10.0.0.1", "10.0.0.2"].map(|address| Caller::from_address(address.parse().unwrap()).name())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the origin of the test's time")]
 fn start() -> Instant {
     Instant::now()
 }
