@@ -119,6 +119,8 @@ impl Credential {
         let named = permit.destination().and_then(|destination| destination.credential());
         let request = Request::Seen { method: parts.method, path: parts.target };
         named == Some(&self.name)
+            // Whom a rule only reports is let through with what it brought, not with our secrets.
+            && permit.decision().verdict == crate::Verdict::Allow
             // The authority that goes out is the one that was compared: a rewritten Host gets no secret.
             && bound.check_host(parts.authority) == crate::HostVerdict::Same
             && crate::Target::parse_with_default(parts.authority, permit.target().port())

@@ -9,7 +9,7 @@ use std::{
     fmt::Write,
 };
 
-/// What was seen, once each. Ends at [`SEEN_MAX`] pairs; [`Learned::overflowed`] tells that there was more.
+/// What was seen, once each. Ends at 10,000 pairs; [`Learned::overflowed`] tells that there was more.
 #[derive(Debug, Default)]
 pub struct Learned {
     seen: BTreeMap<(String, u16, &'static str), BTreeSet<CallerName>>,

@@ -40,12 +40,12 @@ reasons! {
     BadTarget = "bad_target", 400, "http_request_error", "the target is not `host:port` in its one plain spelling";
     NumericHost = "numeric_host", 400, "http_request_error", "the host is an address in a spelling that readers take in different ways";
     ProxyAuthRequired = "proxy_auth_required", 407, "http_request_denied", "the listener wants a user name and password";
-    NoDestination = "no_destination", 403, "http_request_denied", "no [destination] has this host";
+    NoDestination = "no_destination", 403, "http_request_denied", "no destination has this host";
     Port = "port", 403, "http_request_denied", "the host is known, but not with this port";
-    Identity = "identity", 403, "http_request_denied", "no [access] rule lets this caller reach the destination";
+    Identity = "identity", 403, "http_request_denied", "no access rule lets this caller reach the destination";
     RequestNotAllowed = "request_not_allowed", 403, "http_request_denied", "the caller may reach the destination, but not with this method and path";
     RequestUnseen = "request_unseen", 403, "http_request_denied", "the rule is about methods or paths, and the request is inside a tunnel";
-    DeniedByRule = "denied_by_rule", 403, "http_request_denied", "an [access] rule denies it";
+    DeniedByRule = "denied_by_rule", 403, "http_request_denied", "an access rule denies it";
     Expired = "expired", 403, "http_request_denied", "the grant's time is over";
     ProtocolMismatch = "protocol_mismatch", 403, "http_request_denied", "the first octets are not of the destination's protocol";
     Silent = "silent", 403, "http_request_denied", "the client said nothing where its protocol speaks first";
@@ -58,7 +58,7 @@ reasons! {
     NotResolved = "not_resolved", 403, "http_request_denied", "the address was not resolved by this gateway for this name";
     PrivateAddress = "private_address", 403, "destination_ip_prohibited", "the address is not one of the public internet, and the destination does not name it";
     OwnAddress = "own_address", 403, "destination_ip_prohibited", "the address is one of this gateway";
-    DeniedAddress = "denied_address", 403, "destination_ip_prohibited", "the address is in a range that an [access] rule denies";
+    DeniedAddress = "denied_address", 403, "destination_ip_prohibited", "the address is in a range that an access rule denies";
     NameUnknown = "name_unknown", 502, "dns_error", "the name does not exist or has no address";
     ResolveFailed = "resolve_failed", 502, "dns_error", "the name servers gave no usable answer";
     ResolveTimeout = "resolve_timeout", 504, "dns_timeout", "the name servers did not answer in time";

@@ -8,10 +8,14 @@ use crate::{
     dns_cache::{ADDRESSES_MAX, Answer, DnsCache},
     flights::Flights,
 };
-use hickory_resolver::{TokioResolver, config::LookupIpStrategy, net::NetError};
+use hickory_resolver::{
+    ResolverBuilder, TokioResolver,
+    config::{LookupIpStrategy, NameServerConfig, ResolverConfig},
+    net::{NetError, runtime::TokioRuntimeProvider},
+};
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -47,7 +51,22 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 impl Resolver {
     /// With the name servers of `/etc/resolv.conf`.
     pub fn from_system() -> Result<Self, ResolverError> {
-        let mut builder = TokioResolver::builder_tokio().map_err(|error| ResolverError(error.to_string()))?;
+        let builder = TokioResolver::builder_tokio().map_err(|error| ResolverError(error.to_string()))?;
+        Self::build(builder)
+    }
+
+    /// With these name servers, by UDP and where answers are cut off by TCP.
+    pub fn from_name_servers(servers: &[SocketAddr]) -> Result<Self, ResolverError> {
+        let servers = servers.iter().map(|server| {
+            let mut config = NameServerConfig::udp_and_tcp(server.ip());
+            config.connections.iter_mut().for_each(|connection| connection.port = server.port());
+            config
+        });
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+        Self::build(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
+    }
+
+    fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<Self, ResolverError> {
         let options = builder.options_mut();
         // Ours is the only cache: its times are the ones that hold.
         options.cache_size = 0;
@@ -192,5 +211,49 @@ mod tests {
         assert!(literal.contains("10.0.0.1".parse().unwrap()) && asked(&resolver) == 0);
         let cut = resolver.resolve(&host("many.test"), start).await.unwrap();
         assert_eq!(cut.checked(&AddressPolicy::default(), 1, &PrivateRanges::none()).unwrap().len(), ADDRESSES_MAX);
+    }
+
+    /// Answers A questions of `good.test`, knows nothing of `none.test`, has no address for `empty.test`, and fails else.
+    async fn name_server() -> SocketAddr {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            loop {
+                let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
+                // Header, then the question up to its class, without EDNS.
+                let end = 12 + buffer[12..len].iter().position(|octet| *octet == 0).unwrap() + 5;
+                let name = String::from_utf8_lossy(&buffer[13..17]).into_owned();
+                let is_a = buffer[end - 3] == 1;
+                let (code, answers) = match name.as_str() {
+                    "good" if is_a => (0, 1),
+                    "good" | "empt" => (0, 0),
+                    "none" => (3, 0),
+                    _ => (2, 0),
+                };
+                let mut answer = vec![buffer[0], buffer[1], 0x81, 0x80 | code, 0, 1, 0, answers, 0, 0, 0, 0];
+                answer.extend_from_slice(&buffer[12..end]);
+                if answers == 1 {
+                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 8, 8, 8, 8]);
+                }
+                socket.send_to(&answer, from).await.unwrap();
+            }
+        });
+        at
+    }
+
+    #[tokio::test]
+    async fn real_name_servers_are_asked_for_the_whole_name() {
+        let resolver = Resolver::from_name_servers(&[name_server().await]).unwrap();
+        let now = start();
+        let good = resolver.resolve(&host("good.test"), now).await.unwrap();
+        assert!(good.contains([8, 8, 8, 8].into()));
+        for (name, reason) in [
+            ("none.test", Reason::NameUnknown),
+            ("empty.test", Reason::NameUnknown),
+            ("fail.test", Reason::ResolveFailed),
+        ] {
+            assert_eq!(resolver.resolve(&host(name), now).await.unwrap_err(), reason, "{name}");
+        }
     }
 }

@@ -142,6 +142,10 @@ fn the_secret_stays_within_its_scope() {
         let applied = credential.apply(bound, &caller, &parts(method, authority, target), noon());
         assert_eq!(matches!(applied, Application::Changes(_)), in_scope, "{method} {authority}{target}");
     }
+    let reporting = POLICY.replace("action = \"allow\"", "action = \"report\"");
+    let reported = bound(&crate::sample::policy(&reporting), "api.example.com:443");
+    let applied = credential.apply(&reported, &caller(), &parts("GET", "api.example.com", "/v1"), noon());
+    assert!(matches!(applied, Application::OutOfScope), "{applied:?}");
     let (credentials, _) = compile(text);
     assert!(credentials.of(&api).is_some() && credentials.of(&other).is_none());
 }
