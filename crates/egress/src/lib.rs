@@ -17,7 +17,7 @@
 //! # In the order of a flow
 //!
 //! 1. The way in. Explicit: `portcullis_wire::proxy_request` or `portcullis_wire::socks5`, then [`Target::parse`]
-//!    (CONNECT), [`Target::parse_with_default`] (absolute form), or [`Host::parse_bare`] with [`Target::new`] (a name of
+//!    (CONNECT, of h2 its `:authority`), [`Target::parse_with_default`] (absolute form), or [`Host::parse_bare`] with [`Target::new`] (a name of
 //!    SOCKS). Transparent or by SNI: [`sniff`], then [`Host::parse_bare`] on the SNI, or Host of the first request; the
 //!    client's own destination address is for the log ([`Resolved::contains`]) and is never dialled.
 //! 2. [`EgressPolicy::decide`] and [`EgressPolicy::count`]; [`Decision::permit`] gives the [`Permit`] to go on with, or

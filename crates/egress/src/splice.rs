@@ -13,18 +13,24 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 use tokio::{io::Interest, net::TcpStream};
 
-/// Pipes at rest, for all tunnels of a process or thread.
+/// The pipes of all tunnels of a process or thread, in use and at rest.
 #[derive(Debug)]
 pub struct PipePool {
-    idle: Mutex<Vec<Pipe>>,
+    pipes: Mutex<Pipes>,
     max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Pipes {
+    idle: Vec<Pipe>,
+    open: usize,
 }
 
 #[derive(Debug)]
@@ -34,6 +40,15 @@ struct Pipe {
     size: usize,
 }
 
+/// A pipe out of the pool. It goes back when dropped, if it is empty; if it is not, it is closed, because what is in it is
+/// not the next tunnel's.
+struct Lease<'p> {
+    pipe: Option<Pipe>,
+    /// Octets in it.
+    held: usize,
+    pool: &'p PipePool,
+}
+
 /// Measured: 64 KiB costs half as much again per octet, 1 MiB saves little more and uses up the user's share soon.
 const PIPE_BYTES: usize = 256 << 10;
 /// What the kernel gives who has used up its share; copying is then cheaper.
@@ -41,21 +56,36 @@ const PIPE_BYTES_MIN: usize = 64 << 10;
 const COPY_BYTES: usize = 16 << 10;
 
 impl PipePool {
-    /// At most `max` pipes at rest.
+    /// At most `max` pipes. A tunnel whose receiver stalls keeps its pipe; those that find none left copy.
     pub fn new(max: usize) -> Self {
-        Self { idle: Mutex::default(), max }
+        Self { pipes: Mutex::default(), max }
     }
 
-    fn take(&self) -> Option<Pipe> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.or_else(Pipe::open)
+    fn take(&self) -> Option<Lease<'_>> {
+        let mut pipes = self.lock();
+        let pipe = match pipes.idle.pop() {
+            Some(pipe) => pipe,
+            None if pipes.open < self.max => {
+                let pipe = Pipe::open()?;
+                pipes.open += 1;
+                pipe
+            }
+            None => return None,
+        };
+        Some(Lease { pipe: Some(pipe), held: 0, pool: self })
     }
 
-    /// An empty pipe only. One that still holds octets is dropped: they are not the next tunnel's.
-    fn give_back(&self, pipe: Pipe) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.max {
-            idle.push(pipe);
+    fn lock(&self) -> MutexGuard<'_, Pipes> {
+        self.pipes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let mut pipes = self.pool.lock();
+        match self.pipe.take() {
+            Some(pipe) if self.held == 0 => pipes.idle.push(pipe),
+            Some(_) | None => pipes.open = pipes.open.saturating_sub(1),
         }
     }
 }
@@ -134,7 +164,7 @@ async fn pump(from: &TcpStream, to: &TcpStream, pool: &PipePool, moved: &AtomicU
     loop {
         from.readable().await?;
         let flow = match pool.take() {
-            Some(pipe) => splice_burst(from, to, pipe, pool, moved).await?,
+            Some(lease) => splice_burst(from, to, lease, moved).await?,
             None => copy_burst(from, to, moved).await?,
         };
         if flow == Flow::Ended {
@@ -154,41 +184,30 @@ enum Flow {
     Ended,
 }
 
-async fn splice_burst(
-    from: &TcpStream,
-    to: &TcpStream,
-    pipe: Pipe,
-    pool: &PipePool,
-    moved: &AtomicU64,
-) -> io::Result<Flow> {
+async fn splice_burst(from: &TcpStream, to: &TcpStream, mut lease: Lease<'_>, moved: &AtomicU64) -> io::Result<Flow> {
     let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
     loop {
+        let Some(pipe) = &lease.pipe else { return Ok(Flow::Paused) };
         let taken = from.try_io(Interest::READABLE, || {
             splice(from, None, &pipe.write, None, pipe.size, flags).map_err(io::Error::from)
         });
-        let mut held = match taken {
-            Ok(0) => {
-                pool.give_back(pipe);
-                return Ok(Flow::Ended);
-            }
+        lease.held = match taken {
+            Ok(0) => return Ok(Flow::Ended),
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                pool.give_back(pipe);
-                return Ok(Flow::Paused);
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Flow::Paused),
             // Not a kind of socket that can be spliced.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return copy_burst(from, to, moved).await,
             Err(error) => return Err(error),
         };
-        while held > 0 {
+        while lease.held > 0 {
             to.writable().await?;
             let given = to.try_io(Interest::WRITABLE, || {
-                splice(&pipe.read, None, to, None, held, flags).map_err(io::Error::from)
+                splice(&pipe.read, None, to, None, lease.held, flags).map_err(io::Error::from)
             });
             match given {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    held = held.saturating_sub(count);
+                    lease.held = lease.held.saturating_sub(count);
                     moved.fetch_add(count as u64, Ordering::Relaxed);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -39,7 +39,8 @@ async fn octets_pass_both_ways_and_each_end_is_told() {
     assert!(matches!(tunnel.await.unwrap(), TunnelEnd::Finished));
     let octets = sent.len() as u64;
     assert_eq!((moved.up.load(Ordering::Relaxed), moved.down.load(Ordering::Relaxed)), (octets, octets));
-    assert!(pool.idle.lock().unwrap().len() <= 2);
+    let pipes = pool.lock();
+    assert!(pipes.open <= 2 && pipes.idle.len() == pipes.open);
 }
 
 #[tokio::test]
@@ -83,4 +84,36 @@ async fn what_is_idle_or_cut_ends() {
     let cut = async { Reason::Expired };
     let end = relay(client_side, origin_side, &PipePool::new(1), &Moved::default(), LONG, cut).await;
     assert!(matches!(end, TunnelEnd::Cut(Reason::Expired)));
+}
+
+#[tokio::test]
+async fn pipes_have_an_end_and_one_with_octets_in_it_is_nobody_elses() {
+    let pool = PipePool::new(2);
+    let count = |pool: &PipePool| {
+        let pipes = pool.lock();
+        (pipes.open, pipes.idle.len())
+    };
+    let (one, two) = (pool.take().unwrap(), pool.take().unwrap());
+    assert!(pool.take().is_none());
+    drop(one);
+    assert_eq!(count(&pool), (2, 1));
+    let mut two = two;
+    two.held = 5;
+    drop(two);
+    assert_eq!(count(&pool), (1, 1));
+    // Tunnels that find no pipe copy, and lose nothing.
+    let pool = PipePool::new(0);
+    let (mut client, client_side) = pair().await;
+    let (mut origin, origin_side) = pair().await;
+    let sides = async {
+        client.write_all(b"ping").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut all = Vec::new();
+        origin.read_to_end(&mut all).await.unwrap();
+        drop(origin);
+        all
+    };
+    let moved = Moved::default();
+    let (all, end) = tokio::join!(sides, relay(client_side, origin_side, &pool, &moved, LONG, pending()));
+    assert!(all == b"ping" && matches!(end, TunnelEnd::Finished), "{end:?}");
 }
