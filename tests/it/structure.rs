@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("discover", &["names", "config"]),
     ("upstream", &["names", "config", "discover", "health", "tls"]),
     ("gslb", &["names", "config", "tls", "health"]),
+    ("egress", &["names", "config", "wire", "tls", "auth", "limit", "policy"]),
     ("proxy", PROXY),
     ("gateway", GATEWAY),
     ("", BINARY),
@@ -41,7 +42,10 @@ const RESERVED: [(&str, &[&str]); 2] = [
     ("pingora", &["proxy"]),
     (
         "tokio",
-        &["gslb", "auth", "discover", "config", "tls", "store", "ops", "health", "upstream", "proxy", "gateway", ""],
+        &[
+            "gslb", "egress", "auth", "discover", "config", "tls", "store", "ops", "health", "upstream", "proxy",
+            "gateway", "",
+        ],
     ),
 ];
 

@@ -7,13 +7,16 @@
 
 mod body;
 pub mod client_hello;
+pub mod encrypted_hello;
 mod fields;
 mod h2_guard;
 mod head;
 mod host;
 pub mod proxy_protocol;
+pub mod proxy_request;
 mod refusal;
 mod response;
+pub mod socks5;
 
 pub use body::{Advance, BodyLimits, BodyScanner, Framing};
 pub use h2_guard::{H2Abuse, H2Guard, OutboundFrames, goaway_frame};

@@ -1,0 +1,108 @@
+//! `[destination.X]` as the operator writes it.
+
+use crate::{binding::Bind, binding::EchPolicy, protocol::Protocol};
+use portcullis_names::{ByteSize, Cidr, ObjectName, Rate, TimeSpan};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::num::{NonZeroU32, NonZeroU64};
+
+/// A party outside: its hosts, and how it is talked to. Nobody reaches it without an `[access.X]`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub struct DestinationSpec {
+    /// Names, `*.x` (one label), `**.x` (any depth), or address ranges.
+    #[schemars(length(min = 1))]
+    pub hosts: Vec<String>,
+    /// Default 443, or 80 with protocol = "http".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<u16>>,
+    /// What must be spoken; the first octets are looked at (default tls).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Default passthrough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
+    /// Whether the names of policy, tunnel, ClientHello, Host and resolver must be one (default strict).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bind: Option<Bind>,
+    /// What becomes of a ClientHello that hides its server's name (default deny).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ech: Option<EchPolicy>,
+    /// Ranges outside the public internet that the hosts may resolve to (default none).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_addresses: Option<Vec<Cidr>>,
+    /// A `[credential.X]` that is added to requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<ObjectName>,
+    /// Accepts wildcards below suffixes under which everybody can register names (default false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_public_suffix: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<DestinationRateSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnels: Option<TunnelsSpec>,
+}
+
+/// Who opens the TLS towards the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsMode {
+    /// The client; its octets pass unopened.
+    #[default]
+    Passthrough,
+    /// The gateway: the client speaks http to it, and it https to the destination.
+    Originate,
+}
+
+/// Who shares a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SharedBy {
+    /// Each caller counts for itself.
+    #[default]
+    Workload,
+    /// All callers together.
+    Destination,
+}
+
+/// `rate_limit = { rate = "50/s", key = "workload" }`: requests and tunnels begun.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub struct DestinationRateSpec {
+    pub rate: Rate,
+    /// How many at once (default: what the rate gives in one of its units of time).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<NonZeroU32>,
+    /// Default workload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<SharedBy>,
+}
+
+/// `budget = { requests = 2000000, bytes = "10GiB", per = "30d" }`, in windows that follow each other from 1970.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub struct BudgetSpec {
+    /// Requests and tunnels begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<NonZeroU64>,
+    /// Octets in both directions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<ByteSize>,
+    /// From one second to 366 days.
+    pub per: TimeSpan,
+    /// Default workload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<SharedBy>,
+}
+
+/// `tunnels = { max = 500 }`: open at the same time.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub struct TunnelsSpec {
+    pub max: NonZeroU32,
+    /// Default workload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<SharedBy>,
+}
