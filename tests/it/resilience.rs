@@ -272,6 +272,28 @@ async fn a_sticky_client_stays_and_the_cookie_is_the_clients_alone() {
 }
 
 #[tokio::test]
+async fn gateways_with_one_secret_set_the_same_sticky_cookie() {
+    let origin = Origin::fixed("0").await;
+    let cookie = async |secret: Option<&str>| {
+        let folder = tempfile::tempdir().unwrap();
+        let key = secret.map_or("", |secret| {
+            std::fs::write(folder.path().join("sticky.key"), secret).unwrap();
+            ", secret = { file = \"sticky.key\" }"
+        });
+        let text = format!(
+            "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\n{}sticky = {{ cookie = \"aff\"{key} }}\n[route.app]\nupstream = \"app\"\n",
+            endpoints(&[&origin])
+        );
+        let gateway = Gateway::start_in(folder, &text).await;
+        ask(&gateway, 1, GET).await.remove(0).unwrap().header("set-cookie").unwrap().to_owned()
+    };
+    let (one, two) = (Some("0123456789abcdef"), Some("fedcba9876543210"));
+    let cookies = [cookie(None).await, cookie(one).await, cookie(two).await];
+    assert_eq!(cookies[1], cookie(one).await);
+    assert_eq!(cookies.iter().collect::<std::collections::HashSet<_>>().len(), 3, "{cookies:?}");
+}
+
+#[tokio::test]
 async fn a_key_goes_to_one_endpoint_whatever_connection_it_comes_on() {
     let origins = [Origin::fixed("0").await, Origin::fixed("1").await, Origin::fixed("2").await];
     for (balance, request) in [

@@ -815,7 +815,7 @@ mod tests {
         assert_eq!(state.state(now), HealthState::Down, "it is still probed");
         second.forget_old_probes(now);
         assert_eq!(state.state(now), HealthState::Unknown);
-        assert_eq!(shares(second.get(0).unwrap(), 10), [5, 5]);
+        assert!(shares(second.get(0).unwrap(), 100).iter().all(|share| *share > 0));
     }
 
     #[test]
