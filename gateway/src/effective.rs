@@ -3,7 +3,7 @@
 use crate::Compiled;
 use portcullis_names::TimeSpan;
 use portcullis_proxy::listen::{Limits, PlanProtocol};
-use portcullis_upstream::Cluster;
+use portcullis_upstream::{Cluster, HttpProtocol};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -65,17 +65,26 @@ fn upstream(cluster: &Cluster) -> Value {
             "max_ejected": cluster.outlier.max_ejected,
             "min_requests": cluster.outlier.min_requests,
         },
-        "circuit_breaker": {
-            "connections": cluster.circuit_breaker.connections,
-            "pending": cluster.circuit_breaker.pending,
-            "requests": cluster.circuit_breaker.requests,
-            "retries": cluster.circuit_breaker.retries,
-        },
+        "circuit_breaker": circuit_breaker(cluster),
         "retry_budget": {
             "percent": cluster.retry_budget.percent,
             "min_per_second": cluster.retry_budget.min_per_second,
         },
     })
+}
+
+/// Streams of h2 share connections: their number is not limited there, and those keys are refused.
+fn circuit_breaker(cluster: &Cluster) -> Value {
+    let breaker = &cluster.circuit_breaker;
+    match cluster.protocol {
+        HttpProtocol::H1 => json!({
+            "connections": breaker.connections,
+            "pending": breaker.pending,
+            "requests": breaker.requests,
+            "retries": breaker.retries,
+        }),
+        HttpProtocol::H2 | HttpProtocol::H2c => json!({ "requests": breaker.requests, "retries": breaker.retries }),
+    }
 }
 
 fn limits(limits: &Limits) -> Value {

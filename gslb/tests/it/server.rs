@@ -231,6 +231,7 @@ fn a_socket_on_all_addresses_answers_from_the_one_that_was_asked() {
 fn rfc7858_queries_over_tls_are_answered_and_padded() {
     let made = rcgen::generate_simple_self_signed(vec!["dns.test".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    portcullis_tls::install_provider();
     let config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)

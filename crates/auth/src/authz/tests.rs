@@ -455,7 +455,7 @@ fn mistakes_in_an_authority_are_named() {
     for (spec, message) in [
         (json!({}), "no authority is named"),
         (json!({ "http": "http://127.0.0.1/", "timeout": "0ms" }), "more than nothing"),
-        (json!({ "http": "http://127.0.0.1/", "body": "0B" }), "at most 1MiB"),
+        (json!({ "http": "http://127.0.0.1/", "body": "0B" }), "at most 64KiB"),
         (json!({ "http": "http://127.0.0.1/", "grpc": "http://127.0.0.1" }), "exclude one another"),
         (json!({ "http": "127.0.0.1:80" }), "is not a URL"),
         (json!({ "http": "http://127.0.0.1/?a" }), "brings its own query"),
@@ -463,7 +463,7 @@ fn mistakes_in_an_authority_are_named() {
         (json!({ "grpc": "http://127.0.0.1/x" }), "no path of its own"),
         (json!({ "http": "http://127.0.0.1/", "timeout": "0s" }), "more than nothing"),
         (json!({ "http": "http://127.0.0.1/", "timeout": "2m" }), "at most 1m"),
-        (json!({ "http": "http://127.0.0.1/", "body": "2MiB" }), "at most 1MiB"),
+        (json!({ "http": "http://127.0.0.1/", "body": "2MiB" }), "at most 64KiB"),
         (json!({ "http": "http://127.0.0.1/", "request_headers": ["host"] }), "cannot be passed on"),
         (json!({ "http": "http://127.0.0.1/", "response_headers": ["content-length"] }), "cannot be passed on"),
     ] {
