@@ -89,6 +89,12 @@ impl Health {
         }
     }
 
+    /// How long a trial has been due; `None` when none is.
+    pub fn trial_due_for(&self, now: Instant) -> Option<Duration> {
+        let ejection = self.ejection.filter(|_| self.state(now) == HealthState::Trial)?;
+        Some(now.saturating_duration_since(ejection.until))
+    }
+
     pub fn state(&self, now: Instant) -> HealthState {
         match (self.forced, self.ejection, self.probed) {
             (Some(Override::Drained), _, _) => HealthState::Drained,

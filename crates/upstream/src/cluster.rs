@@ -112,8 +112,20 @@ pub struct Wish {
     pub hash: Option<u64>,
     /// Of the upstream's cookie, if the request has one.
     pub sticky: Option<StickyToken>,
+    pub volunteer: Volunteer,
     pub now: Instant,
 }
+
+/// Whether a request may be the one that finds out whether an ejected endpoint is well again. One that cannot be sent a second
+/// time had better not: it would pay for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Volunteer {
+    Yes,
+    No,
+}
+
+/// How long a trial waits for a volunteer.
+const VOLUNTEERS_COME: Duration = Duration::from_secs(2);
 
 /// Why no endpoint was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -376,8 +388,8 @@ impl Cluster {
                 None => self.choose(&view, wish, *tried, busy).ok_or(NotPicked::NoEndpoint)?,
             };
             let state = self.endpoints.get(index).ok_or(NotPicked::NoEndpoint)?.state.clone();
-            let trial = view.is_trial(index) && state.begin_trial();
-            // Somebody else is finding out whether it is well again.
+            let trial = view.is_trial(index) && wish.may_try(&state) && state.begin_trial();
+            // Somebody else finds out whether it is well again.
             let in_doubt = view.is_trial(index) && !trial;
             if in_doubt && kept.is_none() && !busy.has(index) && !busy.is_full() {
                 busy.add(index);
@@ -653,7 +665,13 @@ impl Tried {
 impl Wish {
     /// Of a request that has neither key nor cookie.
     pub fn plain(draw: u64, now: Instant) -> Self {
-        Self { draw, hash: None, sticky: None, now }
+        Self { draw, hash: None, sticky: None, volunteer: Volunteer::Yes, now }
+    }
+
+    /// Where only requests come that do not volunteer, one of them has to in the end.
+    fn may_try(&self, state: &EndpointState) -> bool {
+        self.volunteer == Volunteer::Yes
+            || state.health().trial_due_for(self.now).is_some_and(|waited| waited >= VOLUNTEERS_COME)
     }
 
     /// For a further try: another place in the row of draws.

@@ -16,7 +16,7 @@ mod view;
 
 pub use balance::{Balance, BalanceSpec, Locality, Policy};
 pub use breaker::{CircuitBreaker, CircuitBreakerSpec, Gauge, Permit};
-pub use cluster::{Cluster, ClusterId, ClusterLoad, Clusters, NotPicked, Pick, Surroundings, Tried, Wish};
+pub use cluster::{Cluster, ClusterId, ClusterLoad, Clusters, NotPicked, Pick, Surroundings, Tried, Volunteer, Wish};
 pub use consistent_hash::{HashAlgorithm, hash_key};
 pub use endpoint::{Endpoint, EndpointState};
 pub use retry_budget::{RetryBudget, RetryBudgetSpec};

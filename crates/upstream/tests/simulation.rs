@@ -7,7 +7,7 @@ use portcullis_health::{EjectReason, Failure, HealthState, Override, TryOutcome}
 use portcullis_names::ObjectName;
 use portcullis_tls::{Certificates, Trusts};
 use portcullis_upstream::{
-    Cluster, Clusters, NotPicked, Pick, StickyToken, Surroundings, Tried, UpstreamSpec, Wish, hash_key,
+    Cluster, Clusters, NotPicked, Pick, StickyToken, Surroundings, Tried, UpstreamSpec, Volunteer, Wish, hash_key,
 };
 use std::{
     collections::BTreeMap,
@@ -398,4 +398,28 @@ fn mistakes_are_refused() {
     ] {
         assert!(compile(json, None, Instant::now()).is_err(), "{json}");
     }
+}
+
+#[test]
+fn only_volunteers_find_out_whether_an_endpoint_is_well_again() {
+    let mut sim = Sim::new(&three(r#""balance":{"policy":"round_robin"}"#));
+    sim.fail_until_ejected(0, BAD, 100).unwrap();
+    sim.at(5);
+    assert_eq!(sim.state(0), HealthState::Trial);
+    for _ in 0..30 {
+        let wish = Wish { volunteer: Volunteer::No, ..sim.wish() };
+        let pick = sim.cluster().pick(wish, &mut Tried::default()).unwrap();
+        assert_ne!(pick.index, 0);
+    }
+    let held: Vec<_> = (0..30).map(|_| sim.pick()).collect();
+    assert_eq!(held.iter().filter(|pick| pick.index == 0).count(), 1);
+    drop(held);
+    sim.at(7);
+    let picked: Vec<_> = (0..30)
+        .map(|_| {
+            let wish = Wish { volunteer: Volunteer::No, ..sim.wish() };
+            sim.cluster().pick(wish, &mut Tried::default()).unwrap()
+        })
+        .collect();
+    assert_eq!(picked.iter().filter(|pick| pick.index == 0).count(), 1, "nobody volunteered for two seconds");
 }

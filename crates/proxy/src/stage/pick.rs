@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use portcullis_policy::{Action, Cleared, Reason, RequestView, cookie_value, write_key};
-use portcullis_upstream::{Cluster, ClusterId, NotPicked, StickyToken, Tried, Wish, hash_key};
+use portcullis_upstream::{Cluster, ClusterId, NotPicked, StickyToken, Tried, Volunteer, Wish, hash_key};
 use std::time::Instant;
 
 /// Upstreams that one request may be passed on to.
@@ -11,6 +11,9 @@ const FALLBACKS: usize = 4;
 /// What of the request steers the choice; worked out before its first attempt.
 pub(crate) fn wish(cluster: &Cluster, request: &impl RequestView, draw: u64, now: Instant) -> Wish {
     let mut wish = Wish::plain(draw, now);
+    if !matches!(request.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE") {
+        wish.volunteer = Volunteer::No;
+    }
     if let Some(key) = &cluster.balance.key {
         let mut octets = Vec::with_capacity(64);
         wish.hash = write_key(key, request, &mut octets).then(|| hash_key(&octets));
