@@ -21,7 +21,7 @@ use portcullis_proxy::{
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
 use portcullis_store::StoreConfig;
 use portcullis_tls::{Alpn, Certificates, ListenerTlsSpec, ServerTls, Trusts};
-use portcullis_upstream::{Clusters, Surroundings};
+use portcullis_upstream::{Clusters, HttpProtocol, Surroundings};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -120,6 +120,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     let (slos, rollouts) = compile_releases(&spec, &routes, &clusters, cx);
     let waf_sets = WafSets::compile(&spec.waf, &routes, previous, cx);
     let wafs = waf_sets.guards(&spec.waf, &routes, cx);
+    check_mirrors(&routes, &clusters, cx);
     check_certificates(&routes, &listeners, cx);
     check_used(&spec, &routes, cx);
     let fixed = compile_fixed(&spec, cx);
@@ -477,6 +478,21 @@ fn compile_routes(
         defaults,
         cx,
     )
+}
+
+/// Copies are sent as HTTP/1 and without a PROXY header.
+fn check_mirrors(routes: &RouteTable, clusters: &Clusters, cx: &mut Context) {
+    for plan in routes.plans() {
+        let Some(cluster) = plan.mirror.and_then(|mirror| clusters.get(mirror.upstream.0 as usize)) else { continue };
+        if cluster.protocol == HttpProtocol::H1 && cluster.proxy_protocol.is_none() {
+            continue;
+        }
+        let route = Path::root().key("route").key(&plan.route);
+        let own = plan.rule.as_ref().map(|rule| route.key("rule").key(rule));
+        let at = own.filter(|own| cx.document().has(&own.key("mirror"))).unwrap_or(route);
+        cx.error(&at.key("mirror").key("upstream"), format!("upstream \"{}\" cannot be mirrored to", cluster.name))
+            .help("copies are sent as plain HTTP/1: give it an upstream with protocol h1 and without `proxy_protocol`");
+    }
 }
 
 type ReleasePlans = (BTreeMap<ObjectName, Arc<Slo>>, BTreeMap<ObjectName, Arc<RolloutPlan>>);

@@ -95,6 +95,12 @@ async fn what_fits_the_schema_and_makes_no_sense_is_refused_too() {
         (format!("{http}{shop}[route.r]\nupstream = \"shp\"\n"), "upstream \"shp\" is not defined (defined: shop)"),
         (format!("{http}{shop}[route.r]\nupstream = \"shp\"\n"), "did you mean `shop`?"),
         (
+            format!(
+                "{http}{shop}[upstream.two]\nendpoints = [\"10.0.0.2:80\"]\nprotocol = \"h2c\"\n[route.r]\nupstream = \"shop\"\nmirror.upstream = \"two\"\n"
+            ),
+            "cannot be mirrored to",
+        ),
+        (
             format!("{http}{shop}[route.r]\nlisteners = [\"htp\"]\nupstream = \"shop\"\n"),
             "http listener \"htp\" is not defined",
         ),
