@@ -37,20 +37,23 @@ mod tsig;
 mod udp;
 mod zone;
 mod zone_file;
+mod zone_status;
 mod zones;
 
 pub use answer::{Asked, Transport};
+pub use checks::Checks;
 pub use dnssec::{Algorithm, CdsSpec, DenialSpec, DnssecKeySpec, DnssecSpec, KeyError, KeyRole, generate_key};
 pub use metrics::DnsMetrics;
 pub use name::{Name, NameError};
 pub use query_log::{QueryLog, QueryRecord};
 pub use record_type::{Rcode, RecordType, UnknownType};
-pub use server::{Host, Listeners, Server};
+pub use server::{Host, Listeners, Server, TlsSwitch};
 pub use snapshot::Snapshot;
 pub use spec::{CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, TcpSpec, TransferSpec, TsigAlgorithm, TsigSpec};
 pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use steer::{
     AllDownSpec, Area, Balance, Clocks, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec,
-    MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec, SitesSpec,
-    Spread, WhatIf,
+    MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec, SiteStatus,
+    SitesSpec, Spread, ToldMember, WhatIf,
 };
+pub use zone_status::{Delegation, ZoneStatus};

@@ -1,10 +1,10 @@
-//! Runs the DNS server on sockets that it is given: a thread a UDP socket, one thread for all streams.
+//! Runs the DNS server on sockets that it is given: a thread a UDP socket, one thread for all streams. Members are checked by
+//! [`crate::Checks`], once for all servers of a process.
 //!
 //! Reloads happen elsewhere: whoever publishes a snapshot to [`Live`] changes what the next query is answered from.
 
 use crate::{
     answer::{self, Asked, Handled, Reply, ReplyKind, Transport},
-    checks,
     cookie::CookieState,
     metrics::DnsMetrics,
     name,
@@ -14,6 +14,7 @@ use crate::{
     snapshot::Snapshot,
     tcp, udp,
 };
+use arc_swap::ArcSwap;
 use portcullis_config::{Live, Reader};
 use std::{
     io,
@@ -35,7 +36,25 @@ pub struct Listeners {
     pub udp: Vec<UdpSocket>,
     pub tcp: Vec<TcpListener>,
     /// DNS over TLS (RFC 7858).
-    pub tls: Vec<(TcpListener, Arc<rustls::ServerConfig>)>,
+    pub tls: Vec<(TcpListener, TlsSwitch)>,
+}
+
+/// What TLS is spoken with: replaced by a reload, for connections that come after. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct TlsSwitch(Arc<ArcSwap<rustls::ServerConfig>>);
+
+impl TlsSwitch {
+    pub fn new(config: Arc<rustls::ServerConfig>) -> Self {
+        Self(Arc::new(ArcSwap::new(config)))
+    }
+
+    pub fn set(&self, config: Arc<rustls::ServerConfig>) {
+        self.0.store(config);
+    }
+
+    pub(crate) fn load(&self) -> Arc<rustls::ServerConfig> {
+        self.0.load_full()
+    }
 }
 
 /// What a test replaces.
@@ -116,9 +135,6 @@ impl Server {
                 runtime.block_on(tcp::run(roads, service, stopped));
             })?;
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (live, metrics, stopped) = (live.clone(), host.metrics.clone(), server.streams.subscribe());
-        server.spawn("dns-checks".to_owned(), move || runtime.block_on(checks::run(live, metrics, stopped)))?;
         Ok(server)
     }
 
@@ -127,7 +143,8 @@ impl Server {
         Ok(())
     }
 
-    /// Ends the server and waits for its threads. Queries that were read are answered.
+    /// Ends the server and waits for its threads: datagrams that the kernel has are answered, and streams get the replies to
+    /// what they have sent.
     pub fn stop(mut self) {
         self.end();
     }

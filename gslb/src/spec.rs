@@ -19,6 +19,9 @@ pub struct GslbSpec {
     pub zone: BTreeMap<ObjectName, ZoneSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub public_service: BTreeMap<ObjectName, PublicServiceSpec>,
+    /// Share of queries that the log of the host is told (default all). The host's own tables say it.
+    #[serde(skip)]
+    pub logged: Option<Percent>,
 }
 
 /// `[zone.X]`: a zone from a zone file, from lines in the document, or both.
@@ -98,9 +101,6 @@ pub struct DnsSpec {
     /// Where the place of a client is known from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub geo: Option<GeoSpec>,
-    /// Share of queries that go to the query log (default 100%).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_sample: Option<Percent>,
 }
 
 /// `cookies = { secret = { file = "cookie.key" } }`: nodes with one secret know one another's cookies (RFC 9018).
@@ -144,7 +144,7 @@ pub enum RateLimitSwitch {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TcpSpec {
-    /// Default 1000.
+    /// Of one listener (default 1000).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<NonZeroU32>,
     /// Of one IPv4 address or IPv6 /56 (default 100).

@@ -3,7 +3,7 @@
 use crate::{
     answer::Transport,
     plan::TcpPlan,
-    server::{Answered, Service},
+    server::{Answered, Service, TlsSwitch},
     udp::plain,
 };
 use std::{
@@ -12,7 +12,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -27,13 +26,14 @@ use tokio_rustls::TlsAcceptor;
 /// Listening sockets of streams.
 pub(crate) struct Roads {
     tcp: Vec<std::net::TcpListener>,
-    tls: Vec<(std::net::TcpListener, Arc<rustls::ServerConfig>)>,
+    tls: Vec<(std::net::TcpListener, TlsSwitch)>,
 }
 
 /// What the connections of one thread share.
 struct Shared {
     service: RefCell<Service>,
     open: RefCell<Open>,
+    stop: watch::Receiver<()>,
 }
 
 #[derive(Default)]
@@ -55,11 +55,15 @@ const IDLE_UNDER_PRESSURE: Duration = Duration::from_secs(1);
 /// Replies that are gathered before they are written: RFC 7766 §8 wants few segments, and a slow reader must not cost memory.
 const GATHERED_MAX: usize = 64 * 1024;
 const READ_SIZE: usize = 4_096;
+/// How long a connection is still read when the end has come: for what its client has sent by then.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+/// By then all connections are gone, or are cut.
+const LAST_MAX: Duration = Duration::from_secs(5);
 
 impl Roads {
     pub(crate) fn new(
         tcp: Vec<std::net::TcpListener>,
-        tls: Vec<(std::net::TcpListener, Arc<rustls::ServerConfig>)>,
+        tls: Vec<(std::net::TcpListener, TlsSwitch)>,
     ) -> io::Result<Self> {
         for listener in tcp.iter().chain(tls.iter().map(|(listener, _)| listener)) {
             listener.set_nonblocking(true)?;
@@ -70,25 +74,34 @@ impl Roads {
 
 /// Accepts and serves until told to stop.
 pub(crate) async fn run(roads: Roads, service: Service, mut stop: watch::Receiver<()>) {
-    let shared = Rc::new(Shared { service: RefCell::new(service), open: RefCell::default() });
-    let tasks = LocalSet::new();
+    let shared = Rc::new(Shared { service: RefCell::new(service), open: RefCell::default(), stop: stop.clone() });
+    let mut tasks = LocalSet::new();
     let tcp = roads.tcp.into_iter().map(|listener| (listener, None));
-    let tls = roads.tls.into_iter().map(|(listener, config)| (listener, Some(TlsAcceptor::from(config))));
-    for (listener, acceptor) in tcp.chain(tls) {
+    let tls = roads.tls.into_iter().map(|(listener, config)| (listener, Some(config)));
+    for (listener, switch) in tcp.chain(tls) {
         match TcpListener::from_std(listener) {
-            Ok(listener) => _ = tasks.spawn_local(accept(listener, acceptor, shared.clone())),
+            Ok(listener) => _ = tasks.spawn_local(accept(listener, switch, shared.clone())),
             Err(error) => tracing::error!(%error, "a DNS listener cannot be used"),
         }
     }
     tokio::select! {
-        () = tasks => {}
-        _ = stop.changed() => {}
+        () = &mut tasks => {}
+        _ = stop.changed() => {
+            timeout(LAST_MAX, tasks).await.ok();
+        }
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Rc<Shared>) {
+async fn accept(listener: TcpListener, switch: Option<TlsSwitch>, shared: Rc<Shared>) {
+    let mut stop = shared.stop.clone();
     loop {
-        let (stream, client) = match listener.accept().await {
+        // Whoever the kernel has let in by the end is served.
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => return,
+        };
+        let (stream, client) = match accepted {
             Ok(accepted) => accepted,
             Err(_) => {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -101,7 +114,8 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Rc
             shared.service.borrow().refused_connection();
             continue;
         };
-        tokio::task::spawn_local(serve(stream, client, acceptor.clone(), permit, plan));
+        let acceptor = switch.as_ref().map(|switch| TlsAcceptor::from(switch.load()));
+        tokio::task::spawn_local(serve(stream, client, acceptor, permit, plan));
     }
 }
 
@@ -129,6 +143,8 @@ async fn talk(
     let mut output = Vec::new();
     let mut reply = Vec::new();
     let mut deadline = Instant::now() + plan.first_message;
+    let mut stop = permit.shared.stop.clone();
+    let mut last = None;
     loop {
         let (used, messages) = answer_all(permit, &input, client, transport, &mut reply, &mut output);
         input.drain(..used);
@@ -153,9 +169,14 @@ async fn talk(
             deadline = Instant::now() + permit.idle(&plan);
         }
         // Octets of a message that is never whole do not prolong the deadline: a drip is no query.
-        match timeout_at(deadline, stream.read_buf(&mut input)).await {
-            Ok(Ok(read)) if read > 0 => {}
-            _ => break,
+        let until = last.map_or(deadline, |last| deadline.min(last));
+        tokio::select! {
+            biased;
+            read = timeout_at(until, stream.read_buf(&mut input)) => match read {
+                Ok(Ok(read)) if read > 0 => {}
+                _ => break,
+            },
+            _ = stop.changed(), if last.is_none() => last = Some(Instant::now() + LAST_WORDS),
         }
     }
     timeout(plan.write, stream.shutdown()).await.ok();

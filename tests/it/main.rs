@@ -6,6 +6,7 @@ mod support;
 mod auth;
 mod check;
 mod discovery;
+mod dns;
 mod examples;
 mod explain;
 mod filters;

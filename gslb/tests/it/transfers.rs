@@ -5,7 +5,7 @@ use crate::support::{compile, compile_in, question};
 use aws_lc_rs::hmac;
 use hickory_proto::op::Message;
 use portcullis_config::{ContentHash, Live};
-use portcullis_gslb::{DnsMetrics, Host, Listeners, Server, Snapshot};
+use portcullis_gslb::{Checks, DnsMetrics, Host, Listeners, Server, Snapshot};
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -22,7 +22,7 @@ fn document(transfer: &str) -> String {
     )
 }
 
-fn serve(snapshot: Arc<Snapshot>) -> (Live<Snapshot>, Server, TcpStream) {
+fn serve(snapshot: Arc<Snapshot>) -> (Live<Snapshot>, (Server, Checks), TcpStream) {
     let live = Live::new(snapshot, ContentHash([0; 32]), SystemTime::UNIX_EPOCH);
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
@@ -30,7 +30,8 @@ fn serve(snapshot: Arc<Snapshot>) -> (Live<Snapshot>, Server, TcpStream) {
     let host = Host { metrics: Arc::new(DnsMetrics::new(&prometheus::Registry::new()).unwrap()), log: None };
     let listeners = Listeners { tcp: vec![tcp], ..Listeners::default() };
     let server = Server::start(listeners, &live, &host).unwrap();
-    (live, server, stream)
+    let checks = Checks::start(&live, &host.metrics).unwrap();
+    (live, (server, checks), stream)
 }
 
 fn exchange(stream: &mut TcpStream, octets: &[u8]) -> Vec<u8> {
