@@ -38,6 +38,9 @@ pub(crate) enum Command {
         /// Port of the HTTPS edge; the next one is plain HTTP. 0 picks free ones.
         #[arg(long, default_value_t = 8443)]
         port: u16,
+        /// Port of the DNS server; a free one when somebody has it.
+        #[arg(long, default_value_t = 5353)]
+        dns_port: u16,
     },
     /// Find every mistake in the files. Exit code 0: fit to run; 1: errors; 2: could not look.
     Check {

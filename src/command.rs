@@ -29,9 +29,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             log::start();
             control_runtime()?.block_on(serve(files, upgrade))
         }
-        Command::Demo { folder, port } => {
+        Command::Demo { folder, port, dns_port } => {
             log::start();
-            control_runtime()?.block_on(demo::run(&folder, port))?;
+            control_runtime()?.block_on(demo::run(&folder, port, dns_port))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { files, format } => Ok(check_files(&files, format)),

@@ -39,10 +39,10 @@ fn listeners_of(spec: &Spec) -> impl Iterator<Item = (&ObjectName, &ListenerSpec
 impl Listeners<'_> {
     /// `previous` lends what survives a reload.
     pub(crate) fn dns(&self, cx: &mut Context) -> Option<Dns> {
+        check_served(self.spec, cx);
         if !is_wanted(self.spec) {
             return None;
         }
-        check_served(self.spec, cx);
         let query_log = self.spec.telemetry.as_ref().and_then(|telemetry| telemetry.query_log.as_ref());
         let sample = query_log.map(|log| log.sample.unwrap_or(Percent::ALL));
         let spec = GslbSpec {

@@ -2,7 +2,7 @@
 //!
 //! [`GslbSpec`] is what the operator writes, [`Snapshot`] what it means, [`Server`] what runs it; a reload publishes the next
 //! snapshot to the same `Live`. A query is decided by pure functions of snapshot, client, time and draw ([`Snapshot::answer`]);
-//! sockets are in `udp`, `tcp`, `notify` and the house's prober only.
+//! sockets are in `udp`, `tcp`, `doh`, `notify` and the house's prober only.
 //!
 //! Deliberately absent: recursion, forwarding, caches of others' data, dynamic update, files opened for anybody but the compile
 //! step, and any knowledge of the proxy.
@@ -14,6 +14,7 @@ mod checks;
 mod compiled;
 mod cookie;
 mod dnssec;
+mod doh;
 mod edns;
 mod message;
 mod metrics;

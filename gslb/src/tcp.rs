@@ -1,13 +1,15 @@
-//! The stream road: DNS over TCP (RFC 7766) and over TLS (RFC 7858), pipelined and capped.
+//! The stream road: DNS over TCP (RFC 7766) and over TLS (RFC 7858), pipelined and capped. What turns out to be HTTP goes on
+//! in `doh`.
 
 use crate::{
     answer::Transport,
+    doh,
     plan::TcpPlan,
     server::{Answered, Service, TlsSwitch},
     udp::plain,
 };
 use std::{
-    cell::RefCell,
+    cell::{RefCell, RefMut},
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
@@ -43,7 +45,7 @@ struct Open {
 }
 
 /// Counts a connection as long as it is held.
-struct Permit {
+pub(crate) struct Permit {
     shared: Rc<Shared>,
     client: IpAddr,
 }
@@ -56,7 +58,7 @@ const IDLE_UNDER_PRESSURE: Duration = Duration::from_secs(1);
 const GATHERED_MAX: usize = 64 * 1024;
 const READ_SIZE: usize = 4_096;
 /// How long a connection is still read when the end has come: for what its client has sent by then.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(300);
 /// By then all connections are gone, or are cut.
 const LAST_MAX: Duration = Duration::from_secs(5);
 
@@ -126,6 +128,9 @@ async fn serve(stream: TcpStream, client: SocketAddr, acceptor: Option<TlsAccept
         None => talk(stream, client, Transport::Tcp, &permit, plan).await,
         Some(acceptor) => {
             let Ok(Ok(stream)) = timeout(plan.first_message, acceptor.accept(stream)).await else { return };
+            if doh::is_http(stream.get_ref().1.alpn_protocol()) {
+                return doh::serve(stream, client, permit, plan).await;
+            }
             talk(stream, client, Transport::Tls, &permit, plan).await;
         }
     }
@@ -248,8 +253,17 @@ impl Permit {
         Some(Self { shared: shared.clone(), client })
     }
 
+    /// For one answer; not to be held over an await.
+    pub(crate) fn service(&self) -> RefMut<'_, Service> {
+        self.shared.service.borrow_mut()
+    }
+
+    pub(crate) fn stop(&self) -> watch::Receiver<()> {
+        self.shared.stop.clone()
+    }
+
     /// How long this connection may be silent, as full as the server is now.
-    fn idle(&self, plan: &TcpPlan) -> Duration {
+    pub(crate) fn idle(&self, plan: &TcpPlan) -> Duration {
         let is_pressed = self.shared.open.borrow().all > plan.max_connections / 4 * 3;
         if is_pressed { plan.idle.min(IDLE_UNDER_PRESSURE) } else { plan.idle }
     }

@@ -255,7 +255,7 @@ async fn a_site_that_fails_is_replaced_within_six_seconds_at_an_interval_of_two(
 async fn health_of_the_gateways_own_upstreams_moves_answers() {
     let (first, _second, port) = members();
     let config = format!(
-        "{}[upstream.one]\nendpoints = [\"127.0.0.1:{port}\"]\nhealth_check = {{ protocol = \"tcp\", interval = \"200ms\", timeout = \"100ms\" }}\n\
+        "{}[upstream.one]\nendpoints = [\"127.0.0.1:{port}\"]\nhealth_check = {{ interval = \"200ms\", timeout = \"100ms\" }}\n\
          [upstream.two]\nendpoints = [\"127.0.0.2:{port}\"]\n\
          [public_service.shop]\nhost = \"shop.example.test\"\nsites = {{ a = \"upstream:one\", b = {{ upstream = \"two\" }} }}\n",
         zone("192.0.2.1")
@@ -500,7 +500,7 @@ async fn explain_delegate_and_replay_answer_on_the_command_line() {
     );
     let parent = format!(
         "{LISTENER}[zone.parent]\nname = \"test\"\nns = [\"ns.test\"]\nsoa = {{ mname = \"ns.test\", rname = \"noc.test\" }}\n\
-         records = [\"ns A 127.0.0.1\", \"example NS ns1.example\", \"example NS ns2.example\", \"ns1.example A 192.0.2.66\"]\n"
+         records = [\"ns A 127.0.0.1\", \"example NS ns1.example\", \"example NS ns2.other.test.\", \"ns1.example A 192.0.2.66\"]\n"
     );
     let above = Gateway::start(&parent).await;
     let (code, out) = cli(&format!("gslb delegate example.test --parent {}", above.addr("dns"))).await;
@@ -508,7 +508,7 @@ async fn explain_delegate_and_replay_answer_on_the_command_line() {
     for line in [
         "the parent lacks: ns1.example.test. A 127.0.0.1",
         "should not: ns1.example.test. A 192.0.2.66",
-        "should not: example.test. NS ns2.example.test.",
+        "should not: example.test. NS ns2.other.test.",
     ] {
         assert!(out.contains(line), "{line}\n{out}");
     }
@@ -579,4 +579,106 @@ async fn mistakes_about_dns_are_told_where_they_stand() {
             assert_eq!(out, "no mistakes found\n", "{config}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_answers_by_the_health_of_its_origins_and_fails_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = std::fs::File::create(folder.path().join("out.txt")).unwrap();
+    let mut demo = tokio::process::Command::new(crate::support::gateway::binary())
+        .args(["demo", "--folder", "demo", "--port", "0", "--dns-port", "0"])
+        .current_dir(folder.path())
+        .stdout(out.try_clone().unwrap())
+        .stderr(out)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let invitation = eventually("the invitation", async || {
+        let text = std::fs::read_to_string(folder.path().join("out.txt")).unwrap();
+        text.contains("Ctrl-C ends the demo").then_some(text)
+    })
+    .await;
+    let behind = |mark: &str| {
+        let rest = invitation.split_once(mark).unwrap_or_else(|| panic!("{mark}: {invitation}")).1;
+        rest.split_whitespace().next().unwrap().to_owned()
+    };
+    let server: SocketAddr = format!("127.0.0.1:{}", behind("dig @127.0.0.1 -p ")).parse().unwrap();
+    assert_eq!(answer(server, "shop.demo.test.", RecordType::A), ["127.0.0.1"]);
+    let blue: SocketAddr = behind("POST http://").trim_end_matches("/stop").parse().unwrap();
+    let mut stop = tokio::net::TcpStream::connect(blue).await.unwrap();
+    stop.write_all(b"POST /stop HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await.unwrap();
+    eventually("green is answered", async || {
+        (answer(server, "shop.demo.test.", RecordType::A) == ["127.0.0.2"]).then_some(())
+    })
+    .await;
+    demo.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rfc8484_dns_over_https_is_answered_by_get_and_post_over_h2_and_http1() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = certificates(folder.path());
+    let config = format!(
+        "{}[listener.doh]\naddress = \"127.0.0.1:0\"\nprotocol = \"dns\"\ncertificates = [\"own\"]\n{CERTIFICATE}",
+        zone("192.0.2.1")
+    );
+    let mut gateway = Gateway::start_in(folder, &config).await;
+    let at = gateway.addr("doh");
+    let octets = query(0, "www.example.test.", RecordType::A);
+    let mut http1 =
+        client::Client::tls(at, "localhost", client::tls_config(&ca.certificate_pem, &["http/1.1"])).await.unwrap();
+    let encoded = data_encoding::BASE64URL_NOPAD.encode(&octets);
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
+    let post = |kind: &str, body: &[u8]| {
+        let head = format!("POST /dns-query HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    };
+    let message = "application/dns-message";
+    for (request, status) in [
+        (get(&format!("/dns-query?dns={encoded}")), 200),
+        (get(&format!("/dns-query?ct=x&dns={encoded}")), 200),
+        (post(message, &octets), 200),
+        (get("/dns-query"), 400),
+        (get("/dns-query?dns=%%%"), 400),
+        (get("/dns-query?dns=AAAA"), 400),
+        (get("/"), 404),
+        (post("text/plain", &octets), 415),
+        (post(message, &[0; 4]), 400),
+        (b"DELETE /dns-query HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 405),
+    ] {
+        http1.send(&request).await;
+        let response = http1.response().await;
+        assert_eq!(response.status, status, "{}", String::from_utf8_lossy(&request));
+        if status == 200 {
+            let reply = Message::from_vec(&response.body).unwrap();
+            assert_eq!(reply.answers[0].data.to_string(), "192.0.2.1");
+            assert_eq!((response.header("content-type"), response.header("cache-control")), (Some(message), Some("max-age=60")));
+        }
+    }
+    let nothing = data_encoding::BASE64URL_NOPAD.encode(&query(0, "nope.example.test.", RecordType::A));
+    http1.send(get(&format!("/dns-query?dns={nothing}"))).await;
+    let response = http1.response().await;
+    assert_eq!(Message::from_vec(&response.body).unwrap().metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!((response.status, response.header("cache-control")), (200, Some("max-age=60")));
+
+    let stream = client::tls(at, "localhost", client::tls_config(&ca.certificate_pem, &["h2"])).await.unwrap();
+    let mut h2 = client::h2(stream).await;
+    for _ in 0..50 {
+        let uri = format!("https://localhost/dns-query?dns={encoded}");
+        let request = http::Request::get(uri).body(()).unwrap();
+        let (response, _) = h2.send_request(request, true).unwrap();
+        let mut response = response.await.unwrap();
+        let body = response.body_mut().data().await.unwrap().unwrap();
+        assert_eq!(Message::from_vec(&body).unwrap().answers.len(), 1);
+        h2 = h2.ready().await.unwrap();
+    }
+    assert_eq!(gateway.metric("portcullis_dns_answers_total", &["https", "NOERROR"]).await, 53.0);
+    if have("kdig") {
+        let port = at.port().to_string();
+        let out = run("kdig", &["@127.0.0.1", "-p", &port, "+https=/dns-query", "+short", "www.example.test"]);
+        assert_eq!(out, "192.0.2.1\n");
+    }
+    // Idle connections of both kinds end with the process, and do not hold it up.
+    gateway.signal("-TERM");
+    assert!(gateway.ended(Duration::from_secs(10)).await.success());
 }
