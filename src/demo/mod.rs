@@ -23,7 +23,8 @@ pub(crate) async fn run(folder: &Path, port: u16, dns_port: u16) -> Result<()> {
     let file = folder.join("edge.toml");
     let admin = folder.join("admin.sock");
     let dns_port = free_dns_port(dns_port);
-    fs::write(&file, config(port, dns_port, blue, green, folder)).with_context(|| format!("cannot write {}", file.display()))?;
+    fs::write(&file, config(port, dns_port, blue, green, folder))
+        .with_context(|| format!("cannot write {}", file.display()))?;
     let gateway = crate::command::start(vec![file.clone()], Vec::new())?;
     print_invitation(&gateway, &file, &certificates, &admin, blue);
     let serving = crate::command::Serving::new(gateway.clone()).await?;

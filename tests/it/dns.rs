@@ -630,7 +630,10 @@ async fn rfc8484_dns_over_https_is_answered_by_get_and_post_over_h2_and_http1() 
     let encoded = data_encoding::BASE64URL_NOPAD.encode(&octets);
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
     let post = |kind: &str, body: &[u8]| {
-        let head = format!("POST /dns-query HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST /dns-query HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         [head.as_bytes(), body].concat()
     };
     let message = "application/dns-message";
@@ -652,7 +655,10 @@ async fn rfc8484_dns_over_https_is_answered_by_get_and_post_over_h2_and_http1() 
         if status == 200 {
             let reply = Message::from_vec(&response.body).unwrap();
             assert_eq!(reply.answers[0].data.to_string(), "192.0.2.1");
-            assert_eq!((response.header("content-type"), response.header("cache-control")), (Some(message), Some("max-age=60")));
+            assert_eq!(
+                (response.header("content-type"), response.header("cache-control")),
+                (Some(message), Some("max-age=60"))
+            );
         }
     }
     let nothing = data_encoding::BASE64URL_NOPAD.encode(&query(0, "nope.example.test.", RecordType::A));
