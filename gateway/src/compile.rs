@@ -87,8 +87,12 @@ pub fn check(files: &[PathBuf], previous: Option<&Compiled>) -> Result<Compiled,
     compile(document, report, previous)
 }
 
-pub(crate) fn compile(document: Document, report: Report, previous: Option<&Compiled>) -> Result<Compiled, Report> {
-    let document = Arc::new(document);
+pub(crate) fn compile(
+    document: impl Into<Arc<Document>>,
+    report: Report,
+    previous: Option<&Compiled>,
+) -> Result<Compiled, Report> {
+    let document = document.into();
     let (spec, mut cx) = document.read::<Spec>(report, RESERVED);
     let Some(spec) = spec else { return Err(cx.finish().0) };
     let cx = &mut cx;
@@ -598,6 +602,16 @@ fn check_used(spec: &Spec, routes: &RouteTable, cx: &mut Context) {
     }
 }
 
+/// Beside the admin socket is the state that outlives the process.
+pub(crate) fn admin_path(spec: &Spec) -> PathBuf {
+    match spec.admin.as_ref().and_then(|admin| admin.address.as_ref()) {
+        Some(ListenAddress::Unix(path)) => path.clone(),
+        _ => PathBuf::from(ADMIN),
+    }
+}
+
+const ADMIN: &str = "run/admin.sock";
+
 fn compile_fixed(spec: &Spec, cx: &mut Context) -> Fixed {
     let process = spec.process.clone().unwrap_or_default();
     let available = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
@@ -615,8 +629,7 @@ fn compile_fixed(spec: &Spec, cx: &mut Context) -> Fixed {
             PathBuf::from(default)
         }
     };
-    let admin =
-        unix("admin", "address", spec.admin.as_ref().and_then(|admin| admin.address.as_ref()), "run/admin.sock");
+    let admin = unix("admin", "address", spec.admin.as_ref().and_then(|admin| admin.address.as_ref()), ADMIN);
     let upgrade = unix("process", "upgrade", process.upgrade.as_ref(), "run/upgrade.sock");
     let metrics = spec.telemetry.as_ref().and_then(|telemetry| telemetry.metrics.as_ref()?.address.clone());
     Fixed { threads, admin, upgrade, metrics }

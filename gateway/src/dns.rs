@@ -1,6 +1,11 @@
 //! The DNS tables of a document, compiled: what answers are made from, and the listeners that give them. Opens no socket.
 
-use crate::{Compiled, compile::Listeners, dns_signals, spec::Spec};
+use crate::{
+    Compiled,
+    compile::{Listeners, admin_path},
+    dns_signals,
+    spec::Spec,
+};
 use portcullis_config::{Context, Path};
 use portcullis_gslb::{Clocks, GslbSpec, Registries, Snapshot};
 use portcullis_names::{ListenAddress, ObjectName, Percent};
@@ -50,6 +55,7 @@ impl Listeners<'_> {
             zone: self.spec.zone.clone(),
             public_service: self.spec.public_service.clone(),
             logged: Some(sample.unwrap_or(Percent::from_whole(0))),
+            state: Some(admin_path(self.spec).with_file_name("zones")),
         };
         let upstreams = dns_signals::addresses(self.clusters);
         let registries = Registries { certificates: self.certificates, trusts: self.trusts, upstreams: &upstreams };

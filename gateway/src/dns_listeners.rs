@@ -7,7 +7,9 @@ use crate::{
     listeners::{Inherited, advice},
 };
 use portcullis_config::{ContentHash, Live};
-use portcullis_gslb::{Checks, Clocks, DnsMetrics, Host, Listeners, QueryRecord, Server, Snapshot, TlsSwitch};
+use portcullis_gslb::{
+    Checks, Clocks, DnsMetrics, Host, Listeners, QueryRecord, Republish, Server, Snapshot, TlsSwitch,
+};
 use portcullis_names::{ListenAddress, ObjectName};
 use portcullis_ops::{
     AccessLogTarget,
@@ -33,6 +35,7 @@ pub(crate) struct DnsSide {
     metrics: Option<Arc<DnsMetrics>>,
     listeners: BTreeMap<ObjectName, LiveDns>,
     pub(crate) orders: OrderFile,
+    republish: Republish,
 }
 
 struct Running {
@@ -66,9 +69,17 @@ const BACKLOG: i32 = 1024;
 /// Port 0 is chosen for TCP; that UDP's is free as well is likely, not certain.
 const PORT_TRIES: usize = 16;
 
+impl OpenedDns {
+    /// No listener has changed.
+    pub(crate) fn nothing() -> Self {
+        Self(Vec::new())
+    }
+}
+
 impl DnsSide {
-    pub(crate) fn new(orders: OrderFile) -> Self {
-        Self { running: None, metrics: None, listeners: BTreeMap::new(), orders }
+    /// `republish` is told when a zone was fetched.
+    pub(crate) fn new(orders: OrderFile, republish: Republish) -> Self {
+        Self { running: None, metrics: None, listeners: BTreeMap::new(), orders, republish }
     }
 
     /// Opens what is not open. Changes nothing; an error names listener and address.
@@ -119,7 +130,7 @@ impl DnsSide {
                     None => Arc::new(DnsMetrics::new(metrics.registry()).map_err(io::Error::other)?),
                 };
                 self.metrics = Some(own.clone());
-                self.running = Some(Running::start(dns, hash, own, metrics)?);
+                self.running = Some(Running::start(dns, hash, own, self.republish.clone(), metrics)?);
             }
         }
         self.orders.place(&dns.snapshot, Clocks::read());
@@ -188,13 +199,20 @@ impl DnsSide {
 }
 
 impl Running {
-    fn start(dns: &Dns, hash: ContentHash, metrics: Arc<DnsMetrics>, process: &Arc<Metrics>) -> io::Result<Self> {
+    fn start(
+        dns: &Dns,
+        hash: ContentHash,
+        metrics: Arc<DnsMetrics>,
+        republish: Republish,
+        process: &Arc<Metrics>,
+    ) -> io::Result<Self> {
         let live = Live::new(dns.snapshot.clone(), hash, SystemTime::now());
         let log = Arc::new(AccessLog::start(target(dns), process.clone())?);
         let to = log.clone();
         let tell = move |record: &QueryRecord<'_>| to.write_line(line(record));
-        let checks = Checks::start(&live, &metrics)?;
-        Ok(Self { live, host: Host { metrics, log: Some(Arc::new(tell)) }, log, _checks: checks })
+        let host = Host { metrics, log: Some(Arc::new(tell)), republish };
+        let checks = Checks::start(&live, &host)?;
+        Ok(Self { live, host, log, _checks: checks })
     }
 
     fn publish(&self, dns: &Dns, hash: ContentHash) {

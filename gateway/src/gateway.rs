@@ -11,7 +11,7 @@ use crate::{
 use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
 use portcullis_config::{Colour, Diff, Report};
 use portcullis_discover::{Discovery, FIRST_ANSWERS, Source};
-use portcullis_gslb::Clocks;
+use portcullis_gslb::{Clocks, Republish};
 use portcullis_health::{HealthState, Override, Probe, ProbeKind, Prober, Target};
 use portcullis_names::ObjectName;
 use portcullis_ops::{
@@ -29,7 +29,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     os::fd::AsFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -110,7 +110,12 @@ impl Gateway {
         let mut listeners = LiveListeners::default();
         let opened =
             listeners.open(&compiled.listeners, &mut inherited, compiled.fixed.threads).map_err(StartError::Listen)?;
-        let mut dns = DnsSide::new(OrderFile::open(compiled.fixed.admin.with_file_name("gslb.json")));
+        let home: Arc<OnceLock<Weak<Inner>>> = Arc::default();
+        let mut dns = DnsSide::new(OrderFile::open(compiled.fixed.admin.with_file_name("gslb.json")), {
+            let home = home.clone();
+            // What is fetched before all is in place waits for it.
+            Republish::new(move || _ = home.wait().upgrade().map(|inner| Gateway(inner).republish_dns()))
+        });
         let opened_dns = dns.open(compiled.dns.as_ref(), &mut inherited, compiled.fixed.threads);
         let opened_dns = opened_dns.map_err(StartError::Listen)?;
         for name in inherited.leftovers() {
@@ -150,6 +155,7 @@ impl Gateway {
             compiled,
         };
         let gateway = Self(Arc::new(Inner { files, edge, reloading: Mutex::default(), state: Mutex::new(state) }));
+        let _ = home.set(Arc::downgrade(&gateway.0));
         gateway.follow(&mut gateway.state());
         let news = gateway.state().discovery.changes();
         tokio::spawn(follow_discovery(Arc::downgrade(&gateway.0), news));
@@ -259,6 +265,30 @@ impl Gateway {
         self.0.edge.publish(Arc::new(self.0.edge.snapshot().with_clusters(clusters, peers)));
         state.compiled = Arc::new(compiled);
         self.follow(&mut state);
+    }
+
+    /// Serves DNS from what is known by now: a zone was fetched. The document is the one that serves, nothing else changes.
+    fn republish_dns(&self) {
+        let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.compiled();
+        match compile::compile(running.document.clone(), Report::default(), Some(&running)) {
+            Ok(Compiled { dns, .. }) => {
+                let state = &mut *self.state();
+                let (hash, nothing) = (running.document.hash(), OpenedDns::nothing());
+                if !state.draining
+                    && let Err(error) = state.dns.apply(dns.as_ref(), hash, nothing, &self.0.edge.metrics)
+                {
+                    tracing::error!(%error, "a part of DNS cannot be started");
+                }
+                state.compiled = Arc::new(Compiled { dns, ..(*state.compiled).clone() });
+            }
+            Err(report) => {
+                let report = report.render(Colour::Plain);
+                tracing::error!(
+                    "a fetched zone is not served, because the configuration does not compile now:\n{report}"
+                );
+            }
+        }
     }
 
     fn move_releases(&self) {

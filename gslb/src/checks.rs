@@ -1,10 +1,8 @@
 //! Runs the checks of all published services, lets time pass for them, and tells secondaries of new zones.
 
 use crate::{
-    Name,
-    metrics::DnsMetrics,
-    notify,
-    server::Random,
+    Name, fetch, notify,
+    server::{Host, Random},
     snapshot::Snapshot,
     steer::{CheckTarget, Clocks},
 };
@@ -28,12 +26,13 @@ pub struct Checks {
 }
 
 impl Checks {
-    pub fn start(live: &Live<Snapshot>, metrics: &Arc<DnsMetrics>) -> io::Result<Self> {
+    /// Also fetches zones of which this is a secondary.
+    pub fn start(live: &Live<Snapshot>, host: &Host) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (live, metrics) = (live.clone(), metrics.clone());
+        let (live, host) = (live.clone(), host.clone());
         let thread = std::thread::Builder::new().name("dns-checks".to_owned());
-        let thread = thread.spawn(move || runtime.block_on(run(live, metrics, stopped)))?;
+        let thread = thread.spawn(move || runtime.block_on(run(live, host, stopped)))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }
@@ -51,7 +50,8 @@ impl Drop for Checks {
 const TICK: Duration = Duration::from_secs(1);
 
 /// Until told to stop.
-async fn run(live: Live<Snapshot>, metrics: Arc<DnsMetrics>, mut stop: watch::Receiver<()>) {
+async fn run(live: Live<Snapshot>, Host { metrics, republish, .. }: Host, mut stop: watch::Receiver<()>) {
+    let _fetching = tokio::spawn(fetch::run(live.clone(), republish));
     let mut prober = Prober::default();
     let mut reloads = live.subscribe();
     let mut ticks = tokio::time::interval(TICK);

@@ -16,6 +16,7 @@ mod cookie;
 mod dnssec;
 mod doh;
 mod edns;
+mod fetch;
 mod message;
 mod metrics;
 mod name;
@@ -26,6 +27,7 @@ mod query_log;
 mod rate_limit;
 mod rdata;
 mod record_type;
+mod secondary;
 mod server;
 mod snapshot;
 mod spec;
@@ -34,6 +36,7 @@ mod svcb;
 mod tcp;
 mod token;
 mod transfer;
+mod transfer_in;
 mod tsig;
 mod udp;
 mod zone;
@@ -48,9 +51,11 @@ pub use metrics::DnsMetrics;
 pub use name::{Name, NameError};
 pub use query_log::{QueryLog, QueryRecord};
 pub use record_type::{Rcode, RecordType, UnknownType};
-pub use server::{Host, Listeners, Server, TlsSwitch};
+pub use server::{Host, Listeners, Republish, Server, TlsSwitch};
 pub use snapshot::Snapshot;
-pub use spec::{CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, TcpSpec, TransferSpec, TsigAlgorithm, TsigSpec};
+pub use spec::{
+    CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, SecondarySpec, TcpSpec, TransferSpec, TsigAlgorithm, TsigSpec,
+};
 pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use steer::{
     AllDownSpec, Area, Balance, Clocks, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec,

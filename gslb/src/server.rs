@@ -57,11 +57,28 @@ impl TlsSwitch {
     }
 }
 
+/// Told when a zone was fetched, so that a snapshot with it is compiled and published.
+#[derive(Clone, Default)]
+pub struct Republish(Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl Republish {
+    pub fn new(tell: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    pub(crate) fn tell(&self) {
+        if let Some(tell) = &self.0 {
+            tell();
+        }
+    }
+}
+
 /// What a test replaces.
 #[derive(Clone)]
 pub struct Host {
     pub metrics: Arc<DnsMetrics>,
     pub log: Option<Arc<dyn QueryLog>>,
+    pub republish: Republish,
 }
 
 /// A server that runs. Dropping it ends it.
@@ -266,8 +283,25 @@ impl Service {
         octets.get(8..10) == Some(&[0, 1]) && self.snapshot.load().snapshot.zones.gives_any()
     }
 
+    /// RFC 1996 §3.11: a primary's word that a zone of ours has changed. Anybody else's is refused like any other message.
+    fn notified(&mut self, octets: &[u8], asked: &Asked, out: &mut Vec<u8>) -> Option<Reply> {
+        let apex = answer::notified(octets)?;
+        let snapshot = &self.snapshot.load().snapshot;
+        let secondary = snapshot.zones.at(apex.as_wire())?.secondary.as_ref()?;
+        if !secondary.is_primary(asked.client) {
+            return None;
+        }
+        let reply = answer::acknowledge(octets, &apex, out);
+        snapshot.fetched.notify(apex);
+        self.host.metrics.answered(snapshot, asked.transport, &reply);
+        Some(reply)
+    }
+
     fn answer(&mut self, octets: &[u8], client: SocketAddr, transport: Transport, out: &mut Vec<u8>) -> Option<Reply> {
         let asked = Asked { client: udp::plain(client.ip()), transport, now: self.now.unix, draw: self.random.draw() };
+        if let Some(reply) = self.notified(octets, &asked, out) {
+            return Some(reply);
+        }
         let snapshot = &self.snapshot.load().snapshot;
         // A query of death must not end the thread that serves all others: it costs itself its reply.
         let handled = catch_unwind(AssertUnwindSafe(|| answer::respond(snapshot, octets, &asked, out)));

@@ -7,6 +7,7 @@ use crate::{
     edns::Subnet,
     plan::ServerPlan,
     rdata,
+    secondary::Fetched,
     spec::GslbSpec,
     steer::{
         Clocks, Explanation, MemberStatus, Order, OrderError, Ordered, Registries, Services, SiteStatus, ToldMember,
@@ -26,6 +27,7 @@ pub struct Snapshot {
     pub(crate) services: Services,
     pub(crate) plan: ServerPlan,
     pub(crate) compiled: CompiledAnswers,
+    pub(crate) fetched: Fetched,
 }
 
 impl Snapshot {
@@ -41,7 +43,9 @@ impl Snapshot {
         // Serials wrap as RFC 1982 says.
         let keys: Vec<_> = spec.dns.iter().flat_map(|dns| dns.tsig.keys()).map(ObjectName::as_str).collect();
         let before = previous.map(|previous| &previous.zones);
-        let mut zones = Zones::compile(&spec.zone, before, &keys, clocks.unix as u32, cx);
+        let fetched = previous.map(|previous| previous.fetched.clone());
+        let fetched = fetched.unwrap_or_else(|| Fetched::new(spec.state.clone()));
+        let mut zones = Zones::compile(&spec.zone, before, &keys, &fetched, clocks.unix as u32, cx);
         let plan = ServerPlan::compile(spec.dns.as_ref(), spec.logged, previous.map(|previous| &previous.plan), cx);
         let geo = spec.dns.as_ref().and_then(|dns| dns.geo.as_ref());
         let before = previous.map(|previous| &previous.services);
@@ -64,7 +68,7 @@ impl Snapshot {
         }
         let types = |index: usize| services.list.get(index).map_or_else(Vec::new, |served| served.service.types());
         zones.zones.iter_mut().for_each(|zone| zone.zone.link(&types));
-        let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default() };
+        let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default(), fetched };
         snapshot.compiled = CompiledAnswers::new(&snapshot);
         Arc::new(snapshot)
     }

@@ -69,6 +69,9 @@ pub(crate) fn messages(
     let key = verified.as_ref().map(|verified| &verified.key.name);
     let plan = served.transfer.as_ref().filter(|plan| plan.allows(asked.client, key));
     plan.ok_or(Rcode::Refused)?;
+    if served.has_expired(asked.now) {
+        return Err(Rcode::ServFail);
+    }
     let zone = &served.zone;
     let is_ixfr = question.of_type == RecordType::IXFR;
     if !is_ixfr && asked.transport == Transport::Udp {

@@ -2,84 +2,23 @@
 
 use crate::support::{
     authority::Authority,
-    client, eventually,
+    client,
+    dns::{LISTENER, Load, answer, ask, framed, query, read_framed, run, socket, try_ask, zone},
+    eventually,
     gateway::{Gateway, run_in},
     have,
 };
 use hickory_proto::{
-    op::{Message, Query, ResponseCode},
-    rr::{Name, RecordType},
+    op::{Message, ResponseCode},
+    rr::RecordType,
 };
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
+    sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-const LISTENER: &str =
-    "[listener.dns]\naddress = \"127.0.0.1:0\"\nprotocol = \"dns\"\n[dns]\nrate_limit = { mode = \"off\" }\n";
-
-fn zone(address: &str) -> String {
-    format!(
-        "{LISTENER}[zone.x]\nname = \"example.test\"\nns = [\"ns1.example.test\"]\n\
-         soa = {{ mname = \"ns1.example.test\", rname = \"noc.example.test\" }}\n\
-         records = [\"ns1 60 A 127.0.0.1\", \"www 60 A {address}\", \"$GENERATE 1-60 big 60 A 192.0.2.$\"]\n"
-    )
-}
-
-fn query(id: u16, name: &str, of_type: RecordType) -> Vec<u8> {
-    let mut query = Message::query();
-    query.metadata.id = id;
-    query.add_query(Query::query(Name::from_ascii(name).unwrap(), of_type));
-    query.to_vec().unwrap()
-}
-
-fn socket(server: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(server).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    socket
-}
-
-fn try_ask(socket: &UdpSocket, id: u16, name: &str, of_type: RecordType) -> Option<Message> {
-    socket.send(&query(id, name, of_type)).ok()?;
-    let mut reply = [0; 4_096];
-    let length = socket.recv(&mut reply).ok()?;
-    let reply = Message::from_vec(&reply[..length]).unwrap();
-    assert_eq!(reply.metadata.id, id);
-    Some(reply)
-}
-
-fn ask(server: SocketAddr, name: &str, of_type: RecordType) -> Message {
-    try_ask(&socket(server), 7, name, of_type).expect("a reply")
-}
-
-/// The data of an answer's records.
-fn answer(server: SocketAddr, name: &str, of_type: RecordType) -> Vec<String> {
-    ask(server, name, of_type).answers.iter().map(|record| record.data.to_string()).collect()
-}
-
-fn framed(id: u16, name: &str, of_type: RecordType) -> Vec<u8> {
-    let octets = query(id, name, of_type);
-    [&(octets.len() as u16).to_be_bytes()[..], &octets].concat()
-}
-
-async fn read_framed(stream: &mut (impl AsyncReadExt + Unpin)) -> Message {
-    let length = stream.read_u16().await.unwrap();
-    let mut octets = vec![0; usize::from(length)];
-    stream.read_exact(&mut octets).await.unwrap();
-    Message::from_vec(&octets).unwrap()
-}
-
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = std::process::Command::new(program).args(arguments).output().unwrap();
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-}
+use tokio::io::AsyncWriteExt;
 
 fn certificates(folder: &Path) -> Authority {
     let ca = Authority::new("ca");
@@ -90,44 +29,6 @@ fn certificates(folder: &Path) -> Authority {
 
 const CERTIFICATE: &str =
     "[certificate.own]\ncert = { file = \"localhost.crt\" }\nkey = { file = \"localhost.key\" }\n";
-
-/// Clients that ask one query after the other until told to stop: how many were asked, and how many got no reply.
-struct Load {
-    stop: Arc<AtomicBool>,
-    asked: Arc<AtomicUsize>,
-    lost: Arc<AtomicUsize>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Load {
-    fn start(server: SocketAddr, clients: usize) -> Self {
-        let (stop, asked, lost) = (Arc::default(), Arc::default(), Arc::default());
-        let load = Self { stop, asked, lost, threads: Vec::new() };
-        let threads = (0..clients).map(|_| {
-            let (stop, asked, lost) = (load.stop.clone(), load.asked.clone(), load.lost.clone());
-            std::thread::spawn(move || {
-                let socket = socket(server);
-                let mut id = 0u16;
-                while !stop.load(SeqCst) {
-                    id = id.wrapping_add(1);
-                    let reply = try_ask(&socket, id, "www.example.test.", RecordType::A);
-                    let good = reply.is_some_and(|reply| reply.answers.len() == 1);
-                    asked.fetch_add(1, SeqCst);
-                    lost.fetch_add(usize::from(!good), SeqCst);
-                }
-            })
-        });
-        let threads = threads.collect();
-        Self { threads, ..load }
-    }
-
-    /// Asked and lost.
-    fn end(self) -> (usize, usize) {
-        self.stop.store(true, SeqCst);
-        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
-        (self.asked.load(SeqCst), self.lost.load(SeqCst))
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn zones_are_served_counted_logged_and_shown() {
@@ -158,6 +59,13 @@ async fn zones_are_served_counted_logged_and_shown() {
     }
 }
 
+/// As editors do: whoever watches the file never sees a part of it.
+fn save(file: &Path, text: &str) {
+    let beside = file.with_extension("new");
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(beside, file).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_under_load_loses_no_query_and_a_broken_zone_file_changes_nothing() {
     let document =
@@ -169,13 +77,13 @@ async fn a_reload_under_load_loses_no_query_and_a_broken_zone_file_changes_nothi
     let server = gateway.addr("dns");
     let load = Load::start(server, 4);
     for round in 0..10 {
-        std::fs::write(&file, format!("first 60 A 192.0.2.{round}\n$GENERATE 1-2000 host-$ A 10.0.0.1\n")).unwrap();
+        save(&file, &format!("first 60 A 192.0.2.{round}\n$GENERATE 1-2000 host-$ A 10.0.0.1\n"));
         let (status, body) = gateway.reload(&document(&format!("\"r{round} 60 A 192.0.2.9\", "))).await;
         assert_eq!(status, 200, "{body}");
         assert_eq!(answer(server, "first.example.test.", RecordType::A), [format!("192.0.2.{round}")]);
         assert_eq!(answer(server, &format!("r{round}.example.test."), RecordType::A), ["192.0.2.9"]);
     }
-    std::fs::write(&file, "first 60 A 192.0.2.99\nsecond 60 A 192.0.2.1000\n third 60 XYZ 1\n").unwrap();
+    save(&file, "first 60 A 192.0.2.99\nsecond 60 A 192.0.2.1000\n third 60 XYZ 1\n");
     let (code, out) = gateway.command(&["check", "edge.toml"]).await;
     assert!(code == 1 && out.contains("x.zone:2:13: ") && out.contains("x.zone:3:"), "{out}");
     let (status, body) = gateway.admin("POST", "/reload", "").await;

@@ -9,7 +9,7 @@ use hickory_proto::{
     },
 };
 use portcullis_config::{ContentHash, Live};
-use portcullis_gslb::{Clocks, DnsMetrics, Host, Listeners, Name, Order, Server, Snapshot, WhatIf};
+use portcullis_gslb::{Clocks, DnsMetrics, Host, Listeners, Name, Order, Republish, Server, Snapshot, WhatIf};
 use portcullis_health::Failure;
 use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
@@ -116,7 +116,11 @@ fn what_explain_says_is_what_the_wire_says_ten_thousand_times() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = udp.local_addr().unwrap();
     let live = Live::new(compile(&document(&mut random), "").unwrap(), ContentHash([0; 32]), SystemTime::UNIX_EPOCH);
-    let host = Host { metrics: Arc::new(DnsMetrics::new(&prometheus::Registry::new()).unwrap()), log: None };
+    let host = Host {
+        metrics: Arc::new(DnsMetrics::new(&prometheus::Registry::new()).unwrap()),
+        log: None,
+        republish: Republish::default(),
+    };
     let _server = Server::start(Listeners { udp: vec![udp], ..Listeners::default() }, &live, &host).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(at).unwrap();

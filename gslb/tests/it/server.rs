@@ -3,7 +3,7 @@
 use crate::support::{NOW, compile, question, shown};
 use hickory_proto::op::Message;
 use portcullis_config::{ContentHash, Live};
-use portcullis_gslb::{Checks, DnsMetrics, Host, Listeners, QueryRecord, Server, Snapshot, TlsSwitch};
+use portcullis_gslb::{Checks, DnsMetrics, Host, Listeners, QueryRecord, Republish, Server, Snapshot, TlsSwitch};
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -42,9 +42,10 @@ fn start(dns: &str) -> Running {
         log: Some(Arc::new(move |record: &QueryRecord<'_>| {
             written.lock().unwrap().push(serde_json::to_string(record).unwrap());
         })),
+        republish: Republish::default(),
     };
     let listeners = Listeners { udp: vec![udp], tcp: vec![tcp], tls: Vec::new() };
-    let checks = Checks::start(&live, &host.metrics).unwrap();
+    let checks = Checks::start(&live, &host).unwrap();
     let server = Server::start(listeners, &live, &host).unwrap();
     Running { live, udp: udp_at, tcp: tcp_at, registry, log, _server: server, _checks: checks }
 }
@@ -208,9 +209,13 @@ fn connections_over_a_clients_cap_are_closed_at_once() {
 fn serve_on(listeners: Listeners, document: &str) -> (Live<Snapshot>, (Server, Checks)) {
     let snapshot = compile(document, "").unwrap();
     let live = Live::new(snapshot, ContentHash([0; 32]), SystemTime::UNIX_EPOCH);
-    let host = Host { metrics: Arc::new(DnsMetrics::new(&prometheus::Registry::new()).unwrap()), log: None };
+    let host = Host {
+        metrics: Arc::new(DnsMetrics::new(&prometheus::Registry::new()).unwrap()),
+        log: None,
+        republish: Republish::default(),
+    };
     let server = Server::start(listeners, &live, &host).unwrap();
-    let checks = Checks::start(&live, &host.metrics).unwrap();
+    let checks = Checks::start(&live, &host).unwrap();
     (live, (server, checks))
 }
 
