@@ -97,7 +97,7 @@ fn limits(limits: &Limits) -> Value {
         "header_timeout": span(limits.header_timeout),
         "body_timeout": span(limits.body_timeout),
         "idle_timeout": span(limits.idle_timeout),
-        "min_rate": portcullis_names::ByteSize::from_bytes(limits.min_rate.get()),
+        "min_rate": portcullis_names::ByteSize::from_bytes(limits.min_rate.bytes_per_second),
         "streams": limits.streams,
         "requests": limits.requests,
     })

@@ -50,8 +50,17 @@ pub(super) struct App {
     pub(super) authorities: OnceLock<AuthzClient>,
 }
 
-/// Made in the first phase that sees the connection; present in all later ones.
-type Ctx = Option<Box<Exchange>>;
+/// Made in the first phase that sees the connection, present in all later ones, and taken by the record.
+#[derive(Default)]
+pub(super) struct Ctx(Option<Box<Exchange>>);
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take() {
+            stream_watch::abandon(exchange);
+        }
+    }
+}
 
 /// A WebSocket or stream may rest this long: what peers call a tunnel timeout (haproxy's usual `timeout tunnel`).
 const STREAM_IDLE: Duration = Duration::from_secs(3600);
@@ -78,7 +87,7 @@ impl App {
 }
 
 fn exchange(ctx: &mut Ctx) -> Result<&mut Exchange> {
-    match ctx {
+    match &mut ctx.0 {
         Some(exchange) => Ok(exchange),
         None => Error::e_explain(ErrorType::InternalError, "a phase ran before admission"),
     }
@@ -111,7 +120,7 @@ impl ProxyHttp for App {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        None
+        Ctx::default()
     }
 
     /// No modules: compression and the like cost each request even when unused.
@@ -125,7 +134,7 @@ impl ProxyHttp for App {
         let header = session.req_header();
         let arrival = arrival(header, facts.listener.plan().client_ip.header_name());
         let made = stage::admit(self.edge.snapshot(), facts, &arrival, Instant::now());
-        let exchange = ctx.insert(Box::new(made));
+        let exchange = ctx.0.insert(Box::new(made));
         // Over h1 the strict reader has counted; over h2 the codec only sums octets.
         if header.headers.len() > exchange.facts.listener.plan().limits.headers {
             let refusal = portcullis_wire::Refusal::TooManyFields;
@@ -197,7 +206,7 @@ impl ProxyHttp for App {
                 }
                 if is_grpc(session.req_header()) {
                     // Messages of a call may be far apart: only an end of it is an end.
-                    stream_watch::progress(true);
+                    stream_watch::complete();
                 }
                 Ok(false)
             }
@@ -357,7 +366,10 @@ impl ProxyHttp for App {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let exchange = exchange(ctx)?;
-        stream_watch::progress(end);
+        stream_watch::progress(body.as_ref().map_or(0, Bytes::len));
+        if end {
+            stream_watch::complete();
+        }
         let fresh = body.as_ref().map_or_else(Bytes::new, |chunk| exchange.body_in.pass(chunk));
         if exchange.facts.is_tunnel() {
             return Ok(());
@@ -418,6 +430,7 @@ impl ProxyHttp for App {
             if exchange.facts.listener.is_draining() {
                 session.set_keepalive(None);
             }
+            exchange.answered = response.status.as_u16();
             // Those that say "too much" are the sign that a limit is too high.
             let refused = matches!(response.status.as_u16(), 429 | 503);
             exchange.sample(if refused { Outcome::Dropped } else { Outcome::Answered }, Instant::now());
@@ -474,7 +487,7 @@ impl ProxyHttp for App {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
-        let reason = match ctx {
+        let reason = match &mut ctx.0 {
             Some(exchange) => {
                 let found = fate::reason(error, &exchange.facts);
                 let stage = if session.response_written().is_some() { "reply" } else { "proxy" };
@@ -488,19 +501,20 @@ impl ProxyHttp for App {
         }
         // A body that nobody will read ends the connection; what is left of it must not be taken for a request.
         // After an upstream was involved pingora closes in any case; then the client must be told.
-        let attempted = ctx.as_ref().is_some_and(|exchange| exchange.attempts > 0);
+        let attempted = ctx.0.as_ref().is_some_and(|exchange| exchange.attempts > 0);
         let can_reuse_downstream = !attempted && session.is_body_done() && !matches!(reason, Reason::Malformed { .. });
         if !can_reuse_downstream {
             session.set_keepalive(None);
         }
-        match error_page(session, reason, ctx.as_deref()).await {
+        match error_page(session, reason, ctx.0.as_deref()).await {
             Ok(()) => FailToProxy { error_code: reason.status(), can_reuse_downstream },
             Err(_) => FailToProxy { error_code: 0, can_reuse_downstream: false },
         }
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Ctx) {
-        let Some(exchange) = ctx else { return };
+        let Some(mut exchange) = ctx.0.take() else { return };
+        let exchange = &mut *exchange;
         let answered = session.response_written().map(|response| response.status.as_u16());
         let header = session.req_header();
         let value = |name: HeaderName| header.headers.get(name).map(header::HeaderValue::as_bytes);

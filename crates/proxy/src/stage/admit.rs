@@ -82,6 +82,7 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         set_cookie: None,
         upstream_began: None,
         upstream_took: None,
+        answered: 0,
         body_in: Default::default(),
         body_out: 0,
         mirror: None,

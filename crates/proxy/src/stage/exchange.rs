@@ -66,6 +66,8 @@ pub(crate) struct Exchange {
     pub(crate) set_cookie: Option<StickyToken>,
     pub(crate) upstream_began: Option<Instant>,
     pub(crate) upstream_took: Option<Duration>,
+    /// The status of the upstream's answer once it is on its way to the client; 0 before.
+    pub(crate) answered: u16,
     pub(crate) body_in: BodyIn,
     pub(crate) body_out: u64,
     pub(crate) mirror: Option<MirrorTap>,
