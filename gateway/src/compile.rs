@@ -78,16 +78,31 @@ impl Compiled {
     }
 }
 
+/// A configuration that cannot serve, and the files whose change might mend it.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) report: Report,
+    pub(crate) watched: Vec<PathBuf>,
+}
+
+/// Reads and compiles files.
+pub fn check(files: &[PathBuf]) -> Result<Compiled, Report> {
+    load(files, None).map_err(|refused| refused.report)
+}
+
 /// Reads and compiles files. `previous` lends what survives a reload.
-pub fn check(files: &[PathBuf], previous: Option<&Compiled>) -> Result<Compiled, Report> {
+pub(crate) fn load(files: &[PathBuf], previous: Option<&Compiled>) -> Result<Compiled, Refused> {
     let (document, report) = Document::load(files);
     compile(document, report, previous)
 }
 
-pub(crate) fn compile(document: Document, report: Report, previous: Option<&Compiled>) -> Result<Compiled, Report> {
+pub(crate) fn compile(document: Document, report: Report, previous: Option<&Compiled>) -> Result<Compiled, Refused> {
     let document = Arc::new(document);
     let (spec, mut cx) = document.read::<Spec>(report, RESERVED);
-    let Some(spec) = spec else { return Err(cx.finish().0) };
+    let Some(spec) = spec else {
+        let (report, watched) = cx.finish();
+        return Err(Refused { report, watched });
+    };
     let cx = &mut cx;
 
     let certificates = Certificates::compile(&spec.certificate, cx);
@@ -138,7 +153,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
 
     let (report, watched) = std::mem::take(cx).finish();
     if report.has_errors() {
-        return Err(report);
+        return Err(Refused { report, watched });
     }
     Ok(Compiled {
         document,
