@@ -16,7 +16,7 @@ use portcullis_policy::{
 };
 use portcullis_proxy::{
     Drain, SniRoutes, TcpRoute, WafGuard,
-    listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol},
+    listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol, Underscores},
 };
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
 use portcullis_store::StoreConfig;
@@ -235,6 +235,7 @@ impl Listeners<'_> {
             protocol,
             proxy_protocol: spec.proxy_protocol.as_ref().map(|from| CidrSet::new(&from.from)),
             client_ip: spec.client_ip.as_ref().map(ClientIp::new).unwrap_or_default(),
+            underscores: spec.underscores.unwrap_or_default(),
             limits,
             h1,
             h2,
@@ -249,7 +250,11 @@ impl Listeners<'_> {
             ("tls", spec.tls.is_some()),
             ("http_redirect", spec.http_redirect.is_some()),
         ];
-        let http_only = [("versions", spec.versions.is_some()), ("client_ip", spec.client_ip.is_some())];
+        let http_only = [
+            ("versions", spec.versions.is_some()),
+            ("client_ip", spec.client_ip.is_some()),
+            ("underscores", spec.underscores.is_some()),
+        ];
         let is_http = matches!(protocol, Protocol::Http | Protocol::Https);
         let word = format!("{protocol:?}").to_lowercase();
         for (key, given) in tls_only
@@ -419,6 +424,7 @@ impl Listeners<'_> {
                 protocol: PlanProtocol::Http,
                 proxy_protocol: spec.proxy_protocol.as_ref().map(|from| CidrSet::new(&from.from)),
                 client_ip: spec.client_ip.as_ref().map(ClientIp::new).unwrap_or_default(),
+                underscores: Underscores::default(),
                 limits,
                 h1: true,
                 h2: false,

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     conn::ConnFacts,
+    listen::Underscores,
     release::LiveRollout,
     snapshot::Edge,
     stage::{self, Arrival, Ending, Exchange},
@@ -130,7 +131,9 @@ impl ProxyHttp for App {
         let Some(facts) = facts(session) else {
             return Error::e_explain(ErrorType::InternalError, "a connection without facts");
         };
-        join_cookies(session.as_mut().req_header_mut())?;
+        let header = session.as_mut().req_header_mut();
+        join_cookies(header)?;
+        let underscores = hold_underscores(header, facts.listener.plan().underscores);
         let header = session.req_header();
         let arrival = arrival(header, facts.listener.plan().client_ip.header_name());
         let made = stage::admit(self.edge.snapshot(), facts, &arrival, Instant::now());
@@ -139,6 +142,9 @@ impl ProxyHttp for App {
         if header.headers.len() > exchange.facts.listener.plan().limits.headers {
             let refusal = portcullis_wire::Refusal::TooManyFields;
             exchange.fail(Reason::Malformed { label: refusal.as_str(), status: refusal.status() }, "admit");
+        }
+        if let Err(reason) = underscores {
+            exchange.fail(reason, "admit");
         }
         if exchange.fate.is_none() && self.edge.shedding.sheds(fastrand::u64(..)) {
             exchange.fail(Reason::Overloaded, "admit");
@@ -561,6 +567,22 @@ fn join_cookies(header: &mut RequestHeader) -> Result<()> {
     let fields: Vec<&[u8]> = fields.iter().map(header::HeaderValue::as_bytes).collect();
     let joined = fields.join(&b"; "[..]);
     header.insert_header(header::COOKIE, joined)
+}
+
+/// Field names with underscores, as the listener wants them.
+fn hold_underscores(header: &mut RequestHeader, wanted: Underscores) -> std::result::Result<(), Reason> {
+    let has = |name: &HeaderName| name.as_str().contains('_');
+    if wanted == Underscores::Pass || !header.headers.keys().any(has) {
+        return Ok(());
+    }
+    if wanted == Underscores::Refuse {
+        return Err(Reason::Malformed { label: "underscore_in_name", status: 400 });
+    }
+    let names: Vec<HeaderName> = header.headers.keys().filter(|name| has(name)).cloned().collect();
+    for name in &names {
+        header.remove_header(name);
+    }
+    Ok(())
 }
 
 /// The one upgrade that is passed on.
