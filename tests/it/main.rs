@@ -18,6 +18,7 @@ mod limits;
 #[path = "../../gslb/tests/it/mmdb.rs"]
 mod mmdb;
 mod observe;
+mod policy_keys;
 mod releases;
 mod reload;
 mod resilience;
