@@ -267,7 +267,7 @@ async fn a_sticky_client_stays_and_the_cookie_is_the_clients_alone() {
         assert_eq!((response.text(), response.header("set-cookie")), (first.text(), None));
     }
     let without: std::collections::HashSet<String> =
-        ask(&gateway, 9, GET).await.into_iter().map(|response| response.unwrap().text()).collect();
+        ask(&gateway, 60, GET).await.into_iter().map(|response| response.unwrap().text()).collect();
     assert_eq!(without.len(), 3);
 }
 
