@@ -21,7 +21,7 @@ use portcullis_proxy::{
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
 use portcullis_store::StoreConfig;
 use portcullis_tls::{Alpn, Certificates, ListenerTlsSpec, ServerTls, Trusts};
-use portcullis_upstream::{Clusters, HttpProtocol, Surroundings};
+use portcullis_upstream::{Cluster, Clusters, HttpProtocol, Surroundings};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -505,13 +505,16 @@ fn compile_routes(
 fn check_mirrors(routes: &RouteTable, clusters: &Clusters, cx: &mut Context) {
     for plan in routes.plans() {
         let Some(cluster) = plan.mirror.and_then(|mirror| clusters.get(mirror.upstream.0 as usize)) else { continue };
-        if cluster.protocol == HttpProtocol::H1 && cluster.proxy_protocol.is_none() {
-            continue;
-        }
         let route = Path::root().key("route").key(&plan.route);
         let own = plan.rule.as_ref().map(|rule| route.key("rule").key(rule));
         let at = own.filter(|own| cx.document().has(&own.key("mirror"))).unwrap_or(route);
-        cx.error(&at.key("mirror").key("upstream"), format!("upstream \"{}\" cannot be mirrored to", cluster.name))
+        check_mirrored(cluster, &at.key("mirror").key("upstream"), cx);
+    }
+}
+
+fn check_mirrored(cluster: &Cluster, at: &Path, cx: &mut Context) {
+    if cluster.protocol != HttpProtocol::H1 || cluster.proxy_protocol.is_some() {
+        cx.error(at, format!("upstream \"{}\" cannot be mirrored to", cluster.name))
             .help("copies are sent as plain HTTP/1: give it an upstream with protocol h1 and without `proxy_protocol`");
     }
 }
@@ -531,6 +534,11 @@ fn compile_releases(spec: &Spec, routes: &RouteTable, clusters: &Clusters, cx: &
     let upstreams = spec.upstream.keys().cloned().collect();
     let known = portcullis_rollout::Known { routes: &sends, upstreams: &upstreams, slos: &slos };
     let rollouts = compile_rollouts(&spec.rollout, &known, cx);
+    for (name, plan) in rollouts.iter().filter(|(_, plan)| plan.mirror_first.is_some()) {
+        if let Some((_, to)) = clusters.find(plan.to.as_str()) {
+            check_mirrored(to, &Path::root().key("rollout").key(name.as_str()).key("mirror_first"), cx);
+        }
+    }
     (slos, rollouts)
 }
 

@@ -287,7 +287,11 @@ impl Cluster {
         });
         let balance = spec.balance.clone().unwrap_or_default().compile(&endpoints, &at.key("balance"), cx);
         check_zones(spec, &balance, around.zone, at, cx);
-        let outlier = spec.outlier.clone().unwrap_or_default().compile(&at.key("outlier"), cx);
+        let mut outlier = spec.outlier.clone().unwrap_or_default().compile(&at.key("outlier"), cx);
+        if spec.fallback.is_some() && spec.outlier.as_ref().is_none_or(|outlier| outlier.max_ejected.is_none()) {
+            // An upstream that nobody is left in has somebody to take its place.
+            outlier.max_ejected = Percent::ALL;
+        }
         let breaker = spec.circuit_breaker.clone().unwrap_or_default();
         let circuit_breaker = breaker.compile(protocol, &at.key("circuit_breaker"), cx);
         let retry_budget = spec.retry_budget.clone().unwrap_or_default().compile(&at.key("retry_budget"), cx);
@@ -473,7 +477,8 @@ impl Cluster {
 
     fn eject(&self, index: usize, reason: EjectReason, now: Instant) -> bool {
         let out = |endpoint: &&Endpoint| matches!(endpoint.state.state(now), HealthState::Ejected | HealthState::Trial);
-        if self.endpoints.iter().filter(out).count() >= self.outlier.ejectable(self.endpoints.len()) {
+        let known = self.endpoints.len() + usize::from(self.fallback.is_some());
+        if self.endpoints.iter().filter(out).count() >= self.outlier.ejectable(known) {
             return false;
         }
         self.endpoints.get(index).is_some_and(|endpoint| endpoint.state.eject(reason, &self.outlier, now).is_some())
