@@ -146,7 +146,7 @@ fn explain(question: &Value, files: &[PathBuf], format: Format, admin: &AdminSoc
         return ask(admin, "POST", "/gslb/explain", question, |answer| show(&answer["explanation"]));
     }
     let question: DnsQuestion = serde_json::from_value(question.clone())?;
-    let compiled = match check(files, None) {
+    let compiled = match check(files) {
         Ok(compiled) => compiled,
         Err(report) => return Ok(refused(&report)),
     };
@@ -192,7 +192,7 @@ fn delegate(zone: &str, parent: Option<SocketAddr>, files: &[PathBuf], admin: &A
         }
         answer["delegation"].clone()
     } else {
-        match check(files, None) {
+        match check(files) {
             Ok(compiled) => json!(compiled.delegation(zone).map_err(|error| anyhow!(error))?),
             Err(report) => return Ok(refused(&report)),
         }

@@ -3,7 +3,7 @@
 use crate::{
     DnsQuestion, Gateway, Replay, ReplayedQuery,
     admin::{answer, refused},
-    compile,
+    compile::{self, Refused},
     dns_orders::OrderRefused,
     dns_questions::delegation_of,
 };
@@ -191,7 +191,7 @@ async fn replay(State(gateway): State<Gateway>, Json(wish): Json<ReplayWish>) ->
         let Some(now) = running.dns.as_ref() else { return no_dns() };
         let (document, report) = Document::load(&wish.files);
         match compile::compile(document, report, Some(&running)) {
-            Err(report) => refused(&report, &Value::Null),
+            Err(Refused { report, .. }) => refused(&report, &Value::Null),
             Ok(candidate) => match candidate.dns.as_ref() {
                 None => problem(StatusCode::BAD_REQUEST, "the candidate serves no DNS"),
                 Some(then) => {

@@ -17,6 +17,7 @@ mod dnssec;
 mod doh;
 mod edns;
 mod fetch;
+mod journal;
 mod message;
 mod metrics;
 mod name;

@@ -66,6 +66,13 @@ impl Snapshot {
                 }
             }
         }
+        if let Some(previous) = previous {
+            for served in &mut zones.zones {
+                if let Some(before) = previous.zones.get(&served.zone.apex) {
+                    served.follow(&services, (before, &previous.services), clocks.unix as u32, cx);
+                }
+            }
+        }
         let types = |index: usize| services.list.get(index).map_or_else(Vec::new, |served| served.service.types());
         zones.zones.iter_mut().for_each(|zone| zone.zone.link(&types));
         let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default(), fetched };

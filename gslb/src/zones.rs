@@ -3,10 +3,12 @@
 use crate::{
     Name, RecordType,
     dnssec::Signer,
+    journal::{Entry, Journal, Step},
     name::Suffixes,
     secondary::{Fetched, SecondaryPlan},
     spec::{SecondarySpec, SoaSpec, ZoneSpec},
-    transfer::TransferPlan,
+    steer::Services,
+    transfer::{self, TransferPlan},
     zone::{RrSet, Zone, ZoneBuilder},
     zone_file::{Origin, Record, ZoneReader},
 };
@@ -34,10 +36,21 @@ pub(crate) struct ServedZone {
     pub(crate) transfer: Option<TransferPlan>,
     /// `None`: the zone is our own.
     pub(crate) secondary: Option<SecondaryPlan>,
+    serial_by: SerialBy,
+    pub(crate) journal: Journal,
     /// Of everything but the serial: tells whether a reload changed the zone.
     content: u64,
     /// By code; resolved when the zone answers first.
     pub(crate) counters: OnceLock<Vec<IntCounter>>,
+}
+
+/// Who counts a zone's changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SerialBy {
+    /// We: it moves when the zone does.
+    Us,
+    /// Whoever wrote the SOA.
+    Author,
 }
 
 const ZONES_MAX: usize = 10_000;
@@ -76,7 +89,7 @@ impl Zones {
         zones
     }
 
-    fn get(&self, apex: &Name) -> Option<&ServedZone> {
+    pub(crate) fn get(&self, apex: &Name) -> Option<&ServedZone> {
         self.zones.get(*self.by_apex.get(apex)?)
     }
 
@@ -171,8 +184,16 @@ fn compile_zone(
         }
     }
     let zone = ZoneBuilder { cx, at, apex }.build(records)?;
-    let mut served =
-        ServedZone { name: name.clone(), content: 0, zone, transfer: None, secondary: None, counters: OnceLock::new() };
+    let mut served = ServedZone {
+        name: name.clone(),
+        serial_by: if makes_serial { SerialBy::Us } else { SerialBy::Author },
+        journal: Journal::default(),
+        content: 0,
+        zone,
+        transfer: None,
+        secondary: None,
+        counters: OnceLock::new(),
+    };
     served.content = content(&served.zone);
     if let Some(transfer) = &spec.transfer {
         let at = at.key("transfer");
@@ -242,6 +263,8 @@ fn compile_secondary(
     };
     let mut served = ServedZone {
         name: name.clone(),
+        serial_by: SerialBy::Author,
+        journal: Journal::default(),
         content: 0,
         zone,
         transfer: spec.transfer.as_ref().map(|transfer| TransferPlan::compile(transfer, keys, &at.key("transfer"), cx)),
@@ -271,6 +294,38 @@ fn placeholder(apex: &Name, at: &Path) -> Option<Zone> {
 }
 
 impl ServedZone {
+    /// Goes on from an earlier version: a zone that is given away notes what changed, published services included.
+    pub(crate) fn follow(
+        &mut self,
+        services: &Services,
+        (before, services_before): (&Self, &Services),
+        now: u32,
+        cx: &mut Context,
+    ) {
+        if self.transfer.is_none() || before.transfer.is_none() {
+            return;
+        }
+        let old = Entry::all_of(&transfer::sets(services_before, &before.zone));
+        let new = Entry::all_of(&transfer::sets(services, &self.zone));
+        let is_same = Step::between((&before.zone, &old), (&self.zone, &new)).is_empty();
+        if !is_same && self.zone.serial == before.zone.serial {
+            if self.serial_by == SerialBy::Author {
+                let at = Path::root().key("zone").key(&self.name);
+                let message = format!("zone {} has changed and its serial has not", self.zone.apex);
+                cx.warning(&at, message).help("secondaries will not follow: count the serial up, or leave it to `soa`");
+                return;
+            }
+            self.set_serial(now.max(before.zone.serial.wrapping_add(1)));
+        }
+        let is_ahead = self.zone.serial.wrapping_sub(before.zone.serial) as i32 > 0;
+        self.journal = match self.zone.serial == before.zone.serial {
+            true => before.journal.clone(),
+            false if is_ahead => before.journal.with(Step::between((&before.zone, &old), (&self.zone, &new))),
+            // RFC 1982: a serial that went back begins anew.
+            false => Journal::default(),
+        };
+    }
+
     /// Whether it may be answered from.
     pub(crate) fn has_expired(&self, now: u32) -> bool {
         self.secondary.as_ref().is_some_and(|secondary| secondary.has_expired(now))

@@ -1,14 +1,14 @@
 //! Zones that move between servers: fetched from a primary, told of by NOTIFY, kept over restarts, given up when they expire.
 
 use crate::support::{
-    dns::{LISTENER, answer, ask},
+    dns::{LISTENER, answer, ask, socket, try_ask},
     eventually,
     gateway::Gateway,
     have,
 };
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     process::Stdio,
 };
 
@@ -35,6 +35,23 @@ fn primary(address: &str, times: &str, notify: Option<SocketAddr>) -> String {
 
 fn secondary(of: SocketAddr, key: &str) -> String {
     format!("{LISTENER}{KEY}[zone.x]\nname = \"example.test\"\nsecondary = {{ of = [\"{of}\"]{key} }}\n")
+}
+
+/// A port that was free for both a moment ago: other people's servers cannot be asked which one they took.
+fn free_port() -> u16 {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// `None`: nobody is there, or it does not know yet.
+fn try_answer(server: SocketAddr, name: &str, of_type: RecordType) -> Option<Vec<String>> {
+    let reply = try_ask(&socket(server), 7, name, of_type)?;
+    Some(reply.answers.iter().map(|record| record.data.to_string()).collect())
 }
 
 async fn answers(server: SocketAddr, name: &str, of_type: RecordType, expected: &str) {
@@ -99,7 +116,7 @@ async fn a_zone_of_named_is_fetched_with_tsig_and_followed() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let zone = |serial: u32| {
         let hosts: String = (0..500).map(|n| format!("host-{n} A 10.0.{}.{}\n", n / 250, n % 250)).collect();
         let text = format!(
@@ -149,5 +166,97 @@ async fn a_zone_of_named_is_fetched_with_tsig_and_followed() {
         let pid = named.id().unwrap().to_string();
         std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap();
         answers(at, "www.example.test.", RecordType::A, &format!("192.0.2.{serial}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn named_and_knotd_follow_a_hundred_changes_by_ixfr_and_stay_identical() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().display();
+    let ports = [free_port(), free_port()];
+    let named = format!(
+        "options {{ directory \"{here}\"; listen-on port {} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; pid-file \"named.pid\";\n\
+         session-keyfile \"session.key\"; recursion no; dnssec-validation no; min-refresh-time 1; }};\ncontrols {{ }};\n\
+         key xfr {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};\n\
+         zone example.test {{ type secondary; primaries {{ 127.0.0.1 port PRIMARY key xfr; }}; file \"copy.db\"; }};\n",
+        ports[0]
+    );
+    let knot = format!(
+        "server:\n  listen: 127.0.0.1@{}\n  rundir: {here}\ndatabase:\n  storage: {here}/knot\nlog:\n  - target: stderr\n    any: info\n\
+         key:\n  - id: xfr\n    algorithm: hmac-sha256\n    secret: {SECRET}\n\
+         remote:\n  - id: us\n    address: 127.0.0.1@PRIMARY\n    key: xfr\n\
+         acl:\n  - id: told\n    address: 127.0.0.1\n    action: notify\n\
+         zone:\n  - domain: example.test\n    storage: {here}/knot\n    master: us\n    acl: told\n",
+        ports[1]
+    );
+    let config = |round: u32| {
+        let told = ports.map(|port| format!("\"127.0.0.1:{port}\"")).join(", ");
+        let changing: String =
+            (0..5).map(|n| format!("\"r{}-{n} 60 A 192.0.2.{n}\", ", round.saturating_sub(n))).collect();
+        primary("192.0.2.1", "refresh = \"1h\"", None)
+            .replace("records = [", &format!("records = [{changing}\"now 60 TXT {round}\", "))
+            .replace("keys = [\"xfr\"]", &format!("keys = [\"xfr\"], notify = [{told}]"))
+            + &format!(
+                "[public_service.shop]\nhost = \"shop.example.test\"\nsites = {{ a = [\"192.0.2.{}\"] }}\n",
+                1 + round % 200
+            )
+    };
+    let mut ours = start(&config(0)).await;
+    let port = ours.addr("dns").port().to_string();
+    std::fs::create_dir(folder.path().join("knot")).unwrap();
+    std::fs::write(folder.path().join("named.conf"), named.replace("PRIMARY", &port)).unwrap();
+    std::fs::write(folder.path().join("knot.conf"), knot.replace("PRIMARY", &port)).unwrap();
+    let mut followers = Vec::new();
+    for (program, arguments, port) in [
+        ("named", ["-g", "-n", "1", "-c", "named.conf"].as_slice(), ports[0]),
+        ("knotd", &["-c", "knot.conf"], ports[1]),
+    ] {
+        if !have(program) {
+            continue;
+        }
+        let log = std::fs::File::create(folder.path().join(format!("{program}.log"))).unwrap();
+        let child = tokio::process::Command::new(program)
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn();
+        match child {
+            Ok(child) => followers.push((program, SocketAddr::from(([127, 0, 0, 1], port)), child)),
+            Err(error) => eprintln!("NOT CHECKED: `{program}` cannot be run: {error}"),
+        }
+    }
+    let secret = format!("{{ file = \"{}/xfr.key\" }}", ours.path().display());
+    for round in 0..=100 {
+        if round > 0 {
+            let (status, body) = ours.reload(&config(round).replace("{ env = \"XFR\" }", &secret)).await;
+            assert_eq!(status, 200, "{body}");
+        }
+        for (program, at, _) in &followers {
+            let what = format!("{program} has change {round}");
+            eventually(&what, async || {
+                let reply = try_answer(*at, "now.example.test.", RecordType::TXT);
+                (reply? == [round.to_string()]).then_some(())
+            })
+            .await;
+        }
+    }
+    for (program, at, _) in &followers {
+        for name in ["r100-0", "r96-4", "host-3000", "shop", "www", "ns1"].map(|name| format!("{name}.example.test.")) {
+            assert_eq!(
+                answer(*at, &name, RecordType::A),
+                answer(ours.addr("dns"), &name, RecordType::A),
+                "{program} {name}"
+            );
+        }
+        assert_eq!(ask(*at, "r1-0.example.test.", RecordType::A).metadata.response_code, ResponseCode::NXDomain);
+        let soa = |server| answer(server, "example.test.", RecordType::SOA);
+        assert_eq!(soa(*at), soa(ours.addr("dns")), "{program}");
+        let log = std::fs::read_to_string(folder.path().join(format!("{program}.log"))).unwrap();
+        // Each change by itself: a whole transfer has over 3000 records.
+        let whole = log.lines().filter(|line| line.contains("3009 records") || line.contains("AXFR")).count();
+        let steps = log.lines().filter(|line| line.contains("IXFR") || line.contains("transfer of")).count();
+        assert!(steps > 50, "{program}: {steps} {whole}\n{log}");
     }
 }

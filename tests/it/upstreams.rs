@@ -41,7 +41,7 @@ async fn a_dead_endpoint_costs_no_request_and_a_dead_upstream_says_so_at_once() 
     assert_eq!(gateway.metric("portcullis_upstream_retries_total", &[]).await, 3.0, "then it was ejected");
     let gateway = edge(&format!("endpoints = [\"{a}\", \"{b}\"]")).await;
     assert_eq!(statuses(&gateway, 5).await, [502; 5]);
-    let record = gateway.records().pop().unwrap();
+    let record = eventually("it is recorded", async || gateway.records().pop()).await;
     assert_eq!(
         (record["reason"].as_str(), record["ended_by"].as_str(), record["attempts"].as_u64()),
         (Some("connect_refused"), Some("upstream"), Some(2))

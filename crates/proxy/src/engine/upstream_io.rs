@@ -17,8 +17,12 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::Sleep,
+};
 use tokio_rustls::client::TlsStream;
 
 /// An upstream HTTP/1 connection.
@@ -29,6 +33,9 @@ pub(crate) struct UpstreamIo {
     ahead: BytesMut,
     reading: Reading,
     request: RequestKind,
+    /// How long an upgrade's answer may be awaited. pingora's own clock allows the rests of the protocol that follows.
+    head_timeout: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
     gathered: Vec<u8>,
     socket: Arc<SocketDigest>,
     /// Counted by the upstream's circuit breaker as long as it is open.
@@ -67,21 +74,23 @@ const GATHER_LIMIT: usize = 16 * 1024;
 const HEAD_READ: usize = 8 * 1024;
 
 impl UpstreamIo {
-    pub(crate) fn clear(socket: Socket, permit: Permit) -> Self {
-        Self::new(socket.as_raw_fd(), Raw::Clear(socket), permit)
+    pub(crate) fn clear(socket: Socket, head_timeout: Duration, permit: Permit) -> Self {
+        Self::new(socket.as_raw_fd(), Raw::Clear(socket), head_timeout, permit)
     }
 
-    pub(crate) fn tls(stream: TlsStream<Socket>, permit: Permit) -> Self {
-        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)), permit)
+    pub(crate) fn tls(stream: TlsStream<Socket>, head_timeout: Duration, permit: Permit) -> Self {
+        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)), head_timeout, permit)
     }
 
-    fn new(fd: UniqueIDType, raw: Raw, permit: Permit) -> Self {
+    fn new(fd: UniqueIDType, raw: Raw, head_timeout: Duration, permit: Permit) -> Self {
         Self {
             raw,
             fd,
             ahead: BytesMut::new(),
             reading: Reading::Resting,
             request: RequestKind::Other,
+            head_timeout,
+            alarm: None,
             gathered: Vec::new(),
             socket: Arc::new(SocketDigest::from_raw_fd(fd)),
             _permit: permit,
@@ -92,6 +101,9 @@ impl UpstreamIo {
     fn note_request(&mut self, bytes: &[u8]) {
         if matches!(self.reading, Reading::Resting) {
             self.request = RequestKind::of(bytes);
+            if self.request == RequestKind::Upgrade {
+                self.alarm = Some(Box::pin(tokio::time::sleep(self.head_timeout)));
+            }
             self.reading = Reading::Head(Cursor::default());
         }
     }
@@ -100,7 +112,13 @@ impl UpstreamIo {
         loop {
             let Reading::Head(cursor) = &mut self.reading else { return Poll::Ready(Ok(Some(()))) };
             match parse_response_head(&self.ahead, self.request, &ResponseLimits::default(), cursor) {
+                Ok(Parse::Complete { head, .. }) if head.status == 101 && self.request != RequestKind::Upgrade => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "an upgrade nobody asked for")));
+                }
                 Ok(Parse::Complete { head, len }) => {
+                    if !head.is_interim() || head.status == 101 {
+                        self.alarm = None;
+                    }
                     let then = match head.framing {
                         _ if head.status == 101 => Then::Raw,
                         _ if head.is_interim() => Then::Head,
@@ -118,7 +136,12 @@ impl UpstreamIo {
             }
             let mut stack = [std::mem::MaybeUninit::uninit(); HEAD_READ];
             let mut fresh = ReadBuf::uninit(&mut stack);
-            ready!(self.raw.poll_read(cx, &mut fresh))?;
+            if self.raw.poll_read(cx, &mut fresh)?.is_pending() {
+                return match self.alarm.as_mut().map(|alarm| alarm.as_mut().poll(cx)) {
+                    Some(Poll::Ready(())) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                    Some(Poll::Pending) | None => Poll::Pending,
+                };
+            }
             if fresh.filled().is_empty() {
                 return Poll::Ready(if self.ahead.is_empty() {
                     Ok(None)
