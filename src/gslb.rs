@@ -70,8 +70,8 @@ fn say(forced: &str, target: &Value, word: &GslbWord) -> Result<ExitCode> {
 
 /// The name that the shell has for whoever sits there; without one, the number that the kernel has.
 fn logged_in() -> String {
-    let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
-    names.filter(|name| !name.is_empty()).next().unwrap_or_else(|| {
+    let mut names = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    names.find(|name| !name.is_empty()).unwrap_or_else(|| {
         let uid = std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own));
         uid.map_or_else(|_| "unknown".to_owned(), |uid| format!("uid {uid}"))
     })
