@@ -82,7 +82,12 @@ fn status(answer: &Value) -> String {
     for zone in list(&answer["zones"]) {
         let signed = if zone["signed"] == true { ", signed" } else { "" };
         let name = word(&zone["name"]);
-        let _ = writeln!(text, "zone {name} serial {}, {} names{signed}", zone["serial"], zone["names"]);
+        let copy = match zone["holds_for_seconds"].as_u64() {
+            None => String::new(),
+            Some(0) => ", NOT ANSWERED: no primary gives it".to_owned(),
+            Some(seconds) => format!(", fetched, holds for {seconds} s"),
+        };
+        let _ = writeln!(text, "zone {name} serial {}, {} names{signed}{copy}", zone["serial"], zone["names"]);
     }
     for site in list(&answer["sites"]) {
         let fit = if site["fit"] == true { "serves" } else { "OUT" };

@@ -96,6 +96,8 @@ async fn rfc1034_4_3_5_a_zone_that_expired_or_never_came_is_answered_servfail() 
     let at = second.addr("dns");
     answers(at, "www.example.test.", RecordType::A, "192.0.2.1").await;
     eventually("the refusal is told", async || unsigned.log().contains("zone cannot be fetched").then_some(())).await;
+    let (_, out) = unsigned.command(&["gslb", "status", "--admin", "admin.sock"]).await;
+    assert!(out.contains("NOT ANSWERED: no primary gives it"), "{out}");
     assert_eq!(
         ask(unsigned.addr("dns"), "www.example.test.", RecordType::A).metadata.response_code,
         ResponseCode::ServFail
