@@ -152,6 +152,8 @@ async fn a_site_that_fails_is_replaced_within_six_seconds_at_an_interval_of_two(
     let (code, out) = gateway.command(&["gslb", "status", "--admin", "admin.sock"]).await;
     assert!(code == 0 && out.contains("127.0.0.1 down for") && out.contains("connection refused"), "{out}");
     assert_eq!(gateway.metric("portcullis_dns_member_up", &["site=\"b\"", "127.0.0.2"]).await, 1.0);
+    let answers = gateway.metric("portcullis_dns_service_answers_total", &["service=\"shop\"", "NOERROR"]).await;
+    assert!(answers >= 2.0, "{answers}");
     let _back = TcpListener::bind(("127.0.0.1", port)).unwrap();
     eventually("it comes back", async || {
         (answer(server, "shop.example.test.", RecordType::A) == ["127.0.0.1"]).then_some(())
