@@ -4,6 +4,8 @@
 mod cli;
 mod command;
 mod demo;
+mod gslb;
+mod gslb_parent;
 mod rollout;
 
 use clap::Parser;

@@ -6,6 +6,8 @@ mod support;
 mod auth;
 mod check;
 mod discovery;
+mod dns;
+mod dns_zones;
 mod examples;
 mod explain;
 mod filters;

@@ -29,11 +29,11 @@ const PROXY: &[&str] = &[
     "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream",
 ];
 const GATEWAY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
+    "gslb", "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
     "health", "upstream", "proxy",
 ];
 const BINARY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
+    "gslb", "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
     "health", "upstream", "proxy", "gateway",
 ];
 
