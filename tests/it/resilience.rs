@@ -91,8 +91,8 @@ enum Fault {
 }
 
 #[tokio::test]
-async fn with_defaults_a_client_sees_nothing_of_an_endpoint_that_closes_or_answers_garbage() {
-    for fault in [Fault::Close, Fault::Garbage, Fault::BadLength] {
+async fn with_defaults_a_client_sees_nothing_of_an_endpoint_that_closes_cuts_or_answers_garbage() {
+    for fault in [Fault::Close, Fault::Garbage, Fault::BadLength, Fault::Truncated] {
         let (well, sick) = (Origin::fixed("ok").await, faulty(fault).await);
         let gateway = edge(&endpoints(&[&well, &sick]), "").await;
         assert_eq!(failed(&ask(&gateway, 60, GET).await), 0, "{fault:?}");
