@@ -2,10 +2,11 @@
 
 use crate::{
     compile_guards::{self, GuardObjects},
+    egress,
     spec::{RESERVED, Spec},
     waf_sets::WafSets,
 };
-use portcullis_auth::Identity;
+use portcullis_auth::{AuthNames, Identity};
 use portcullis_config::{Context, Document, Path, Report};
 use portcullis_discover::Resolvers;
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
@@ -15,7 +16,7 @@ use portcullis_policy::{
     SecurityHeaders, UpstreamId,
 };
 use portcullis_proxy::{
-    Drain, SniRoutes, TcpRoute, WafGuard,
+    Drain, EgressPlan, ProxyPlan, SniRoutes, TcpRoute, WafGuard,
     listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol},
 };
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
@@ -45,6 +46,7 @@ pub struct Compiled {
     pub stores: BTreeMap<ObjectName, StoreConfig>,
     pub identities: BTreeMap<ObjectName, Arc<Identity>>,
     pub listeners: Vec<CompiledListener>,
+    pub egress: Option<Arc<EgressPlan>>,
     pub certificates: Certificates,
     pub log: LogPlan,
     pub drain: Drain,
@@ -105,9 +107,6 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         now: Instant::now(),
     };
     let clusters = Clusters::compile(&spec.upstream, around, cx);
-    let listeners =
-        Listeners { spec: &spec, certificates: &certificates, trusts: &trusts, clusters: &clusters, previous }
-            .compile(cx);
     let geo = spec.geo.as_ref().and_then(|geo| geo.compile(&Path::root().key("geo"), cx)).map(Arc::new);
     compile_guards::check_country_keys(&spec, cx);
     let nothing = CarriedGuards::default();
@@ -115,6 +114,17 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     let now = Instant::now();
     let objects = GuardObjects::compile(&spec, &certificates, &trusts, carried, now, cx);
     let known = objects.known(carried, now);
+    let listeners = Listeners {
+        spec: &spec,
+        certificates: &certificates,
+        trusts: &trusts,
+        clusters: &clusters,
+        names: known.names,
+        previous,
+    };
+    let listeners = listeners.compile(cx);
+    let around = egress::Around { certificates: &certificates, trusts: &trusts, resolvers: &resolvers };
+    let egress = egress::compile(&spec, around, previous, cx);
     let demanded = compile_guards::demanded(&spec, known, cx);
     let routes = compile_routes(&spec, &listeners, &clusters, geo.as_deref(), known, &demanded, cx);
     let (slos, rollouts) = compile_releases(&spec, &routes, &clusters, cx);
@@ -153,6 +163,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         stores: objects.stores,
         identities: objects.identities,
         listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
+        egress,
         certificates,
         log,
         drain,
@@ -170,6 +181,7 @@ struct Listeners<'l> {
     certificates: &'l Certificates,
     trusts: &'l Trusts,
     clusters: &'l Clusters,
+    names: AuthNames<'l>,
     previous: Option<&'l Compiled>,
 }
 
@@ -212,6 +224,7 @@ impl Listeners<'_> {
             Protocol::Https => PlanProtocol::Https(self.tls(name, spec, h1, h2, at, cx)?),
             Protocol::Tcp => PlanProtocol::Tcp(self.tcp_route(name, at, cx)?),
             Protocol::Tls => PlanProtocol::Tls(Arc::new(self.sni_routes(name, at, cx))),
+            Protocol::Proxy => PlanProtocol::Proxy(self.proxy(name, spec, h1, h2, at, cx)?),
         };
         Some(ListenerPlan {
             id,
@@ -235,13 +248,18 @@ impl Listeners<'_> {
             ("http_redirect", spec.http_redirect.is_some()),
         ];
         let http_only = [("versions", spec.versions.is_some()), ("client_ip", spec.client_ip.is_some())];
-        let is_http = matches!(protocol, Protocol::Http | Protocol::Https);
+        let is_http = matches!(protocol, Protocol::Http | Protocol::Https | Protocol::Proxy);
+        // A proxy speaks TLS when it has a certificate for it.
+        let is_tls = protocol == Protocol::Https || (protocol == Protocol::Proxy && spec.certificates.is_some());
+        if spec.auth.is_some() && !egress::is_way_out(protocol) {
+            cx.error_at_key(&at.key("auth"), "`auth` on a listener is for clients of a proxy")
+                .help("on routes, say `auth` there, or in [defaults]");
+        }
+        if spec.http_redirect.is_some() && protocol == Protocol::Proxy && is_tls {
+            cx.error_at_key(&at.key("http_redirect"), "`http_redirect` has no effect on a listener of protocol proxy");
+        }
         let word = format!("{protocol:?}").to_lowercase();
-        for (key, given) in tls_only
-            .into_iter()
-            .filter(|_| protocol != Protocol::Https)
-            .chain(http_only.into_iter().filter(|_| !is_http))
-        {
+        for (key, given) in tls_only.into_iter().filter(|_| !is_tls).chain(http_only.into_iter().filter(|_| !is_http)) {
             if given {
                 cx.error_at_key(&at.key(key), format!("`{key}` has no effect on a listener of protocol {word}"));
             }
@@ -306,10 +324,28 @@ impl Listeners<'_> {
 
     fn previous_tls(&self, name: &ObjectName) -> Option<&ServerTls> {
         let listener = self.previous?.listeners.iter().find(|listener| listener.plan.name == *name)?;
-        match &listener.plan.protocol {
-            PlanProtocol::Https(tls) => Some(tls),
-            PlanProtocol::Http | PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => None,
-        }
+        listener.plan.protocol.server_tls()
+    }
+
+    fn proxy(
+        &self,
+        name: &ObjectName,
+        spec: &ListenerSpec,
+        h1: bool,
+        h2: bool,
+        at: &Path,
+        cx: &mut Context,
+    ) -> Option<ProxyPlan> {
+        // Fails closed: a listener whose `auth` cannot be compiled is no listener.
+        let auth = match &spec.auth {
+            None => None,
+            Some(auth) => Some(egress::proxy_auth(auth, &at.key("auth"), self.names, cx)?),
+        };
+        let tls = match &spec.certificates {
+            None => None,
+            Some(_) => Some(self.tls(name, spec, h1, h2, at, cx)?),
+        };
+        Some(ProxyPlan { tls, auth })
     }
 
     fn tcp_route(&self, listener: &ObjectName, at: &Path, cx: &mut Context) -> Option<Arc<TcpRoute>> {
@@ -553,7 +589,7 @@ fn serves(listener: &ListenerPlan, host: &HostPattern) -> bool {
     match &listener.protocol {
         PlanProtocol::Https(tls) => tls.certificates().iter().any(|certificate| certificate.covers(host)),
         PlanProtocol::Http => !listener.redirects_to_https,
-        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => false,
+        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) | PlanProtocol::Proxy(_) => false,
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) fn effective(compiled: &Compiled) -> Value {
                 PlanProtocol::Https(_) => "https",
                 PlanProtocol::Tcp(_) => "tcp",
                 PlanProtocol::Tls(_) => "tls",
+                PlanProtocol::Proxy(_) => "proxy",
             },
             "limits": limits(&plan.limits),
         });

@@ -1,7 +1,7 @@
 //! The running gateway: starts cores, applies configurations, drains, hands over.
 
 use crate::{
-    Compiled, admin, compile,
+    Compiled, admin, compile, egress,
     listeners::{Inherited, LiveListeners, Opened},
     release_board::{self, ReleaseBoard},
 };
@@ -17,7 +17,7 @@ use portcullis_ops::{
     metrics::Metrics,
     systemd,
 };
-use portcullis_proxy::{CoreThread, Edge, Peers, Snapshot};
+use portcullis_proxy::{CoreThread, Edge, LiveEgress, Peers, Snapshot};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
 use portcullis_tls::system_client;
 use portcullis_upstream::{Cluster, Clusters};
@@ -58,6 +58,13 @@ struct State {
     last_reload: LastReload,
     endpoints: HashSet<(String, String)>,
     draining: bool,
+}
+
+/// What a configuration needs that could not be had, and is there before it is published.
+struct Prepared {
+    opened: Opened,
+    discovery: Discovery,
+    egress: Option<Arc<LiveEgress>>,
 }
 
 /// How the last attempt to change the configuration went.
@@ -113,7 +120,8 @@ impl Gateway {
         let discovery = Discovery::start(compiled.clusters.sources().cloned(), None);
         settle(&discovery);
         let compiled = with_found(compiled, &discovery, None);
-        let (compiled, snapshot) = split(compiled, generation, &releases, &metrics);
+        let live = egress::live(&compiled, opened.bound().collect(), None).map_err(StartError::Listen)?;
+        let (compiled, snapshot) = split(compiled, generation, &releases, live, &metrics);
         let shedding = Shedding::new(compiled.overload);
         let sources = OverloadSources::system(compiled.fixed.threads);
         let mut sampler = JoinSet::new();
@@ -182,22 +190,28 @@ impl Gateway {
     fn try_reload(&self) -> Result<Diff, Report> {
         let running = self.compiled();
         let compiled = compile::check(&self.0.files, Some(&running))?;
-        let (opened, discovery) = self.prepare(&compiled)?;
+        let Prepared { opened, discovery, egress } = self.prepare(&compiled)?;
         settle(&discovery);
-        self.publish(compiled, opened, discovery)
+        self.publish(compiled, Prepared { opened, discovery, egress })
     }
 
     /// Opens the sockets and starts the sources that are new. Waits for nothing.
-    fn prepare(&self, compiled: &Compiled) -> Result<(Opened, Discovery), Report> {
+    fn prepare(&self, compiled: &Compiled) -> Result<Prepared, Report> {
         let state = self.state();
         refuse_if_draining(&state, compiled)?;
         let (mut nobodys, cores) = (Inherited::new(Vec::new()), compiled.fixed.threads);
         let opened = state.listeners.open(&compiled.listeners, &mut nobodys, cores);
         let opened = opened.map_err(|message| refusal(compiled, "listener", message))?;
-        Ok((opened, Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery))))
+        let bound = state.listeners.bound().chain(opened.bound()).collect();
+        let before = self.0.edge.snapshot().egress.clone();
+        let egress = egress::live(compiled, bound, before.as_deref());
+        let egress = egress.map_err(|message| refusal(compiled, "egress", message))?;
+        let discovery = Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery));
+        Ok(Prepared { opened, discovery, egress })
     }
 
-    fn publish(&self, compiled: Compiled, opened: Opened, discovery: Discovery) -> Result<Diff, Report> {
+    fn publish(&self, compiled: Compiled, prepared: Prepared) -> Result<Diff, Report> {
+        let Prepared { opened, discovery, egress } = prepared;
         let state = &mut *self.state();
         // Since we looked last, it may have been told to end.
         refuse_if_draining(state, &compiled)?;
@@ -213,9 +227,14 @@ impl Gateway {
         let compiled = with_found(compiled, &discovery, Some(&state.compiled.clusters));
         state.discovery = discovery;
         state.releases.update(&compiled);
-        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, &self.0.edge.metrics);
+        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, egress, &self.0.edge.metrics);
+        let before = self.0.edge.snapshot().egress.clone();
         // From here on nothing can fail: everything is compiled and every socket is open.
         self.0.edge.publish(snapshot);
+        // Open tunnels are asked about anew, also when the way out is gone altogether.
+        if let Some(egress) = before {
+            egress.state.changed();
+        }
         self.0.edge.shedding.adopt(compiled.overload);
         state.generation += 1;
         if let Err(error) = state.listeners.apply(&compiled.listeners, opened, &state.cores, &self.0.edge.metrics) {
@@ -368,6 +387,9 @@ impl Gateway {
             let counts = limit.counts();
             let told = [("refused", counts.refused), ("shadowed", counts.shadowed), ("evicted", counts.evicted)];
             self.0.edge.metrics.rate_limit(limit.name(), told, counts.keys);
+        }
+        for (rule, counts) in snapshot.egress.iter().flat_map(|egress| egress.plan.policy.counts()) {
+            self.0.edge.metrics.egress.rule(rule.as_str(), counts.applied, counts.would_deny);
         }
         self.0.edge.metrics.render()
     }
@@ -526,6 +548,7 @@ fn split(
     compiled: Compiled,
     generation: u64,
     releases: &ReleaseBoard,
+    egress: Option<Arc<LiveEgress>>,
     metrics: &Metrics,
 ) -> (Arc<Compiled>, Arc<Snapshot>) {
     let peers = Peers::new(&compiled.clusters, metrics);
@@ -542,6 +565,7 @@ fn split(
         geo: compiled.geo.clone(),
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),
+        egress,
         log: compiled.log.clone(),
         drain: compiled.drain,
         max_connections: compiled.max_connections,

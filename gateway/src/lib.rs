@@ -7,6 +7,7 @@ mod admin;
 mod compile;
 mod compile_guards;
 mod effective;
+mod egress;
 mod explain;
 mod gateway;
 mod listeners;

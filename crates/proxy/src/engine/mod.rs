@@ -3,6 +3,7 @@
 mod app;
 mod bridge;
 mod dial;
+mod egress;
 mod encode;
 mod extract;
 mod fate;
@@ -21,6 +22,7 @@ mod view;
 use crate::{conn::EdgeIo, listen::ListenerPlan, snapshot::Edge};
 use app::App;
 use dial::DialConnector;
+pub(crate) use egress::Outgoing;
 pub(crate) use encode::Encoder;
 pub(crate) use inspect::Inspector;
 pub(crate) use mirror::MirrorTap;

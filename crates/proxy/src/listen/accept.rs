@@ -145,7 +145,7 @@ impl Connection {
     async fn serve(self, drain: watch::Receiver<bool>) {
         let (listener, core) = (self.listener.clone(), self.core.clone());
         let established = match &self.plan.protocol {
-            PlanProtocol::Http | PlanProtocol::Https(_) => Box::pin(self.establish()).await,
+            PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) => Box::pin(self.establish()).await,
             PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => return Box::pin(self.tunnel(drain)).await,
         };
         if let Some(Established { io, speaks }) = established {
@@ -160,9 +160,9 @@ impl Connection {
     async fn establish(self) -> Option<Established> {
         let deadline = self.deadline();
         let (connection, front) = self.read_proxy_header(deadline).await?;
-        match &connection.plan.protocol {
-            PlanProtocol::Https(_) => connection.handshake(front, deadline).await,
-            PlanProtocol::Http | PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => Some(connection.clear(front)),
+        match connection.plan.protocol.server_tls() {
+            Some(_) => connection.handshake(front, deadline).await,
+            None => Some(connection.clear(front)),
         }
     }
 
@@ -175,7 +175,7 @@ impl Connection {
                 tunnel::serve_tcp(Prefixed::new(front.freeze(), stream), facts, route, &core, drain).await;
             }
             PlanProtocol::Tls(routes) => tunnel::serve_tls(front, stream, facts, routes, &core, drain, deadline).await,
-            PlanProtocol::Http | PlanProtocol::Https(_) => {}
+            PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) => {}
         }
         drop(permit);
     }
@@ -221,7 +221,7 @@ impl Connection {
 
     async fn handshake(self, front: BytesMut, deadline: Instant) -> Option<Established> {
         let Self { stream, mut facts, permit, plan, .. } = self;
-        let PlanProtocol::Https(server_tls) = &plan.protocol else { return None };
+        let server_tls = plan.protocol.server_tls()?;
         let acceptor = tokio_rustls::TlsAcceptor::from(server_tls.config().clone());
         let handshake = acceptor.accept(Prefixed::new(front.freeze(), stream));
         let tls = match timeout_at(deadline, handshake).await {

@@ -1,7 +1,10 @@
 //! A listener, compiled: what its connections are served by.
 
 use super::Limits;
-use crate::tunnel::{SniRoutes, TcpRoute};
+use crate::{
+    egress::ProxyPlan,
+    tunnel::{SniRoutes, TcpRoute},
+};
 use portcullis_names::{CidrSet, ListenAddress, ObjectName};
 use portcullis_policy::{ClientIp, ListenerId};
 use portcullis_tls::ServerTls;
@@ -31,6 +34,19 @@ pub enum PlanProtocol {
     Https(ServerTls),
     Tcp(Arc<TcpRoute>),
     Tls(Arc<SniRoutes>),
+    /// CONNECT, absolute form and SOCKS 5: the explicit way out.
+    Proxy(ProxyPlan),
+}
+
+impl PlanProtocol {
+    /// What opens the client's TLS, where the listener does.
+    pub fn server_tls(&self) -> Option<&ServerTls> {
+        match self {
+            Self::Https(tls) => Some(tls),
+            Self::Proxy(proxy) => proxy.tls.as_ref(),
+            Self::Http | Self::Tcp(_) | Self::Tls(_) => None,
+        }
+    }
 }
 
 impl ListenerPlan {

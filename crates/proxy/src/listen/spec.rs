@@ -1,6 +1,7 @@
 //! `[listener.X]` as the operator writes it.
 
 use super::LimitsSpec;
+use portcullis_auth::RuleAuthSpec;
 use portcullis_names::{Cidr, ListenAddress};
 use portcullis_policy::ClientIpSpec;
 use portcullis_tls::ListenerTlsSpec;
@@ -31,6 +32,9 @@ pub struct ListenerSpec {
     pub client_ip: Option<ClientIpSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
+    /// On a proxy listener: the user name and password, or the certificate, that clients must show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RuleAuthSpec>,
     /// On an https listener at port 443: answer port 80 of the same address with 308 (default true).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_redirect: Option<bool>,
@@ -45,6 +49,8 @@ pub enum Protocol {
     Tcp,
     /// TLS passed through unopened, by SNI, to the upstream of a `tls_route`.
     Tls,
+    /// An explicit proxy for what goes out: CONNECT, targets in absolute form, SOCKS 5. Over TLS when certificates are named.
+    Proxy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

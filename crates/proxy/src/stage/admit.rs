@@ -88,6 +88,8 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         inspector: None,
         location: None,
         encoder: None,
+        outgoing: None,
+        endpoint: None,
         fate,
     }
 }
