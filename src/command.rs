@@ -63,6 +63,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Status { admin } => ask(&admin, "GET", "/status", &Value::Null, |answer| format!("{answer:#}\n")),
         Command::Drain { what } => drain(what),
         Command::Force { upstream, address, state, admin } => force(&admin, &upstream, &address, state),
+        Command::Egress { what } => crate::egress::egress(what),
         Command::Rollout { what } => crate::rollout::rollout(what),
         Command::Upgrade { admin } => upgrade(&admin),
         Command::Certificate { names, folder, name } => {
@@ -121,7 +122,7 @@ async fn serve(files: Vec<PathBuf>, upgrade: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn refused(report: &portcullis_config::Report) -> ExitCode {
+pub(crate) fn refused(report: &portcullis_config::Report) -> ExitCode {
     eprint!("{}", report.render(colour()));
     ExitCode::from(REFUSED)
 }
@@ -370,7 +371,7 @@ pub(crate) fn call(admin: &AdminSocket, method: &str, target: &str, body: &Value
     Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }
 
-fn text_of(value: &Value) -> String {
+pub(crate) fn text_of(value: &Value) -> String {
     let mut text = value.as_str().unwrap_or_default().to_owned();
     if !text.ends_with('\n') {
         text.push('\n');

@@ -365,6 +365,12 @@ impl Gateway {
         self.state().releases.command(name, command, why)
     }
 
+    /// What was let through on report so far, as configuration; and how much more there was than is kept. `None`: there is no
+    /// way out.
+    pub fn learned(&self) -> Option<(String, u64)> {
+        Some(self.0.edge.snapshot().egress.as_ref()?.state.learned())
+    }
+
     pub fn reopen_logs(&self) {
         self.0.edge.access_log.reopen();
         self.0.edge.audit_log.reopen();

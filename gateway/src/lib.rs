@@ -8,6 +8,7 @@ mod compile;
 mod compile_guards;
 mod effective;
 mod egress;
+mod egress_explain;
 mod explain;
 mod gateway;
 mod listeners;
@@ -16,6 +17,7 @@ mod spec;
 mod waf_sets;
 
 pub use compile::{Compiled, CompiledListener, check};
+pub use egress_explain::{EgressQuestion, explain_egress};
 pub use explain::{Question, explain};
 pub use gateway::{Gateway, StartError, Stop};
 pub use spec::{DefaultsSpec, RESERVED, Spec};

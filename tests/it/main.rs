@@ -6,6 +6,7 @@ mod support;
 mod auth;
 mod check;
 mod discovery;
+mod egress;
 mod examples;
 mod explain;
 mod filters;

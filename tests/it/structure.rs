@@ -26,8 +26,8 @@ const ARROWS: [(&str, &[&str]); 19] = [
 ];
 
 const PROXY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream",
-    "egress",
+    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health",
+    "upstream", "egress",
 ];
 const GATEWAY: &[&str] = &[
     "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",

@@ -4,6 +4,7 @@ pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod origin;
+pub(crate) mod outside;
 
 use std::time::{Duration, Instant};
 
