@@ -16,7 +16,7 @@ use portcullis_policy::{
     SecurityHeaders, UpstreamId,
 };
 use portcullis_proxy::{
-    Drain, EgressPlan, ProxyPlan, SniRoutes, TcpRoute, WafGuard,
+    Drain, EgressPlan, InterceptPlan, ProxyPlan, SniRoutes, TcpRoute, WafGuard,
     listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol},
 };
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
@@ -225,6 +225,10 @@ impl Listeners<'_> {
             Protocol::Tcp => PlanProtocol::Tcp(self.tcp_route(name, at, cx)?),
             Protocol::Tls => PlanProtocol::Tls(Arc::new(self.sni_routes(name, at, cx))),
             Protocol::Proxy => PlanProtocol::Proxy(self.proxy(name, spec, h1, h2, at, cx)?),
+            Protocol::Sni => PlanProtocol::Intercept(InterceptPlan::Named(spec.target_port)),
+            Protocol::Transparent => {
+                PlanProtocol::Intercept(InterceptPlan::Transparent(spec.capture.unwrap_or_default()))
+            }
         };
         Some(ListenerPlan {
             id,
@@ -248,10 +252,17 @@ impl Listeners<'_> {
             ("http_redirect", spec.http_redirect.is_some()),
         ];
         let http_only = [("versions", spec.versions.is_some()), ("client_ip", spec.client_ip.is_some())];
-        let is_http = matches!(protocol, Protocol::Http | Protocol::Https | Protocol::Proxy);
+        let is_http = !matches!(protocol, Protocol::Tcp | Protocol::Tls);
+        let intercept_only = [
+            ("target_port", spec.target_port.is_some() && protocol != Protocol::Sni, "sni"),
+            ("capture", spec.capture.is_some() && protocol != Protocol::Transparent, "transparent"),
+        ];
+        for (key, _, on) in intercept_only.into_iter().filter(|(_, misplaced, _)| *misplaced) {
+            cx.error_at_key(&at.key(key), format!("`{key}` has an effect only on a listener of protocol {on}"));
+        }
         // A proxy speaks TLS when it has a certificate for it.
         let is_tls = protocol == Protocol::Https || (protocol == Protocol::Proxy && spec.certificates.is_some());
-        if spec.auth.is_some() && !egress::is_way_out(protocol) {
+        if spec.auth.is_some() && protocol != Protocol::Proxy {
             cx.error_at_key(&at.key("auth"), "`auth` on a listener is for clients of a proxy")
                 .help("on routes, say `auth` there, or in [defaults]");
         }
@@ -589,7 +600,7 @@ fn serves(listener: &ListenerPlan, host: &HostPattern) -> bool {
     match &listener.protocol {
         PlanProtocol::Https(tls) => tls.certificates().iter().any(|certificate| certificate.covers(host)),
         PlanProtocol::Http => !listener.redirects_to_https,
-        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) | PlanProtocol::Proxy(_) => false,
+        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => false,
     }
 }
 

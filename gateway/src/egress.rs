@@ -69,7 +69,7 @@ pub(crate) fn compile(
 /// Listeners under `[access]`.
 pub(crate) fn is_way_out(protocol: Protocol) -> bool {
     match protocol {
-        Protocol::Proxy => true,
+        Protocol::Proxy | Protocol::Sni | Protocol::Transparent => true,
         Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::Tls => false,
     }
 }

@@ -83,6 +83,12 @@ impl LiveListeners {
                 Some(fds) => BoundSocket::adopt(fds, cores),
                 None => BoundSocket::bind(&plan.address, cores),
             };
+            let sockets = sockets.and_then(|sockets| {
+                if plan.is_tproxy() {
+                    sockets.iter().try_for_each(BoundSocket::set_transparent)?;
+                }
+                Ok(sockets)
+            });
             let sockets = sockets.map_err(|error| {
                 format!(
                     "listener \"{}\": cannot listen on {}: {}",

@@ -201,8 +201,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("listener.*.tls.early_data"),
     Reserved("listener.*.protocol=udp"),
     Reserved("listener.*.protocol=dns"),
-    Reserved("listener.*.protocol=sni"),
-    Reserved("listener.*.protocol=transparent"),
     Reserved("listener.*.protocol=h3"),
     Reserved("upstream.*.discover.consul"),
     Reserved("upstream.*.discover.kubernetes"),

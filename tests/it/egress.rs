@@ -2,7 +2,7 @@
 
 use crate::support::{
     authority::Authority,
-    client::{Client, Response, tls, tls_config, tls_config_with},
+    client::{Client, Response, h2, tls, tls_config, tls_config_with},
     eventually,
     gateway::{Gateway, run_in},
     outside::Outside,
@@ -514,4 +514,74 @@ async fn mistakes_of_egress_are_found_by_check() {
         "here it opens none",
     )
     .await;
+}
+
+#[tokio::test]
+async fn tls_passes_by_its_sni_and_http_by_its_host() {
+    let outside = Outside::start(&NAMES).await;
+    let listeners = ported(
+        "[listener.out]\naddress = \"127.0.0.1:0\"\nprotocol = \"sni\"\ntarget_port = TLS\n\
+         [listener.web]\naddress = \"127.0.0.1:0\"\nprotocol = \"sni\"\ntarget_port = CLEAR\n",
+        &outside,
+    );
+    let gateway = start_in(tempfile::tempdir().unwrap(), &outside, &[&listeners, &rules(&outside)[..]].concat()).await;
+    let config = || tls_config(&outside.ca.certificate_pem, &["http/1.1"]);
+    let stream = tls(gateway.addr("out"), "allowed.test", config()).await.unwrap();
+    assert!(Client::over(stream).get("allowed.test", "/by-sni").await.text().starts_with("secretly GET /by-sni "));
+    for (name, reason) in
+        [("other.test", "no_destination"), ("127.0.0.1", "sni_missing"), ("gone.test", "name_unknown")]
+    {
+        let error = tls(gateway.addr("out"), name, config()).await.unwrap_err();
+        assert!(error.to_string().contains("AccessDenied"), "{name}: {error}");
+        gateway.counts("portcullis_egress_refusals_total", &[&format!("\"{reason}\"")], 1.0).await;
+    }
+    let mut client = Client::connect(gateway.addr("web")).await;
+    assert_eq!(client.get("plain.test", "/by-host").await.status, 200);
+    assert_eq!(outside.clear.last().line(), "GET /by-host HTTP/1.1");
+    assert_eq!(reason_of(&client.get("other.test", "/").await), "no_destination");
+    assert_eq!(reason_of(&client.get("plain.test:1", "/").await), "host_mismatch");
+    let record = gateway.records().into_iter().find(|record| record["protocol"] == "SNI").unwrap();
+    assert_eq!((&record["sni"], &record["destination"]), (&"allowed.test".into(), &"secure".into()));
+}
+
+#[tokio::test]
+async fn a_stream_of_h2_is_a_tunnel() {
+    let outside = Outside::start(&NAMES).await;
+    let (folder, mesh) = (tempfile::tempdir().unwrap(), Authority::new("mesh"));
+    mesh.leaf(&["proxy.test"]).write(folder.path(), "proxy");
+    let tables = "certificates = [\"proxy\"]\n\
+                  [certificate.proxy]\ncert = { file = \"proxy.crt\" }\nkey = { file = \"proxy.key\" }\n";
+    let opaque = rules(&outside).replace("protocol = \"http\"", "protocol = \"opaque\"");
+    let gateway = start_in(folder, &outside, &[LISTENER, tables, &opaque].concat()).await;
+    let stream = tls(gateway.addr("out"), "proxy.test", tls_config(&mesh.certificate_pem, &["h2"])).await.unwrap();
+    let mut sender = h2(stream).await.ready().await.unwrap();
+    let ask = |authority: &str| http::Request::connect(ported(authority, &outside)).body(()).unwrap();
+    let (response, mut up) = sender.send_request(ask("plain.test:CLEAR"), false).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut down = response.into_body();
+    let body = "x".repeat(300_000);
+    up.send_data(format!("POST /in HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into(), false).unwrap();
+    let mut back = Vec::new();
+    while back.len() < body.len() {
+        let frame = down.data().await.unwrap().unwrap();
+        down.flow_control().release_capacity(frame.len()).unwrap();
+        back.extend_from_slice(&frame);
+    }
+    assert!(back.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    up.send_data(bytes::Bytes::new(), true).unwrap();
+    while let Some(Ok(frame)) = down.data().await {
+        down.flow_control().release_capacity(frame.len()).unwrap();
+    }
+    // Beside it, on the same connection.
+    let mut sender = sender.ready().await.unwrap();
+    let (response, _) = sender.send_request(ask("nowhere.test:443"), false).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert!(response.headers()["proxy-status"].to_str().unwrap().contains("reason=no_destination"));
+    let record = eventually("the tunnel's record", async || {
+        gateway.records().into_iter().find(|record| record["protocol"] == "HTTP/2 CONNECT" && record["status"] == 200)
+    })
+    .await;
+    assert!(record["bytes_in"].as_u64().unwrap() > 300_000, "{record}");
 }

@@ -7,6 +7,8 @@ mod auth;
 mod check;
 mod discovery;
 mod egress;
+mod egress_credentials;
+mod egress_reload;
 mod examples;
 mod explain;
 mod filters;

@@ -15,7 +15,7 @@ mod waf_guard;
 
 pub use crate::core::CoreThread;
 pub use conn::{ConnFacts, TlsFacts};
-pub use egress::{EgressPlan, EgressSources, EgressSpec, EgressState, LiveEgress, ProxyPlan};
+pub use egress::{Capture, EgressPlan, EgressSources, EgressSpec, EgressState, InterceptPlan, LiveEgress, ProxyPlan};
 pub use engine::Peers;
 pub use release::{LiveRollout, ReleaseStep, Releases};
 pub use snapshot::{Drain, Edge, Snapshot};

@@ -39,7 +39,7 @@ impl Outside {
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients(&ca))
             .with_single_cert(chain, key)
             .unwrap();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -53,7 +53,9 @@ impl Outside {
                 let (acceptor, log) = (acceptor.clone(), log.clone());
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        serve(stream, &|seen: &Seen| ok(&format!("secretly {}", seen.head)), &log).await;
+                        let shown = stream.get_ref().1.peer_certificates().is_some();
+                        let word = if shown { "certified" } else { "secretly" };
+                        serve(stream, &|seen: &Seen| answered(word, seen), &log).await;
                     }
                 });
             }
@@ -86,6 +88,26 @@ impl Outside {
             self.names
         )
     }
+}
+
+/// Whoever shows a certificate of the same authority is told so; nobody has to.
+fn clients(ca: &Authority) -> Arc<dyn rustls::server::danger::ClientCertVerifier> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.certificate_pem.as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    verifier.allow_unauthenticated().build().unwrap()
+}
+
+/// The request line and the names of the fields, no values; `/away` sends to another host.
+fn answered(word: &str, seen: &Seen) -> Vec<u8> {
+    if seen.path() == "/away" {
+        let location = "http://other.test/there";
+        return format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").into_bytes();
+    }
+    ok(&format!("{word} {}", seen.line()))
 }
 
 async fn name_server(answers: Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>) -> SocketAddr {

@@ -142,7 +142,8 @@ impl Reads {
             | PlanProtocol::Http
             | PlanProtocol::Https(_)
             | PlanProtocol::Tcp(_)
-            | PlanProtocol::Tls(_) => Self::Served,
+            | PlanProtocol::Tls(_)
+            | PlanProtocol::Intercept(_) => Self::Served,
         }
     }
 }

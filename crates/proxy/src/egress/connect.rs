@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     conn::{Conn, ConnFacts, EdgeIo},
+    core::Core,
     listen::{ListenerPlan, PlanProtocol},
     snapshot::Edge,
 };
@@ -25,8 +26,9 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn, head: ConnectHead, l
     let plan = conn.plan();
     let facts = io.facts().clone();
     let mut record = FlowRecord::new("CONNECT");
-    record.target = head.authority().chars().filter(|c| !c.is_control()).take(TARGET_SHOWN).collect();
-    match open(&plan, conn, &facts, &head, &mut record).await {
+    record.target = shown(head.authority());
+    let asked = Asked { authority: head.authority(), authorization: head.proxy_authorization() };
+    match open(&plan, &conn.core, &facts, asked, &mut record).await {
         Ok(Opened::Tunnel(tunnel)) => {
             if io.send(ESTABLISHED).await.is_err() {
                 record.tell(conn.core.edge(), &facts, Ended::Broken, None, Octets::default());
@@ -45,7 +47,7 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn, head: ConnectHead, l
             None
         }
         Ok(Opened::Requests(target)) => {
-            facts.pin(Pinned { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
+            facts.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
             io.send(ESTABLISHED).await.ok()?;
             Some(io)
         }
@@ -70,37 +72,51 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn, head: ConnectHead, l
     }
 }
 
+/// A target as it may stand in a log before it was understood.
+pub(crate) fn shown(target: &str) -> String {
+    target.chars().filter(|c| !c.is_control()).take(TARGET_SHOWN).collect()
+}
+
 /// Longest target that is logged before it was understood.
 const TARGET_SHOWN: usize = 300;
 
-/// A tunnel whose inside the gateway reads: requests in it are for this target, by this user.
+/// What all requests of a connection have in common, where the client did not write it into each of them.
 #[derive(Debug, Clone)]
-pub(crate) struct Pinned {
-    pub(crate) target: Target,
-    pub(crate) user: Option<String>,
+pub(crate) enum Pinned {
+    /// A tunnel whose inside the gateway reads: they are for this target, by this user.
+    Target { target: Target, user: Option<String> },
+    /// A connection that was caught on its way: they are for this port, and Host says the name.
+    Port(u16),
 }
 
-enum Opened {
+pub(crate) enum Opened {
     Tunnel(Box<Tunnel>),
     /// The destination's requests pass through the gateway's hands, each decided about by itself.
     Requests(Target),
 }
 
-async fn open(
+/// What matters of a CONNECT, over whichever version of HTTP.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) authority: &'a str,
+    pub(crate) authorization: Option<&'a [u8]>,
+}
+
+pub(crate) async fn open(
     plan: &ListenerPlan,
-    conn: &Conn,
+    core: &Core,
     facts: &Arc<ConnFacts>,
-    head: &ConnectHead,
+    asked: Asked<'_>,
     record: &mut FlowRecord,
 ) -> Result<Opened, (Refused, Vec<String>)> {
     let plain = |refused: Refused| (refused, Vec::new());
-    let user = user_of(plan, facts, head.proxy_authorization()).await?;
-    learn_process(conn.core.edge(), facts).await;
+    let user = user_of(plan, facts, asked.authorization).await?;
+    learn_process(core.edge(), facts).await;
     let caller = CallerFacts::new(facts, user);
     record.caller = Some(caller.clone());
-    let target = Target::parse(head.authority()).map_err(|reason| plain(reason.into()))?;
+    let target = Target::parse(asked.authority).map_err(|reason| plain(reason.into()))?;
     record.set_target(&target);
-    let snapshot = conn.core.edge().snapshot();
+    let snapshot = core.edge().snapshot();
     let Some(egress) = snapshot.egress.clone() else { return Err(plain(Reason::NoDestination.into())) };
     let ahead = admission::look_ahead(&egress, &caller, &target);
     let sees = ahead.destination.as_ref().is_some_and(|destination| destination.sees_requests());
@@ -134,7 +150,11 @@ pub(crate) async fn user_of(
 pub(crate) fn auth_of(plan: &ListenerPlan) -> Option<&Arc<AuthRule>> {
     match &plan.protocol {
         PlanProtocol::Proxy(proxy) => proxy.auth.as_ref(),
-        PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => None,
+        PlanProtocol::Http
+        | PlanProtocol::Https(_)
+        | PlanProtocol::Tcp(_)
+        | PlanProtocol::Tls(_)
+        | PlanProtocol::Intercept(_) => None,
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     reply::close_if_unread,
 };
 use crate::{
-    egress::{CallerFacts, LiveEgress, Refused, Showing, admit, connect, resolve},
+    egress::{CallerFacts, LiveEgress, Pinned, Refused, Showing, admit, connect, resolve},
     listen::PlanProtocol,
     snapshot::Edge,
     stage::Exchange,
@@ -75,7 +75,7 @@ impl Exchange {
     /// Whether it came by the way out.
     pub(crate) fn is_outgoing(&self) -> bool {
         match self.facts.listener.plan().protocol {
-            PlanProtocol::Proxy(_) => true,
+            PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => true,
             PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => false,
         }
     }
@@ -125,7 +125,8 @@ async fn decide(edge: &Edge, session: &Session, exchange: &mut Exchange) -> std:
     let facts = exchange.facts.clone();
     let pinned = facts.pinned().cloned();
     let user = match &pinned {
-        Some(pinned) => pinned.user.clone(),
+        Some(Pinned::Target { user, .. }) => user.clone(),
+        Some(Pinned::Port(_)) => None,
         None => {
             let mut values = head.headers.get_all(header::PROXY_AUTHORIZATION).iter();
             let (first, second) = (values.next(), values.next());
@@ -140,7 +141,11 @@ async fn decide(edge: &Edge, session: &Session, exchange: &mut Exchange) -> std:
     let caller = CallerFacts::new(&facts, user);
     let authority = authority(head).ok_or_else(|| plain(Reason::BadTarget))?.to_owned();
     let target = match pinned {
-        Some(pinned) => pinned.target,
+        Some(Pinned::Target { target, .. }) => target,
+        Some(Pinned::Port(port)) => {
+            let named = Target::parse_with_default(&authority, port).map_err(plain)?;
+            Target::new(named.host().clone(), port)
+        }
         None => Target::parse_with_default(&authority, 80).map_err(plain)?,
     };
     let Some(egress) = exchange.snapshot.egress.clone() else { return Err(plain(Reason::NoDestination)) };

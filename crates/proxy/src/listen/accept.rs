@@ -7,6 +7,7 @@ use super::{
 use crate::{
     conn::{self, ConnFacts, EdgeIo, Prefixed, Socket, TlsFacts, Transport, canonical},
     core::Core,
+    egress::{Pinned, intercept},
     tunnel,
 };
 use bytes::{Bytes, BytesMut};
@@ -147,6 +148,7 @@ impl Connection {
         let established = match &self.plan.protocol {
             PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) => Box::pin(self.establish()).await,
             PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => return Box::pin(self.tunnel(drain)).await,
+            PlanProtocol::Intercept(_) => Box::pin(self.intercept(drain.clone())).await,
         };
         if let Some(Established { io, speaks }) = established {
             conn::serve(io, speaks, listener, core, drain).await;
@@ -175,9 +177,21 @@ impl Connection {
                 tunnel::serve_tcp(Prefixed::new(front.freeze(), stream), facts, route, &core, drain).await;
             }
             PlanProtocol::Tls(routes) => tunnel::serve_tls(front, stream, facts, routes, &core, drain, deadline).await,
-            PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) => {}
+            PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => {}
         }
         drop(permit);
+    }
+
+    /// A tunnel is carried to its end; http goes on as on any listener, each request for the port that was meant.
+    async fn intercept(self, drain: watch::Receiver<bool>) -> Option<Established> {
+        let deadline = self.deadline();
+        let (connection, front) = self.read_proxy_header(deadline).await?;
+        let Self { stream, facts, permit, plan, core, listener } = connection;
+        let PlanProtocol::Intercept(how) = &plan.protocol else { return None };
+        let caught = intercept::serve(stream, front, facts, how, &core, drain, deadline).await?;
+        caught.facts.pin(Pinned::Port(caught.port));
+        let connection = Self { stream: caught.stream, facts: caught.facts, permit, plan, listener, core };
+        Some(connection.clear(caught.front))
     }
 
     /// From a trusted relay the PROXY header is obligatory, from anybody else it is not looked for: a client cannot

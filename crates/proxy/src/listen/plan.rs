@@ -2,7 +2,7 @@
 
 use super::Limits;
 use crate::{
-    egress::ProxyPlan,
+    egress::{Capture, InterceptPlan, ProxyPlan},
     tunnel::{SniRoutes, TcpRoute},
 };
 use portcullis_names::{CidrSet, ListenAddress, ObjectName};
@@ -36,6 +36,8 @@ pub enum PlanProtocol {
     Tls(Arc<SniRoutes>),
     /// CONNECT, absolute form and SOCKS 5: the explicit way out.
     Proxy(ProxyPlan),
+    /// Connections that do not know of us: by SNI, by Host, by their original destination.
+    Intercept(InterceptPlan),
 }
 
 impl PlanProtocol {
@@ -44,7 +46,7 @@ impl PlanProtocol {
         match self {
             Self::Https(tls) => Some(tls),
             Self::Proxy(proxy) => proxy.tls.as_ref(),
-            Self::Http | Self::Tcp(_) | Self::Tls(_) => None,
+            Self::Http | Self::Tcp(_) | Self::Tls(_) | Self::Intercept(_) => None,
         }
     }
 }
@@ -53,6 +55,11 @@ impl ListenerPlan {
     /// Whether the peer is a relay that speaks the PROXY protocol to us.
     pub(crate) fn is_relay(&self, peer: IpAddr) -> bool {
         self.proxy_protocol.as_ref().is_some_and(|relays| relays.contains(peer))
+    }
+
+    /// Whether its sockets take connections to addresses that are not ours.
+    pub fn is_tproxy(&self) -> bool {
+        matches!(&self.protocol, PlanProtocol::Intercept(InterceptPlan::Transparent(Capture::Tproxy)))
     }
 
     pub(crate) fn speaks_h2(&self) -> bool {
