@@ -7,6 +7,7 @@ mod auth;
 mod check;
 mod discovery;
 mod egress;
+mod egress_clients;
 mod egress_credentials;
 mod egress_reload;
 mod examples;

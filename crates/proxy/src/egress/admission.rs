@@ -16,7 +16,7 @@ pub(crate) struct Admitted {
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) reason: Reason,
-    pub(crate) decision: Option<Decision>,
+    pub(crate) decision: Option<Box<Decision>>,
     pub(crate) retry_after: Option<Duration>,
 }
 
@@ -28,7 +28,7 @@ impl From<Reason> for Refused {
 
 impl Refused {
     pub(crate) fn by(decision: &Decision, reason: Reason) -> Self {
-        Self { reason, decision: Some(decision.clone()), retry_after: None }
+        Self { reason, decision: Some(Box::new(decision.clone())), retry_after: None }
     }
 
     pub(crate) fn told(&self, request_id: &str) -> Refusal {
@@ -56,7 +56,7 @@ pub(crate) fn admit(
         let admitted = egress.state.quotas.admit(destination, &caller.name(), Instant::now(), wall);
         admitted.map_err(|refusal| Refused {
             reason: refusal.reason,
-            decision: Some(decision.clone()),
+            decision: Some(Box::new(decision.clone())),
             retry_after: Some(refusal.retry_after),
         })?;
     }

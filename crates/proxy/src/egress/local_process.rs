@@ -7,7 +7,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// The owner of a socket.
@@ -69,7 +69,7 @@ fn cgroup_of(inode: u64) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
-fn holds(process: &PathBuf, inode: u64) -> bool {
+fn holds(process: &Path, inode: u64) -> bool {
     let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return false };
     descriptors.filter_map(Result::ok).any(|entry| {
         // Followed to the socket itself, whose inode is the table's.

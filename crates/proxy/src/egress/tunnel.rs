@@ -73,7 +73,7 @@ impl Tunnel {
         let permit = match admitted {
             Ok(admitted) => admitted.permit,
             Err(refused) => {
-                record.decision = refused.decision.clone();
+                record.decision = refused.decision.as_deref().cloned();
                 return Err(refused);
             }
         };

@@ -162,7 +162,7 @@ async fn decide(edge: &Edge, session: &Session, exchange: &mut Exchange) -> std:
     let permit = match admit(&egress, &outgoing.caller, &target, request) {
         Ok(admitted) => admitted.permit,
         Err(refused) => {
-            outgoing.decision.clone_from(&refused.decision);
+            outgoing.decision = refused.decision.as_deref().cloned();
             return Err(plain(refused));
         }
     };
