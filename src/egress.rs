@@ -30,7 +30,7 @@ pub(crate) fn egress(what: EgressCommand) -> Result<ExitCode> {
 }
 
 fn explain_files(files: &[PathBuf], question: &EgressQuestion, format: Format) -> ExitCode {
-    let compiled = match check(files, None) {
+    let compiled = match check(files) {
         Ok(compiled) => compiled,
         Err(report) => return refused(&report),
     };

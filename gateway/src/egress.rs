@@ -5,7 +5,10 @@ use portcullis_auth::{AuthNames, AuthRule, RuleAuthSpec};
 use portcullis_config::{Context, Path};
 use portcullis_discover::{Resolvers, Servers};
 use portcullis_names::ListenAddress;
-use portcullis_proxy::{EgressPlan, EgressSources, LiveEgress, listen::Protocol};
+use portcullis_proxy::{
+    EgressPlan, EgressSources, LiveEgress,
+    listen::{Protocol, Underscores},
+};
 use portcullis_tls::{Certificates, Trusts};
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
@@ -72,6 +75,11 @@ pub(crate) fn is_way_out(protocol: Protocol) -> bool {
         Protocol::Proxy | Protocol::Sni | Protocol::Transparent => true,
         Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::Tls => false,
     }
+}
+
+/// What becomes of field names with underscores when the listener does not say: what goes out goes as it came.
+pub(crate) fn underscores(protocol: Protocol) -> Underscores {
+    if is_way_out(protocol) { Underscores::Pass } else { Underscores::default() }
 }
 
 /// What the clients of a proxy listener must show.

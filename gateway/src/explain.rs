@@ -3,7 +3,7 @@
 use crate::Compiled;
 use portcullis_names::normalise_host;
 use portcullis_policy::{Explanation, Facts, Scheme, normalise_path};
-use portcullis_proxy::listen::PlanProtocol;
+use portcullis_proxy::listen::{PlanProtocol, Underscores};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -43,7 +43,14 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Result<Explanation, 
     let mut headers = Vec::new();
     for header in &question.headers {
         let (name, value) = header.split_once(':').ok_or_else(|| format!("`{header}` is not `Name: value`"))?;
-        headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+        let name = name.trim().to_ascii_lowercase();
+        match listener.plan.underscores {
+            Underscores::Drop if name.contains('_') => continue,
+            Underscores::Refuse if name.contains('_') => {
+                return Err(format!("`{name}`: names with underscores are refused"));
+            }
+            _ => headers.push((name, value.trim().to_owned())),
+        }
     }
     let facts = Facts {
         method: question.method.clone(),

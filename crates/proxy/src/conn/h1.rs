@@ -1,10 +1,10 @@
 //! Drives one HTTP/1 connection: reads each head itself, strictly and under a deadline, then lets an engine serve the one
 //! message; nothing of an idle connection but this future and its socket stays in memory.
 
-use super::{BodyClock, Conn, EdgeIo, MinRate, Speaks, refuse};
+use super::{BodyClock, Conn, EdgeIo, Speaks, refuse};
 use crate::{
     egress::{connect, socks},
-    listen::{ListenerPlan, MIN_RATE_GRACE, PlanProtocol},
+    listen::{ListenerPlan, PlanProtocol},
 };
 use portcullis_wire::{
     BodyLimits, BodyScanner, Cursor, Head, HeadLimits, Parse, Refusal, parse_head,
@@ -25,6 +25,9 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
                 Some(reusable) => {
                     io = reusable;
                     served += 1;
+                    if served >= plan.limits.requests {
+                        return io.close().await;
+                    }
                     continue;
                 }
                 None => return,
@@ -38,8 +41,7 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
         };
         served += 1;
         let body = BodyScanner::new(head.framing, BodyLimits::default());
-        let rate = MinRate { bytes_per_second: plan.limits.min_rate.get(), grace: MIN_RATE_GRACE };
-        io.begin_message(head.len, head.framing, body, BodyClock::new(rate));
+        io.begin_message(head.len, head.framing, body, BodyClock::new(plan.limits.min_rate));
         let last = conn.is_draining() || served >= plan.limits.requests;
         match conn.core.engine().serve_h1(io, &plan, last).await {
             Some(reusable) => io = reusable,

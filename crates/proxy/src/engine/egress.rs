@@ -270,6 +270,7 @@ pub(super) fn peer(exchange: &mut Exchange) -> Option<Box<HttpPeer>> {
         address: EndpointAddress::Ip(address),
         tls,
         connect_timeout: CONNECT_TIMEOUT,
+        head_timeout: peers::OUTGOING_SILENCE,
         load: outgoing.egress.state.load.clone(),
         breaker: BREAKER,
     });

@@ -83,6 +83,7 @@ impl ClusterPeers {
                 address: endpoint.address.clone(),
                 tls: tls.clone(),
                 connect_timeout: cluster.connect_timeout,
+                head_timeout: cluster.read_timeout,
                 load: cluster.load.clone(),
                 breaker: cluster.circuit_breaker,
             });
@@ -143,7 +144,7 @@ pub(super) fn outgoing(dialer: Arc<Dialer>, address: SocketAddr, group: u64, idl
 }
 
 /// Longest silence of a destination within an exchange: as long as a route's requests may take.
-const OUTGOING_SILENCE: Duration = Duration::from_secs(60);
+pub(super) const OUTGOING_SILENCE: Duration = Duration::from_secs(60);
 
 impl EndpointPeer {
     pub(crate) fn peer(&self) -> Box<HttpPeer> {

@@ -32,6 +32,10 @@ pub struct ListenerSpec {
     /// Where the client's address is taken from behind trusted proxies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ip: Option<ClientIpSpec>,
+    /// What becomes of request fields whose names have underscores. Default: `drop`, as nginx does; `pass` on
+    /// ways out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub underscores: Option<Underscores>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
     /// On a proxy listener: the user name and password, or the certificate, that clients must show.
@@ -63,6 +67,20 @@ pub enum Protocol {
     Sni,
     /// The same where the packet filter leads connections here, with the port they were for.
     Transparent,
+}
+
+/// CGI and its heirs (WSGI, Rack, PHP) read `X_Forwarded_For` and `X-Forwarded-For` as one variable, so that a client could
+/// overwrite with the one what we write into the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Underscores {
+    /// The field never came, for routing, policies and the upstream.
+    #[default]
+    Drop,
+    /// 400.
+    Refuse,
+    /// The upstreams know better.
+    Pass,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
