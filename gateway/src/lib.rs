@@ -2,6 +2,7 @@
 //!
 //! `spec` is what the operator wrote, `compile` what it means, [`Gateway`] what runs it.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod admin;
 mod compile;

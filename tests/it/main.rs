@@ -7,6 +7,7 @@ mod auth;
 mod check;
 mod discovery;
 mod dns;
+mod dns_signed;
 mod dns_zones;
 mod egress;
 mod egress_clients;
