@@ -29,9 +29,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             log::start();
             control_runtime()?.block_on(serve(files, upgrade))
         }
-        Command::Demo { folder, port } => {
+        Command::Demo { folder, port, dns_port } => {
             log::start();
-            control_runtime()?.block_on(demo::run(&folder, port))?;
+            control_runtime()?.block_on(demo::run(&folder, port, dns_port))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { files, format } => Ok(check_files(&files, format)),
@@ -65,6 +65,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Force { upstream, address, state, admin } => force(&admin, &upstream, &address, state),
         Command::Egress { what } => crate::egress::egress(what),
         Command::Rollout { what } => crate::rollout::rollout(what),
+        Command::Gslb { what } => crate::gslb::gslb(what),
         Command::Upgrade { admin } => upgrade(&admin),
         Command::Certificate { names, folder, name } => {
             let name = name.unwrap_or_else(|| names.first().cloned().unwrap_or_default().replace('*', "wildcard"));

@@ -6,6 +6,8 @@ mod command;
 mod demo;
 mod egress;
 mod egress_doctor;
+mod gslb;
+mod gslb_parent;
 mod rollout;
 
 use clap::Parser;

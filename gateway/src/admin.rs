@@ -1,6 +1,6 @@
 //! The admin interface: what the CLI and an operator's scripts ask over the admin socket.
 
-use crate::{EgressQuestion, Gateway, Question, compile, explain, explain_egress};
+use crate::{EgressQuestion, Gateway, Question, compile, dns_admin, explain, explain_egress};
 use axum::{
     Json, Router,
     extract::State,
@@ -34,12 +34,16 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/egress/learned", get(learned))
         .route("/force/endpoint", post(force_endpoint))
         .route("/drain/listener", post(drain_listener))
+        .merge(dns_admin::routes())
         .with_state(gateway)
 }
 
 /// Answers on a thread that may wait: for the gateway's lock, for files, for a compilation. The runtime has two threads of
 /// its own, and probes and discovery need them.
-async fn answer<R: IntoResponse>(gateway: Gateway, work: impl FnOnce(&Gateway) -> R + Send + 'static) -> Response {
+pub(crate) async fn answer<R: IntoResponse>(
+    gateway: Gateway,
+    work: impl FnOnce(&Gateway) -> R + Send + 'static,
+) -> Response {
     match tokio::task::spawn_blocking(move || work(&gateway).into_response()).await {
         Ok(response) => response,
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error.to_string() }))).into_response(),
@@ -80,7 +84,7 @@ async fn reload(State(gateway): State<Gateway>) -> Response {
     .await
 }
 
-fn refused(report: &Report, generation: &Value) -> Response {
+pub(crate) fn refused(report: &Report, generation: &Value) -> Response {
     let body = json!({
         "outcome": "refused",
         "generation": generation,

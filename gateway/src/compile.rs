@@ -2,6 +2,7 @@
 
 use crate::{
     compile_guards::{self, GuardObjects},
+    dns::Dns,
     egress,
     spec::{RESERVED, Spec},
     waf_sets::WafSets,
@@ -48,6 +49,8 @@ pub struct Compiled {
     pub listeners: Vec<CompiledListener>,
     pub egress: Option<Arc<EgressPlan>>,
     pub certificates: Certificates,
+    /// `None`: nothing in the document is about DNS.
+    pub dns: Option<Dns>,
     pub log: LogPlan,
     pub drain: Drain,
     pub max_connections: u32,
@@ -98,8 +101,12 @@ pub(crate) fn load(files: &[PathBuf], previous: Option<&Compiled>) -> Result<Com
     compile(document, report, previous)
 }
 
-pub(crate) fn compile(document: Document, report: Report, previous: Option<&Compiled>) -> Result<Compiled, Refused> {
-    let document = Arc::new(document);
+pub(crate) fn compile(
+    document: impl Into<Arc<Document>>,
+    report: Report,
+    previous: Option<&Compiled>,
+) -> Result<Compiled, Refused> {
+    let document = document.into();
     let (spec, mut cx) = document.read::<Spec>(report, RESERVED);
     let Some(spec) = spec else {
         let (report, watched) = cx.finish();
@@ -129,7 +136,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     let now = Instant::now();
     let objects = GuardObjects::compile(&spec, &certificates, &trusts, carried, now, cx);
     let known = objects.known(carried, now);
-    let listeners = Listeners {
+    let to_listen = Listeners {
         spec: &spec,
         certificates: &certificates,
         trusts: &trusts,
@@ -137,7 +144,8 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         names: known.names,
         previous,
     };
-    let listeners = listeners.compile(cx);
+    let listeners = to_listen.compile(cx);
+    let dns = to_listen.dns(cx);
     let around = egress::Around { certificates: &certificates, trusts: &trusts, resolvers: &resolvers };
     let egress = egress::compile(&spec, around, previous, cx);
     let demanded = compile_guards::demanded(&spec, known, cx);
@@ -180,6 +188,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
         egress,
         certificates,
+        dns,
         log,
         drain,
         overload,
@@ -191,20 +200,29 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     })
 }
 
-struct Listeners<'l> {
-    spec: &'l Spec,
-    certificates: &'l Certificates,
-    trusts: &'l Trusts,
-    clusters: &'l Clusters,
-    names: AuthNames<'l>,
-    previous: Option<&'l Compiled>,
+pub(crate) struct Listeners<'l> {
+    pub(crate) spec: &'l Spec,
+    pub(crate) certificates: &'l Certificates,
+    pub(crate) trusts: &'l Trusts,
+    pub(crate) clusters: &'l Clusters,
+    pub(crate) names: AuthNames<'l>,
+    pub(crate) previous: Option<&'l Compiled>,
+}
+
+fn alpn(h1: bool, h2: bool) -> Alpn {
+    match (h1, h2) {
+        (true, false) => Alpn::H1,
+        (false, true) => Alpn::H2,
+        _ => Alpn::Both,
+    }
 }
 
 impl Listeners<'_> {
     fn compile(&self, cx: &mut Context) -> Vec<ListenerPlan> {
         let mut ids = ListenerIds::new(self.previous);
         let mut plans = Vec::new();
-        for (name, spec) in &self.spec.listener {
+        let each = self.spec.listener.iter();
+        for (name, spec) in each.filter(|(_, spec)| spec.effective_protocol() != Protocol::Dns) {
             let at = Path::root().key("listener").key(name);
             plans.extend(self.listener(ids.of(name), name, spec, &at, cx));
         }
@@ -236,9 +254,11 @@ impl Listeners<'_> {
         }
         let protocol = match protocol {
             Protocol::Http => PlanProtocol::Http,
-            Protocol::Https => PlanProtocol::Https(self.tls(name, spec, h1, h2, at, cx)?),
+            Protocol::Https => PlanProtocol::Https(self.tls(name, spec, alpn(h1, h2), at, cx)?),
             Protocol::Tcp => PlanProtocol::Tcp(self.tcp_route(name, at, cx)?),
             Protocol::Tls => PlanProtocol::Tls(Arc::new(self.sni_routes(name, at, cx))),
+            // It is no listener of the pipeline.
+            Protocol::Dns => return None,
             Protocol::Proxy => PlanProtocol::Proxy(self.proxy(name, spec, h1, h2, at, cx)?),
             Protocol::Sni => PlanProtocol::Intercept(InterceptPlan::Named(spec.target_port)),
             Protocol::Transparent => {
@@ -261,18 +281,21 @@ impl Listeners<'_> {
     }
 
     /// A key that has no effect on this protocol is a misunderstanding.
-    fn check_keys(&self, spec: &ListenerSpec, protocol: Protocol, at: &Path, cx: &mut Context) {
-        let tls_only = [
-            ("certificates", spec.certificates.is_some()),
-            ("tls", spec.tls.is_some()),
-            ("http_redirect", spec.http_redirect.is_some()),
+    pub(crate) fn check_keys(&self, spec: &ListenerSpec, protocol: Protocol, at: &Path, cx: &mut Context) {
+        let is_http = !matches!(protocol, Protocol::Tcp | Protocol::Tls | Protocol::Dns);
+        // A proxy speaks TLS when it has a certificate for it.
+        let has_tls = matches!(protocol, Protocol::Https | Protocol::Dns | Protocol::Proxy);
+        let keys = [
+            ("certificates", spec.certificates.is_some(), has_tls),
+            ("tls", spec.tls.is_some(), has_tls && (protocol != Protocol::Proxy || spec.certificates.is_some())),
+            ("http_redirect", spec.http_redirect.is_some(), protocol == Protocol::Https),
+            ("versions", spec.versions.is_some(), is_http),
+            ("client_ip", spec.client_ip.is_some(), is_http),
+            ("underscores", spec.underscores.is_some(), is_http),
+            ("proxy_protocol", spec.proxy_protocol.is_some(), protocol != Protocol::Dns),
+            // Streams of DNS are limited by `[dns.tcp]`.
+            ("limits", spec.limits.is_some(), protocol != Protocol::Dns),
         ];
-        let http_only = [
-            ("versions", spec.versions.is_some()),
-            ("client_ip", spec.client_ip.is_some()),
-            ("underscores", spec.underscores.is_some()),
-        ];
-        let is_http = !matches!(protocol, Protocol::Tcp | Protocol::Tls);
         let intercept_only = [
             ("target_port", spec.target_port.is_some() && protocol != Protocol::Sni, "sni"),
             ("capture", spec.capture.is_some() && protocol != Protocol::Transparent, "transparent"),
@@ -280,29 +303,23 @@ impl Listeners<'_> {
         for (key, _, on) in intercept_only.into_iter().filter(|(_, misplaced, _)| *misplaced) {
             cx.error_at_key(&at.key(key), format!("`{key}` has an effect only on a listener of protocol {on}"));
         }
-        // A proxy speaks TLS when it has a certificate for it.
-        let is_tls = protocol == Protocol::Https || (protocol == Protocol::Proxy && spec.certificates.is_some());
         if spec.auth.is_some() && protocol != Protocol::Proxy {
             cx.error_at_key(&at.key("auth"), "`auth` on a listener is for clients of a proxy")
                 .help("on routes, say `auth` there, or in [defaults]");
         }
-        if spec.http_redirect.is_some() && protocol == Protocol::Proxy && is_tls {
-            cx.error_at_key(&at.key("http_redirect"), "`http_redirect` has no effect on a listener of protocol proxy");
-        }
         let word = format!("{protocol:?}").to_lowercase();
-        for (key, given) in tls_only.into_iter().filter(|_| !is_tls).chain(http_only.into_iter().filter(|_| !is_http)) {
-            if given {
+        for (key, given, has_effect) in keys {
+            if given && !has_effect {
                 cx.error_at_key(&at.key(key), format!("`{key}` has no effect on a listener of protocol {word}"));
             }
         }
     }
 
-    fn tls(
+    pub(crate) fn tls(
         &self,
         name: &ObjectName,
         spec: &ListenerSpec,
-        h1: bool,
-        h2: bool,
+        alpn: Alpn,
         at: &Path,
         cx: &mut Context,
     ) -> Option<ServerTls> {
@@ -327,11 +344,6 @@ impl Listeners<'_> {
                 .help("add [certificate.NAME] with `cert` and `key`");
             return None;
         }
-        let alpn = match (h1, h2) {
-            (true, false) => Alpn::H1,
-            (false, true) => Alpn::H2,
-            _ => Alpn::Both,
-        };
         let mut tls = spec.tls.clone().unwrap_or_default();
         let floor = self.spec.defaults.as_ref().and_then(|defaults| defaults.tls.as_ref()?.min_version);
         // Security accumulates: a listener can raise the floor, not lower it.
@@ -354,6 +366,9 @@ impl Listeners<'_> {
     }
 
     fn previous_tls(&self, name: &ObjectName) -> Option<&ServerTls> {
+        if let Some(tls) = self.previous?.dns_tls(name) {
+            return Some(tls);
+        }
         let listener = self.previous?.listeners.iter().find(|listener| listener.plan.name == *name)?;
         listener.plan.protocol.server_tls()
     }
@@ -374,7 +389,7 @@ impl Listeners<'_> {
         };
         let tls = match &spec.certificates {
             None => None,
-            Some(_) => Some(self.tls(name, spec, h1, h2, at, cx)?),
+            Some(_) => Some(self.tls(name, spec, alpn(h1, h2), at, cx)?),
         };
         Some(ProxyPlan { tls, auth })
     }
@@ -661,6 +676,16 @@ fn check_used(spec: &Spec, routes: &RouteTable, cx: &mut Context) {
     }
 }
 
+/// Beside the admin socket is the state that outlives the process.
+pub(crate) fn admin_path(spec: &Spec) -> PathBuf {
+    match spec.admin.as_ref().and_then(|admin| admin.address.as_ref()) {
+        Some(ListenAddress::Unix(path)) => path.clone(),
+        _ => PathBuf::from(ADMIN),
+    }
+}
+
+const ADMIN: &str = "run/admin.sock";
+
 fn compile_fixed(spec: &Spec, cx: &mut Context) -> Fixed {
     let process = spec.process.clone().unwrap_or_default();
     let available = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
@@ -678,8 +703,7 @@ fn compile_fixed(spec: &Spec, cx: &mut Context) -> Fixed {
             PathBuf::from(default)
         }
     };
-    let admin =
-        unix("admin", "address", spec.admin.as_ref().and_then(|admin| admin.address.as_ref()), "run/admin.sock");
+    let admin = unix("admin", "address", spec.admin.as_ref().and_then(|admin| admin.address.as_ref()), ADMIN);
     let upgrade = unix("process", "upgrade", process.upgrade.as_ref(), "run/upgrade.sock");
     let metrics = spec.telemetry.as_ref().and_then(|telemetry| telemetry.metrics.as_ref()?.address.clone());
     Fixed { threads, admin, upgrade, metrics }

@@ -6,6 +6,12 @@
 mod admin;
 mod compile;
 mod compile_guards;
+mod dns;
+mod dns_admin;
+mod dns_listeners;
+mod dns_orders;
+mod dns_questions;
+mod dns_signals;
 mod effective;
 mod egress;
 mod egress_explain;
@@ -17,6 +23,8 @@ mod spec;
 mod waf_sets;
 
 pub use compile::{Compiled, CompiledListener, check};
+pub use dns::{Dns, DnsListener};
+pub use dns_questions::{DnsQuestion, Moved, Replay, ReplayedQuery};
 pub use egress_explain::{EgressQuestion, explain_egress};
 pub use explain::{Question, explain};
 pub use gateway::{Gateway, StartError, Stop};

@@ -5,6 +5,7 @@ use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAu
 use portcullis_config::Reserved;
 use portcullis_discover::DiscoverySpec;
 use portcullis_egress::{AccessSpec, CredentialSpec, DestinationSpec};
+use portcullis_gslb::{DnsSpec, PublicServiceSpec, ZoneSpec};
 use portcullis_limit::{ConcurrencySpec, RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
@@ -79,17 +80,22 @@ pub struct Spec {
     pub tcp_route: BTreeMap<ObjectName, TcpRouteSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tls_route: BTreeMap<ObjectName, TlsRouteSpec>,
-    /// What holds for everything that goes out.
+    /// How all DNS listeners serve.
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsSpec>,
+    /// What DNS listeners are asked about.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub zone: BTreeMap<ObjectName, ZoneSpec>,
+    /// Names whose addresses follow health, weight and place.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub public_service: BTreeMap<ObjectName, PublicServiceSpec>,
+    /// What holds for everything that goes out.
     pub egress: Option<EgressSpec>,
     /// Parties outside.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub destination: BTreeMap<ObjectName, DestinationSpec>,
     /// Who may reach what.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub access: BTreeMap<ObjectName, AccessSpec>,
     /// What the gateway adds to requests that go out.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credential: BTreeMap<ObjectName, CredentialSpec>,
 }
 
@@ -187,8 +193,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("workload"),
     Reserved("mtls"),
     Reserved("service"),
-    Reserved("zone"),
-    Reserved("public_service"),
     Reserved("process.user"),
     Reserved("admin.role"),
     Reserved("telemetry.tracing"),
@@ -200,7 +204,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("listener.*.to"),
     Reserved("listener.*.tls.early_data"),
     Reserved("listener.*.protocol=udp"),
-    Reserved("listener.*.protocol=dns"),
     Reserved("listener.*.protocol=h3"),
     Reserved("upstream.*.discover.consul"),
     Reserved("upstream.*.discover.kubernetes"),

@@ -6,6 +6,8 @@ mod support;
 mod auth;
 mod check;
 mod discovery;
+mod dns;
+mod dns_zones;
 mod egress;
 mod egress_clients;
 mod egress_credentials;

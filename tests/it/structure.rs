@@ -30,11 +30,11 @@ const PROXY: &[&str] = &[
     "upstream", "egress",
 ];
 const GATEWAY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
+    "gslb", "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
     "health", "upstream", "egress", "proxy",
 ];
 const BINARY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
+    "gslb", "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
     "health", "upstream", "egress", "proxy", "gateway",
 ];
 

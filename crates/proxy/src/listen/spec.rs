@@ -21,7 +21,7 @@ pub struct ListenerSpec {
     /// HTTP versions spoken: h2 by ALPN on https, by prior knowledge on http. Default: both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub versions: Option<Vec<HttpVersion>>,
-    /// Names of certificates; the first is served when none fits. Default on https: all of the document.
+    /// Names of certificates; the first is served when none fits. Default on https: all of the document; on dns: no TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,6 +61,8 @@ pub enum Protocol {
     Tcp,
     /// TLS passed through unopened, by SNI, to the upstream of a `tls_route`.
     Tls,
+    /// Zones over UDP and TCP; with certificates, over TLS and HTTPS.
+    Dns,
     /// An explicit proxy for what goes out: CONNECT, targets in absolute form, SOCKS 5. Over TLS when certificates are named.
     Proxy,
     /// What goes out without knowing of a proxy: TLS passed through unopened by SNI, http by Host. Names lead here by DNS.
