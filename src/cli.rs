@@ -107,6 +107,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: RolloutCommand,
     },
+    /// Ask the web application firewall: why, what if, and what it costs.
+    Waf {
+        #[command(subcommand)]
+        what: crate::waf::WafCommand,
+    },
     /// Start this program's file anew, hand the sockets over, and let the old process end.
     Upgrade {
         #[command(flatten)]

@@ -64,6 +64,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Drain { what } => drain(what),
         Command::Force { upstream, address, state, admin } => force(&admin, &upstream, &address, state),
         Command::Rollout { what } => crate::rollout::rollout(what),
+        Command::Waf { what } => crate::waf::run(what),
         Command::Upgrade { admin } => upgrade(&admin),
         Command::Certificate { names, folder, name } => {
             let name = name.unwrap_or_else(|| names.first().cloned().unwrap_or_default().replace('*', "wildcard"));
@@ -378,6 +379,6 @@ fn text_of(value: &Value) -> String {
     text
 }
 
-fn colour() -> Colour {
+pub(crate) fn colour() -> Colour {
     if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain }
 }

@@ -5,6 +5,7 @@ mod cli;
 mod command;
 mod demo;
 mod rollout;
+mod waf;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -5,7 +5,9 @@ use portcullis_config::{Context, Path};
 use portcullis_names::{ByteSize, ObjectName};
 use portcullis_policy::{RouteTable, WafExclusionSpec, WafMode, WafWish};
 use portcullis_proxy::WafGuard;
-use portcullis_waf::{EngineMode, ExcludedRules, ExclusionSpec, Files, ProfileError, ProfileSpec, Source, Waf};
+use portcullis_waf::{
+    EngineMode, ExcludedRules, ExclusionSpec, Files, ProfileError, ProfileSpec, SecLangError, Source, Waf,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -176,11 +178,11 @@ impl WafSets {
             outbound_threshold: wish.outbound,
             exclusions: wish.exclude.iter().filter_map(|(one, at)| exclusion(one, at, cx)).collect(),
         };
-        match set.waf.profile(&spec) {
-            Ok(profile) => {
+        match WafGuard::new(name, set.waf.clone(), spec, set.body_limit) {
+            Ok(guard) => {
                 let level = wish.paranoia.unwrap_or(1).to_string();
                 set.waf.warm(&[("blocking_paranoia_level", &level), ("detection_paranoia_level", &level)]);
-                Some(WafGuard { name, waf: set.waf.clone(), profile: Arc::new(profile), body_limit: set.body_limit })
+                Some(guard)
             }
             Err(errors) => {
                 for error in errors {
@@ -198,17 +200,10 @@ impl WafSets {
 
 fn compile_set(spec: &WafSetSpec, kept: Option<&WafSet>, at: &Path, cx: &mut Context) -> Option<WafSet> {
     let builtin = vec![BUILTIN.to_owned()];
-    let rules = spec.rules.as_ref().unwrap_or(&builtin);
-    let mut sources = Vec::new();
-    for (index, name) in rules.iter().enumerate() {
-        if name == BUILTIN {
-            let own = BUILTIN_RULES
-                .iter()
-                .map(|(name, text)| Source::Text { name: format!("builtin/{name}"), text: (*text).to_owned() });
-            sources.extend(own);
-        } else {
-            sources.push(Source::File(cx.resolve(&at.key("rules").index(index), FilePath::new(name))));
-        }
+    let rules = spec.rules.as_ref().unwrap_or(&builtin).iter().enumerate();
+    let mut sources: Vec<Source> = Vec::new();
+    for (index, name) in rules {
+        sources.extend(sources_of(name, |file| cx.resolve(&at.key("rules").index(index), file)));
     }
     for (index, name) in spec.include.iter().enumerate() {
         sources.push(Source::File(cx.resolve(&at.key("include").index(index), FilePath::new(name))));
@@ -242,6 +237,45 @@ fn compile_set(spec: &WafSetSpec, kept: Option<&WafSet>, at: &Path, cx: &mut Con
             }
             None
         }
+    }
+}
+
+/// What one entry of `rules` stands for; `resolve` says where a file is.
+fn sources_of(name: &str, resolve: impl Fn(&FilePath) -> PathBuf) -> Vec<Source> {
+    if name != BUILTIN {
+        return vec![Source::File(resolve(FilePath::new(name)))];
+    }
+    let own = BUILTIN_RULES
+        .iter()
+        .map(|(name, text)| Source::Text { name: format!("builtin/{name}"), text: (*text).to_owned() });
+    own.collect()
+}
+
+/// Every mistake in rule files, each with file and line.
+pub type RuleProblems = Vec<SecLangError>;
+
+/// Compiles what `rules = [...]` would, outside of any configuration; files are sought from the working directory.
+pub fn compile_rules(rules: &[String]) -> Result<Waf, RuleProblems> {
+    let sources: Vec<_> = rules.iter().flat_map(|name| sources_of(name, FilePath::to_owned)).collect();
+    Waf::compile(&sources, &portcullis_waf::Disk)
+}
+
+impl Compiled {
+    /// A rule set by its name, or the only one there is; as a route would have it that asks for nothing but to block.
+    pub fn waf(&self, name: Option<&str>) -> Result<WafGuard, String> {
+        let sets = &self.waf_sets.0;
+        let known = || sets.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let (name, set) = match (name, sets.len()) {
+            (Some(name), _) => {
+                sets.get_key_value(name).ok_or_else(|| format!("there is no rule set \"{name}\" ({})", known()))?
+            }
+            (None, 1) => sets.iter().next().ok_or("there is no rule set")?,
+            (None, 0) => return Err("the configuration has no rule set".to_owned()),
+            (None, _) => return Err(format!("there are several rule sets: say --waf and one of {}", known())),
+        };
+        let wanted = ProfileSpec { mode: Some(EngineMode::On), ..ProfileSpec::default() };
+        WafGuard::new(name.clone(), set.waf.clone(), wanted, set.body_limit)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     }
 }
 

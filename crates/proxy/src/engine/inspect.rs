@@ -4,7 +4,10 @@
 //! the rule set's limit. Never held are upgraded connections, event streams and gRPC, whose messages must not wait for the
 //! next ones; gRPC is looked at as it passes.
 
-use crate::{stage::Exchange, waf_guard::WafGuard};
+use crate::{
+    stage::Exchange,
+    waf_guard::{WafGuard, show_head},
+};
 use bytes::Bytes;
 use http::header;
 use pingora::{
@@ -72,26 +75,12 @@ impl Inspector {
     }
 
     fn head(&mut self, header: &RequestHeader, path: &str) -> Result<(), Intervention> {
-        let protocol: &[u8] = match header.version {
-            http::Version::HTTP_2 => b"HTTP/2.0",
-            http::Version::HTTP_10 => b"HTTP/1.0",
-            _ => b"HTTP/1.1",
-        };
         // As the client wrote it: rules look for what normalisation would hide.
         let target = match header.raw_path() {
             raw if raw.starts_with(b"/") || raw == b"*" => raw,
             _ => path.as_bytes(),
         };
-        let transaction = &mut self.transaction;
-        transaction.request_line(header.method.as_str().as_bytes(), target, protocol);
-        // h2 has no Host field when it has an authority; rules know only the former.
-        if let (false, Some(authority)) = (header.headers.contains_key(header::HOST), header.uri.authority()) {
-            transaction.request_header(b"host", authority.as_str().as_bytes());
-        }
-        for (name, value) in &header.headers {
-            transaction.request_header(name.as_str().as_bytes(), value.as_bytes());
-        }
-        refused(transaction.request_headers_done())
+        refused(show_head(&mut self.transaction, header, target))
     }
 
     fn request_done(&mut self) -> Result<(), Intervention> {

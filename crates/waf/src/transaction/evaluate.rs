@@ -10,7 +10,7 @@ use super::audit::{Cause, EXCERPT_BYTES, FINDINGS, Finding, Intervention, Respon
 use super::effects::{self, Scratch};
 use super::origin::ValueId;
 use super::state::State;
-use super::trace::{TraceOutcome, Tracer};
+use super::trace::{Scores, TraceOutcome, Tracer};
 use super::values::{Decimal, Sink, Sources};
 use super::work::Work;
 use crate::accelerate::{Scan, Verdict as Filtered};
@@ -91,7 +91,14 @@ impl<'t> Run<'_, 't> {
                 continue;
             }
             self.trace_rule(entry, TraceOutcome::NotMatched);
-            if !self.entry(entry, phase) {
+            let scores = self.traced_scores();
+            let matched = self.entry(entry, phase);
+            if let (Some(before), Some(after)) = (scores, self.traced_scores())
+                && let Some(tracer) = &mut self.workshop.tracer
+            {
+                tracer.scores(&before, after);
+            }
+            if !matched {
                 continue;
             }
             self.trace_outcome(TraceOutcome::Matched);
@@ -105,11 +112,14 @@ impl<'t> Run<'_, 't> {
 
     #[inline]
     fn trace_rule(&mut self, entry: &Entry, outcome: TraceOutcome) {
-        if let Some(tracer) = &mut self.workshop.tracer
-            && let Some(rule) = self.sources.program.rules.get(entry.rule)
-        {
-            tracer.begin(rule.id, rule.phase, outcome);
+        if let Some(tracer) = &mut self.workshop.tracer {
+            tracer.begin(self.sources.program.chain(entry.rule), outcome);
         }
+    }
+
+    #[inline]
+    fn traced_scores(&self) -> Option<Scores> {
+        self.workshop.tracer.as_ref().map(|_| self.state.scores(&self.sources.program.tx_names))
     }
 
     #[inline]

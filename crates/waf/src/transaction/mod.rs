@@ -21,7 +21,6 @@ use crate::accelerate::Gear;
 use crate::body::content_encoding::{Fault, Unpacker};
 use crate::body::grpc::Packing;
 use crate::body::{self, Contents, Multipart, MultipartLimits};
-use crate::operator::integer;
 use crate::profile::{ExclusionEffect, Profile};
 use crate::program::settings::LimitAction;
 use crate::seclang::action::{Allowed, AuditMode, EngineMode, Phase, Processor, Switch};
@@ -455,10 +454,7 @@ impl<'w> Transaction<'w> {
         // Where nothing matched the scores say nothing, and ordinary requests are spared the work.
         let mut scores: Vec<(String, i64)> = Vec::new();
         if !state.matches.is_empty() {
-            let named = state.all_tx(&self.waf.program.tx_names);
-            let named = named.filter(|(name, _)| memchr::memmem::find(name, b"score").is_some());
-            scores.extend(named.map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), integer(value))));
-            scores.sort();
+            scores = state.scores(&self.waf.program.tx_names);
         }
         let trace = self.memory.workshop.tracer.take().map(|tracer| tracer.finish()).unwrap_or_default();
         let mut cut = std::mem::take(&mut self.cut);

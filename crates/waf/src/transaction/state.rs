@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::operator::integer;
 use crate::pairs::Pairs;
 use crate::program::Program;
 use crate::program::rule_set::RuleSet;
@@ -202,6 +203,15 @@ impl State {
             (None, _) => others.next(),
         });
         captures.chain(merged)
+    }
+
+    /// The numbers whose names speak of a score, sorted.
+    pub(crate) fn scores(&self, names: &TxNames) -> Vec<(String, i64)> {
+        let named = self.all_tx(names).filter(|(name, _)| memchr::memmem::find(name, b"score").is_some());
+        let mut scores: Vec<_> =
+            named.map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), integer(value))).collect();
+        scores.sort();
+        scores
     }
 
     pub(crate) fn set_tx(&mut self, names: &TxNames, name: &[u8], value: Option<&[u8]>) {

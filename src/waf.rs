@@ -1,0 +1,98 @@
+//! `portcullis waf …`: questions to the web application firewall that need no traffic, answered by the data path's own functions.
+
+mod explain;
+mod request;
+
+use crate::{
+    cli::{FAILED, REFUSED},
+    command::colour,
+};
+use anyhow::{Result, anyhow};
+use clap::{Args, Subcommand};
+use portcullis_gateway::{Compiled, check as check_config, compile_rules};
+use portcullis_proxy::WafGuard;
+use portcullis_waf::{EngineMode, ProfileSpec};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WafCommand {
+    /// Say what would be made of a request: every rule that matches, those that nearly do, the scores, and the decision.
+    Explain(explain::Question),
+}
+
+pub(crate) fn run(what: WafCommand) -> Result<ExitCode> {
+    match what {
+        WafCommand::Explain(question) => explain::explain(&question),
+    }
+}
+
+/// Which rules are asked.
+#[derive(Debug, Args)]
+pub(crate) struct RuleChoice {
+    /// The rule set of this configuration: the one its route wants, unless --waf names another.
+    #[arg(long = "config")]
+    files: Vec<PathBuf>,
+    /// A `[waf.NAME]` of that configuration.
+    #[arg(long, requires = "files")]
+    waf: Option<String>,
+    /// Instead: rule files in this order, `builtin` for our own (which is the default).
+    #[arg(long, num_args = 1.., conflicts_with = "files")]
+    rules: Vec<String>,
+}
+
+/// Why a question cannot be answered: shown already, or still to be.
+enum Unanswered {
+    Shown(ExitCode),
+    Failed(anyhow::Error),
+}
+
+impl Unanswered {
+    fn code(self) -> Result<ExitCode> {
+        match self {
+            Self::Shown(code) => Ok(code),
+            Self::Failed(error) => Err(error),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Unanswered {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl RuleChoice {
+    /// The configuration, if one is asked about.
+    fn compiled(&self) -> Result<Option<Compiled>, Unanswered> {
+        if self.files.is_empty() {
+            return Ok(None);
+        }
+        check_config(&self.files, None).map(Some).map_err(|report| {
+            eprint!("{}", report.render(colour()));
+            Unanswered::Shown(ExitCode::from(REFUSED))
+        })
+    }
+
+    /// The rule set by itself, blocking, at its own paranoia.
+    fn guard(&self, compiled: Option<&Compiled>) -> Result<Arc<WafGuard>, Unanswered> {
+        if let Some(compiled) = compiled {
+            let guard = compiled.waf(self.waf.as_deref()).map_err(|error| anyhow!(error))?;
+            return Ok(Arc::new(guard));
+        }
+        let builtin = ["builtin".to_owned()];
+        let rules = if self.rules.is_empty() { &builtin[..] } else { &self.rules };
+        let waf = compile_rules(rules).map_err(|errors| {
+            errors.iter().for_each(|error| eprintln!("error: {error}"));
+            Unanswered::Shown(ExitCode::from(REFUSED))
+        })?;
+        let wanted = ProfileSpec { mode: Some(EngineMode::On), ..ProfileSpec::default() };
+        let guard = WafGuard::new(rules.join(" "), Arc::new(waf), wanted, usize::MAX);
+        guard.map(Arc::new).map_err(|errors| Unanswered::Failed(anyhow!("{errors:?}")))
+    }
+}
+
+/// A mistake in the question: said, with the exit code for it.
+fn cannot(message: impl std::fmt::Display) -> Unanswered {
+    eprintln!("error: {message}");
+    Unanswered::Shown(ExitCode::from(FAILED))
+}
