@@ -2,6 +2,7 @@
 
 mod explain;
 mod request;
+mod test;
 
 use crate::{
     cli::{FAILED, REFUSED},
@@ -18,11 +19,14 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 pub(crate) enum WafCommand {
     /// Say what would be made of a request: every rule that matches, those that nearly do, the scores, and the decision.
     Explain(explain::Question),
+    /// Run tests in go-ftw's format against a rule set, in process. Exit code 1 when one fails.
+    Test(test::Suite),
 }
 
 pub(crate) fn run(what: WafCommand) -> Result<ExitCode> {
     match what {
         WafCommand::Explain(question) => explain::explain(&question),
+        WafCommand::Test(suite) => test::test(&suite),
     }
 }
 
@@ -30,13 +34,13 @@ pub(crate) fn run(what: WafCommand) -> Result<ExitCode> {
 #[derive(Debug, Args)]
 pub(crate) struct RuleChoice {
     /// The rule set of this configuration: the one its route wants, unless --waf names another.
-    #[arg(long = "config")]
-    files: Vec<PathBuf>,
+    #[arg(long)]
+    config: Vec<PathBuf>,
     /// A `[waf.NAME]` of that configuration.
-    #[arg(long, requires = "files")]
+    #[arg(long, requires = "config")]
     waf: Option<String>,
     /// Instead: rule files in this order, `builtin` for our own (which is the default).
-    #[arg(long, num_args = 1.., conflicts_with = "files")]
+    #[arg(long, num_args = 1.., conflicts_with = "config")]
     rules: Vec<String>,
 }
 
@@ -64,10 +68,10 @@ impl From<anyhow::Error> for Unanswered {
 impl RuleChoice {
     /// The configuration, if one is asked about.
     fn compiled(&self) -> Result<Option<Compiled>, Unanswered> {
-        if self.files.is_empty() {
+        if self.config.is_empty() {
             return Ok(None);
         }
-        check_config(&self.files, None).map(Some).map_err(|report| {
+        check_config(&self.config, None).map(Some).map_err(|report| {
             eprint!("{}", report.render(colour()));
             Unanswered::Shown(ExitCode::from(REFUSED))
         })

@@ -174,6 +174,7 @@ fn read(file: &str) -> Result<Vec<u8>, Unanswered> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

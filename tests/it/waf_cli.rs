@@ -158,3 +158,30 @@ async fn what_is_refused_before_the_rules_and_what_cannot_be_asked() {
         assert!(got == code && out.contains(words), "{args:?}: {got}\n{out}");
     }
 }
+
+const TESTS: &str = "rule_id: 1001\ntests:\n\
+    - test_id: 1\n  stages:\n  - input: {uri: '/?colour=mauve', headers: {Host: a.test, User-Agent: x, Accept: '*/*'}}\n    output: {log: {expect_ids: [1001]}}\n\
+    - test_id: 2\n  stages:\n  - input: {method: POST, uri: '/', data: 'colour=green', headers: {Host: a.test, User-Agent: x, Accept: '*/*'}}\n    output: {log: {no_expect_ids: [1001]}}\n\
+    - test_id: 3\n  stages:\n  - input: {uri: '/?colour=mauve', headers: {Host: a.test, User-Agent: x, Accept: '*/*'}}\n    output: {status: 406}\n";
+
+#[tokio::test]
+async fn tests_of_rules_are_run_without_a_server() {
+    let folder = folder();
+    let tests = folder.path().join("tests");
+    std::fs::create_dir(&tests).unwrap();
+    std::fs::write(tests.join("1001.yaml"), TESTS).unwrap();
+    let (code, out) = ask(folder.path(), &["test", "tests", "--config", "edge.toml"]).await;
+    assert!(
+        code == 0 && out.contains("2 of 3 passed, 0 failed, 0 ignored, 1 not judged; rules: site (1"),
+        "{code}\n{out}"
+    );
+    let (code, out) = ask(folder.path(), &["test", "tests", "--mode", "block", "--rules", "builtin", "own.conf"]).await;
+    assert!(code == 0 && out.contains("3 of 3 passed"), "{code}\n{out}");
+    let broken = ["test", "tests", "--rules", "builtin"];
+    let (code, out) = ask(folder.path(), &broken).await;
+    assert!(code == 1 && out.contains("FAILED   1001-1 (tests/1001.yaml): 1001 did not match"), "{code}\n{out}");
+    let (code, out) = ask(folder.path(), &[&broken[..], &["--ignore", "1001-1", "1001-2"]].concat()).await;
+    assert!(code == 0 && out.contains("ignored  1001-1") && out.contains("to be ignored: 1001-2"), "{code}\n{out}");
+    let (code, out) = ask(folder.path(), &[&broken[..], &["--only", "7"]].concat()).await;
+    assert!(code == 2 && out.contains("there is no test to run"), "{code}\n{out}");
+}
