@@ -1,7 +1,9 @@
 //! `portcullis waf …`: questions to the web application firewall that need no traffic, answered by the data path's own functions.
 
+mod check;
 mod explain;
 mod request;
+mod suggest;
 mod test;
 
 use crate::{
@@ -13,7 +15,7 @@ use clap::{Args, Subcommand};
 use portcullis_gateway::{Compiled, check as check_config, compile_rules};
 use portcullis_proxy::WafGuard;
 use portcullis_waf::{EngineMode, ProfileSpec};
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{fmt::Write, path::PathBuf, process::ExitCode, sync::Arc};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WafCommand {
@@ -21,12 +23,18 @@ pub(crate) enum WafCommand {
     Explain(explain::Question),
     /// Run tests in go-ftw's format against a rule set, in process. Exit code 1 when one fails.
     Test(test::Suite),
+    /// Propose the narrowest exclusions for what audit lines say was matched.
+    Suggest(suggest::Wish),
+    /// Find every mistake in rules, and what each rule costs. Exit code 1 when they are not fit to run.
+    Check(check::Rules),
 }
 
 pub(crate) fn run(what: WafCommand) -> Result<ExitCode> {
     match what {
         WafCommand::Explain(question) => explain::explain(&question),
         WafCommand::Test(suite) => test::test(&suite),
+        WafCommand::Suggest(wish) => suggest::suggest(&wish),
+        WafCommand::Check(rules) => check::check(rules),
     }
 }
 
@@ -66,6 +74,10 @@ impl From<anyhow::Error> for Unanswered {
 }
 
 impl RuleChoice {
+    fn is_given(&self) -> bool {
+        !self.config.is_empty() || !self.rules.is_empty()
+    }
+
     /// The configuration, if one is asked about.
     fn compiled(&self) -> Result<Option<Compiled>, Unanswered> {
         if self.config.is_empty() {
@@ -99,4 +111,21 @@ impl RuleChoice {
 fn cannot(message: impl std::fmt::Display) -> Unanswered {
     eprintln!("error: {message}");
     Unanswered::Shown(ExitCode::from(FAILED))
+}
+
+/// A value on one line, and not a longer one than a screen has.
+fn shown(value: &str) -> String {
+    const CHARS: usize = 100;
+    let mut text = String::from("`");
+    for char in value.chars().take(CHARS) {
+        match char {
+            '\n' | '\r' | '\t' | '\\' => text.extend(char.escape_default()),
+            char if char.is_control() => {
+                let _ = write!(text, "\\x{:02x}", u32::from(char));
+            }
+            char => text.push(char),
+        }
+    }
+    text.push_str(if value.chars().count() > CHARS { "…`" } else { "`" });
+    text
 }

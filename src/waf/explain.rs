@@ -2,7 +2,7 @@
 //!
 //! The answer is a report of facts; deciding is left to the very functions that decide about traffic.
 
-use super::{RuleChoice, Unanswered, cannot, request};
+use super::{RuleChoice, Unanswered, cannot, request, shown};
 use crate::cli::Format;
 use anyhow::Result;
 use clap::Args;
@@ -13,7 +13,7 @@ use request::Asked;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
-    fmt::{self, Write},
+    fmt,
     net::{IpAddr, Ipv4Addr},
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
@@ -359,21 +359,4 @@ fn write_trace(f: &mut fmt::Formatter<'_>, rule: &RuleTrace) -> fmt::Result {
         writeln!(f, "  and {} tests more", rule.more)?;
     }
     Ok(())
-}
-
-/// A value on one line, and not a longer one than a screen has.
-fn shown(value: &str) -> String {
-    const CHARS: usize = 100;
-    let mut text = String::from("`");
-    for char in value.chars().take(CHARS) {
-        match char {
-            '\n' | '\r' | '\t' | '\\' => text.extend(char.escape_default()),
-            char if char.is_control() => {
-                let _ = write!(text, "\\x{:02x}", u32::from(char));
-            }
-            char => text.push(char),
-        }
-    }
-    text.push_str(if value.chars().count() > CHARS { "…`" } else { "`" });
-    text
 }

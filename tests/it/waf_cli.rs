@@ -185,3 +185,94 @@ async fn tests_of_rules_are_run_without_a_server() {
     let (code, out) = ask(folder.path(), &[&broken[..], &["--only", "7"]].concat()).await;
     assert!(code == 2 && out.contains("there is no test to run"), "{code}\n{out}");
 }
+
+/// A walk through everything: traffic, its audit lines, the proposal, the proposal in the configuration, and the same traffic again.
+#[tokio::test]
+async fn what_is_suggested_lets_the_same_requests_pass_and_no_others() {
+    let origin = Origin::fixed("ok").await;
+    let folder = folder();
+    let config = CONFIG.replace("ORIGIN", &origin.addr.to_string());
+    let mut gateway = Gateway::start_in(folder, &config).await;
+    let comment = |path: &str, name: &str| format!("{path}?{name}={SQL}");
+    let status = async |gateway: &Gateway, target: &str, agent: &str| {
+        let mut client = Client::connect(gateway.addr("http")).await;
+        client
+            .send(format!("GET {target} HTTP/1.1\r\nHost: shop.test\r\nUser-Agent: {agent}\r\nAccept: */*\r\n\r\n"))
+            .await;
+        client.response().await.status
+    };
+    let wanted: Vec<String> = (1..=4).map(|id| comment(&format!("/item/{id}/review"), "text")).collect();
+    let others = [comment("/item/1/review", "name"), comment("/item/1", "text"), comment("/", "text")];
+    for target in &wanted {
+        assert_eq!(status(&gateway, target, "Mozilla/5.0").await, 403);
+    }
+    let lines = crate::support::eventually("audit lines", async || {
+        let text = std::fs::read_to_string(gateway.path().join("audit.log")).unwrap_or_default();
+        (text.lines().count() == wanted.len()).then_some(text)
+    })
+    .await;
+    std::fs::write(gateway.path().join("seen.jsonl"), format!("{lines}not json\n")).unwrap();
+    let (code, toml) = ask(gateway.path(), &["suggest", "--from", "seen.jsonl", "--config", "edge.toml"]).await;
+    assert_eq!(code, 0, "{toml}");
+    for words in [
+        "[route.app.waf]",
+        "target = \"ARGS:text\", path = \"/item/*/review\", methods = [\"GET\"]",
+        "4 requests from 1 clients",
+        "1 lines could not be read",
+    ] {
+        assert!(toml.contains(words), "{words}\n{toml}");
+    }
+    assert!(!toml.contains("190002\""), "the rule that adds up is none to exclude\n{toml}");
+
+    let exclude = toml.lines().filter(|line| line.starts_with("  {")).collect::<Vec<_>>().join("\n");
+    let patched = config.replace("paranoia = 1 }", &format!("paranoia = 1, exclude = [\n{exclude}\n] }}"));
+    let (code, answer) = gateway.reload(&patched).await;
+    assert_eq!(code, 200, "{answer}");
+    for target in &wanted {
+        assert_eq!(status(&gateway, target, "Mozilla/5.0").await, 200, "{target}");
+    }
+    for target in &others {
+        assert_eq!(status(&gateway, target, "Mozilla/5.0").await, 403, "{target}");
+    }
+
+    for (args, words) in [
+        (&["--min-clients", "2"][..], "Nothing to propose"),
+        (&["--min-requests", "5"], "Nothing to propose"),
+        (&["--hostile-rules", "1"], "Nothing to propose"),
+        (&["--route", "app/blog"], "Nothing to propose"),
+        (&["--rule", "7"], "Nothing to propose"),
+        (&["--route", "app"], "/item/*/review"),
+    ] {
+        let (code, out) = ask(gateway.path(), &[&["suggest", "--from", "seen.jsonl"], args].concat()).await;
+        assert!(code == 0 && out.contains(words), "{args:?}\n{out}");
+    }
+    let (code, out) = ask(gateway.path(), &["suggest", "--from", "seen.jsonl", "--rules", "own.conf"]).await;
+    assert!(code == 2 && out.contains("not written by these rules"), "{out}");
+}
+
+#[tokio::test]
+async fn rules_are_linted_with_their_costs() {
+    let folder = folder();
+    let heavy = "SecRule ARGS \"@rx ^.{3}$\" \"id:1,phase:2,deny,msg:'three'\"\nSecRule ARGS \"@rx (?i)needle\" \"id:2,phase:2,deny,msg:'cheap'\"\n";
+    std::fs::write(folder.path().join("heavy.conf"), heavy).unwrap();
+    let (code, out) = ask(folder.path(), &["check", "heavy.conf"]).await;
+    assert!(
+        code == 0 && out.contains("heavy.conf:1: rule 1 runs on every value") && out.contains("2 rules are fit to run"),
+        "{code}\n{out}"
+    );
+    let (code, out) = ask(folder.path(), &["check", "heavy.conf", "--format", "json", "--max-cost", "500"]).await;
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &found["too_dear"], &found["dearest"][0]["id"]),
+        (1, &serde_json::json!([1]), &1.into()),
+        "{out}"
+    );
+    let (code, out) = ask(folder.path(), &["check", "--config", "edge.toml", "--dearest", "3"]).await;
+    assert!(code == 0 && out.contains("rules are fit to run"), "{code}\n{out}");
+    std::fs::write(folder.path().join("bad.conf"), "SecRule ARGS \"@rx (\" \"id:1,phase:2\"\nSecRuel X\n").unwrap();
+    let (code, out) = ask(folder.path(), &["check", "bad.conf"]).await;
+    assert!(
+        code == 1 && out.contains("bad.conf:1: ") && out.contains("bad.conf:2: "),
+        "all of them at once: {code}\n{out}"
+    );
+}
