@@ -19,6 +19,12 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../waf-rules")
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gear {
+    Prefiltered,
+    Plain,
+}
+
 fn waf() -> &'static Waf {
     static WAF: OnceLock<Waf> = OnceLock::new();
     WAF.get_or_init(|| {
@@ -93,7 +99,15 @@ impl Exchange {
         self
     }
 
+    /// The report; with and without the prefilter it is the same.
     fn inspect(&self, mode: EngineMode, level: u8) -> Audit {
+        let (mut quick, mut plain) = (self.run(mode, level, Gear::Prefiltered), self.run(mode, level, Gear::Plain));
+        (quick.work, plain.work) = (0, 0);
+        assert!(quick == plain, "the prefilter changes the outcome of {}\n{quick:#?}\n{plain:#?}", self.show());
+        quick
+    }
+
+    fn run(&self, mode: EngineMode, level: u8, gear: Gear) -> Audit {
         let connection = Connection {
             client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)),
             client_port: 40_000,
@@ -104,6 +118,9 @@ impl Exchange {
         };
         let mut transaction = waf().transaction(connection);
         transaction.set_mode(mode);
+        if gear == Gear::Plain {
+            transaction.run_plainly();
+        }
         transaction.set_tx("blocking_paranoia_level", &level.to_string());
         transaction.request_line(self.method.as_bytes(), &self.uri, self.version.as_bytes());
         for (name, value) in &self.headers {

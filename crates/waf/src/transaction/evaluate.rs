@@ -152,7 +152,13 @@ impl<'t> Run<'_, 't> {
         let Some(content) = entry.content else { return self.chain(Only::Everything) };
         let Workshop { scan, work, only, .. } = &mut *self.workshop;
         scan.catch_up(self.sources.program, self.sources.facts, self.state, phase, work);
-        match scan.verdict(content, only) {
+        let verdict = scan.verdict(content, only);
+        let volatile = self.sources.program.accelerator.volatile(content);
+        match verdict {
+            Filtered::RuledOut if volatile.iter().any(|slot| self.state.slot(*slot).is_some()) => {
+                only.clear();
+                self.chain(Only::Candidates)
+            }
             Filtered::RuledOut => {
                 self.trace_outcome(TraceOutcome::RuledOut);
                 false
