@@ -201,7 +201,7 @@ impl Answer {
             paranoia: question.paranoia.or(guard.wanted.paranoia),
             refused: audit.intervention.as_ref().map(|intervention| Refused::new(intervention, &audit)),
             passes_at_paranoia,
-            scores: audit.scores.iter().filter(|(_, score)| *score != 0).cloned().collect(),
+            scores: audit.scores.iter().filter(|(name, score)| *score != 0 && !is_weight(name)).cloned().collect(),
             categories,
             near_misses: near_misses(&audit),
             removed: audit
@@ -218,6 +218,12 @@ impl Answer {
             matches,
         }
     }
+}
+
+/// What the Core Rule Set gives for a match of each severity.
+fn is_weight(name: &str) -> bool {
+    let severity = name.strip_suffix("_anomaly_score");
+    severity.is_some_and(|severity| matches!(severity, "critical" | "error" | "warning" | "notice"))
 }
 
 impl Refused {

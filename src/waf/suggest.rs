@@ -6,7 +6,7 @@ use super::{RuleChoice, Unanswered, cannot, shown};
 use anyhow::{Context, Result};
 use clap::Args;
 use portcullis_waf::{ExcludedRules, ExclusionSpec, ProfileSpec};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt::Write,
@@ -92,6 +92,7 @@ struct Line {
     path: String,
     route: Option<String>,
     audit: Audit,
+    shadow: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -149,9 +150,14 @@ impl Log {
             return;
         }
         self.lines += 1;
-        let Ok(line) = serde_json::from_str::<Line>(line) else {
-            self.unreadable += 1;
-            return;
+        let line = match serde_json::from_str::<Line>(line) {
+            // What only looked on refused nobody.
+            Ok(line) if line.shadow.is_some() => return,
+            Ok(line) => line,
+            Err(_) => {
+                self.unreadable += 1;
+                return;
+            }
         };
         for matched in &line.audit.matches {
             self.by_client.entry(line.client).or_default().insert(matched.id);

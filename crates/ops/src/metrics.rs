@@ -41,6 +41,7 @@ pub struct Metrics {
     mirrors: IntCounterVec,
     store_failures: IntCounterVec,
     inspected: IntCounterVec,
+    shadowed: IntCounterVec,
     slo_budget: GaugeVec,
     slo_burn: GaugeVec,
     rollout_share: GaugeVec,
@@ -158,6 +159,11 @@ impl Metrics {
                 "portcullis_waf_transactions_total",
                 "Exchanges that the WAF looked at: passed, matched (and let through) or blocked.",
                 &["waf", "outcome"],
+            ),
+            shadowed: counters(
+                "portcullis_waf_shadow_total",
+                "Exchanges that a shadow rule set saw: same, other_rules, stricter, laxer or undecided.",
+                &["waf", "shadow", "outcome"],
             ),
             store_failures: counters(
                 "portcullis_store_failures_total",
@@ -280,6 +286,11 @@ impl Metrics {
     /// `outcome` is from a closed set.
     pub fn inspected(&self, waf: &str, outcome: &str) {
         self.inspected.with_label_values(&[waf, outcome]).inc();
+    }
+
+    /// How a rule set that only looks on compares with the one that decides; `outcome` is from a closed set.
+    pub fn shadowed(&self, waf: &str, shadow: &str, outcome: &str) {
+        self.shadowed.with_label_values(&[waf, shadow, outcome]).inc();
     }
 
     pub fn objective(&self, slo: &str, budget_left: f64) {

@@ -3,6 +3,7 @@
 //! How a request's head is told to the WAF stands here once: the engine shows it what passes, `portcullis waf explain` what never did.
 
 use http::{header, request::Parts};
+use portcullis_names::Percent;
 use portcullis_waf::{Audit, Connection, Intervention, Profile, ProfileError, ProfileSpec, Transaction, Waf};
 use std::{fmt, sync::Arc};
 
@@ -16,13 +17,17 @@ pub struct WafGuard {
     pub wanted: ProfileSpec,
     /// Octets of a request body that are held and shown; what comes after them passes unseen.
     pub body_limit: usize,
+    /// The share of requests that is looked at.
+    pub sample: Percent,
+    /// Sees a share of them as well, and decides nothing.
+    pub shadow: Option<(Arc<WafGuard>, Percent)>,
 }
 
 impl WafGuard {
     /// Compiles what a rule wants of a rule set.
     pub fn new(name: String, waf: Arc<Waf>, wanted: ProfileSpec, body_limit: usize) -> Result<Self, Vec<ProfileError>> {
         let profile = Arc::new(waf.profile(&wanted)?);
-        Ok(Self { name, waf, profile, wanted, body_limit })
+        Ok(Self { name, waf, profile, wanted, body_limit, sample: Percent::ALL, shadow: None })
     }
 
     /// The same, but for what `change` changes.

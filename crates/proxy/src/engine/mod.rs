@@ -12,6 +12,7 @@ mod inspect;
 mod mirror;
 mod peers;
 mod reply;
+mod shadow;
 mod shape;
 mod stores;
 mod stream_watch;
@@ -34,6 +35,7 @@ use pingora::{
     proxy::{HttpProxy, ProxyServiceBuilder},
     server::configuration::ServerConf,
 };
+pub(crate) use shadow::{Difference, ShadowReport};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 

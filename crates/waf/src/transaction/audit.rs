@@ -108,6 +108,9 @@ pub struct Audit {
     pub work: u64,
     /// What ended the transaction.
     pub intervention: Option<Intervention>,
+    /// In detection: the first rule that would have ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub would_refuse: Option<u32>,
     /// Whether the audit settings call for a line about this transaction.
     pub relevant: bool,
     /// What became of every rule, when [`Transaction::trace`](crate::Transaction::trace) asked for it.
@@ -116,6 +119,12 @@ pub struct Audit {
 }
 
 impl Audit {
+    /// Whether the rules are against it, whatever they may do about it.
+    #[must_use]
+    pub fn objects(&self) -> bool {
+        self.intervention.is_some() || self.would_refuse.is_some()
+    }
+
     /// Rules that nearly matched: at least one test of the chain did, the whole did not. Needs a trace.
     pub fn near_misses(&self) -> impl Iterator<Item = &RuleTrace> {
         let nearly =

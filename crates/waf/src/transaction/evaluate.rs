@@ -391,8 +391,14 @@ impl<'t> Run<'_, 't> {
                 findings: std::mem::take(&mut self.findings),
             });
         }
-        if self.state.engine == EngineMode::On {
-            self.decide(head);
+        match (self.state.engine, &head.actions.verdict) {
+            (EngineMode::On, _) => self.decide(head),
+            (EngineMode::DetectionOnly, Verdict::Deny | Verdict::Drop | Verdict::Redirect(_))
+                if head.phase != Phase::Logging =>
+            {
+                self.state.would_refuse.get_or_insert(head.id);
+            }
+            (EngineMode::DetectionOnly | EngineMode::Off, _) => {}
         }
     }
 

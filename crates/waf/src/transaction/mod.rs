@@ -472,6 +472,7 @@ impl<'w> Transaction<'w> {
             matches: std::mem::take(&mut state.matches),
             scores,
             intervention: state.intervention.take(),
+            would_refuse: state.would_refuse,
             relevant,
         }
     }

@@ -53,6 +53,8 @@ pub(crate) struct State {
     /// The rule that runs.
     pub(crate) current: Option<usize>,
     pub(crate) intervention: Option<Intervention>,
+    /// In detection: the rule that would have ended the transaction first.
+    pub(crate) would_refuse: Option<u32>,
     pub(crate) allowed: Option<Allowed>,
     pub(crate) matches: Vec<RuleMatch>,
 }
@@ -108,6 +110,7 @@ impl Default for State {
             collections: Vec::new(),
             current: None,
             intervention: None,
+            would_refuse: None,
             allowed: None,
             matches: Vec::new(),
         }
@@ -140,6 +143,7 @@ impl State {
         self.collections.clear();
         self.current = None;
         self.intervention = None;
+        self.would_refuse = None;
         self.allowed = None;
         self.matches.clear();
     }
