@@ -67,6 +67,8 @@ pub(crate) struct Multipart {
     line: Vec<u8>,
     /// Whether `line` goes on where an earlier piece of the same line ended.
     mid_line: bool,
+    /// Whether the line before began with two dashes and was not the boundary.
+    decoy: bool,
     /// The end of the last data line: it belongs to the boundary when one follows.
     held_end: Vec<u8>,
     part: Part,
@@ -105,6 +107,7 @@ impl Multipart {
                 place: Place::Before,
                 line: Vec::new(),
                 mid_line: false,
+                decoy: false,
                 held_end: Vec::new(),
                 part: Part::default(),
                 kept_bytes: 0,
@@ -158,6 +161,12 @@ impl Multipart {
     fn take_line(&mut self) {
         let line = std::mem::take(&mut self.line);
         let continued = std::mem::replace(&mut self.mid_line, !line.ends_with(b"\n"));
+        // Text is full of lines that begin with dashes: signatures, diffs, SQL, Markdown. A boundary that is not ours has a part's
+        // headers behind it.
+        if self.decoy {
+            self.flags().unmatched_boundary |= starts_header(&line);
+            self.decoy = line.contains(&b':');
+        }
         let boundary = if continued { None } else { self.boundary_line(&line) };
         match boundary {
             Some(kind) => self.at_boundary(kind),
@@ -176,9 +185,8 @@ impl Multipart {
     fn boundary_line(&mut self, line: &[u8]) -> Option<Last> {
         let after = line.strip_prefix(b"--")?;
         let Some(tail) = after.strip_prefix(self.boundary.as_slice()) else {
-            if self.place != Place::Before || !after.trim_ascii().is_empty() {
-                self.flags().unmatched_boundary = true;
-            }
+            self.flags().unmatched_boundary |= self.resembles_boundary(after);
+            self.decoy |= self.place == Place::Data;
             return None;
         };
         let (last, tail) = tail.strip_prefix(b"--").map_or((Last::No, tail), |tail| (Last::Yes, tail));
@@ -192,6 +200,16 @@ impl Multipart {
             }
         }
         Some(last)
+    }
+
+    /// Whether a lenient reader could take a line for the boundary: it stands in it, in another case, behind a blank or in quotes.
+    fn resembles_boundary(&self, after: &[u8]) -> bool {
+        let start =
+            after.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'-')).unwrap_or(after.len());
+        let rest = after.get(start..).unwrap_or_default();
+        let own = self.boundary.iter().position(|byte| *byte != b'-').unwrap_or(0);
+        let own = self.boundary.get(own..).unwrap_or_default();
+        !own.is_empty() && rest.get(..own.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(own))
     }
 
     fn at_boundary(&mut self, last: Last) {
@@ -374,6 +392,12 @@ fn parameters(content_type: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether a line is the header of a part.
+fn starts_header(line: &[u8]) -> bool {
+    let name = line.get(..8).unwrap_or_default();
+    name.eq_ignore_ascii_case(b"content-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -452,7 +476,30 @@ mod tests {
         let fields = field("a", "1") + end;
         check(&format!("x\r\n{fields}"), "a=1", Flags { data_before: true, ..CLEAN }, None);
         check(&format!("{fields}x"), "a=1", Flags { data_after: true, ..CLEAN }, None);
-        check(&(field("a", "--C") + end), "a=--C", Flags { unmatched_boundary: true, ..CLEAN }, None);
+        let unmatched = Flags { unmatched_boundary: true, ..CLEAN };
+        for text in [
+            "--C\r\nContent-Disposition: form-data; name=x\r\n\r\ny",
+            "--C\r\nX: y\r\ncontent-disposition: form-data; name=x\r\n\r\ny",
+            "--b",
+            "-- B",
+            "--\"B\"",
+            "--Bx",
+            "----B",
+        ] {
+            check(&(field("a", text) + end), &format!("a={}", text.escape_default()), unmatched, None);
+        }
+        for text in [
+            "--",
+            "-- \r\nAda",
+            "--C",
+            "-----",
+            "--- a/x\r\n+++ b/x",
+            "-- SELECT 1",
+            "--\r\ncontents",
+            "--abc\r\n--def",
+        ] {
+            check(&(field("a", text) + end), &format!("a={}", text.escape_default()), CLEAN, None);
+        }
         check(&fields.replace("\r\n", "\n"), "a=1", Flags { lf_line: true, crlf_line: false, ..CLEAN }, None);
         check(&fields.replace("data; ", "data "), "a=1", Flags { missing_semicolon: true, ..CLEAN }, None);
         check(&fields.replace('"', "'"), "\\'a\\'=1", Flags { invalid_quoting: true, ..CLEAN }, None);

@@ -145,6 +145,8 @@ pub enum Cut {
     Arguments,
     /// A body whose content encoding is not known, or is not what it says.
     Encoding,
+    /// The ends of words of more than 256 bytes with dots or backticks, which `@detectSQLi` left out.
+    Words,
     /// Tests not made: the transaction cost more than its size earns.
     Work {
         /// How many.

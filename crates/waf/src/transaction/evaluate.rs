@@ -34,6 +34,8 @@ pub(crate) struct Workshop {
     list: Vec<Value<'static>>,
     only: Vec<ValueId>,
     pub(super) tracer: Option<Box<Tracer>>,
+    /// Whether a detector left out the ends of words.
+    pub(super) shortened: bool,
     /// The pattern with macros compiled last, by its text.
     pattern: Option<(Vec<u8>, Pattern)>,
 }
@@ -43,6 +45,7 @@ impl Workshop {
         self.scan.begin();
         self.work.begin();
         self.tracer = None;
+        self.shortened = false;
     }
 
     /// Bytes kept for the next transaction.
@@ -294,6 +297,9 @@ impl<'t> Run<'_, 't> {
     fn test(&mut self, rule: &'t Rule, test: &Test, value: &View<'_>, bytes: &[u8], argument: &[u8]) -> bool {
         if !self.workshop.work.spend(bytes.len().saturating_mul(test.operator.cost())) {
             return false;
+        }
+        if matches!(test.operator, Operator::DetectSqli) {
+            self.workshop.shortened |= crate::operator::is_shortened(bytes);
         }
         let capture = if rule.actions.capture { Capture::Wanted } else { Capture::NotWanted };
         let found = match &test.operator {

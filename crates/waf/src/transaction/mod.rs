@@ -458,6 +458,9 @@ impl<'w> Transaction<'w> {
         }
         let trace = self.memory.workshop.tracer.take().map(|tracer| tracer.finish()).unwrap_or_default();
         let mut cut = std::mem::take(&mut self.cut);
+        if self.memory.workshop.shortened {
+            cut.push(Cut::Words);
+        }
         let refused = self.memory.workshop.work.refused();
         if refused > 0 {
             cut.push(Cut::Work { tests: refused });
