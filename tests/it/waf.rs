@@ -7,6 +7,7 @@ use crate::support::{
     origin::{Origin, Seen},
 };
 use serde_json::Value;
+use std::io::Write;
 
 async fn edge(origin: &Origin, objects: &str, rest: &str) -> Gateway {
     edge_with(origin, &[], objects, rest).await
@@ -121,6 +122,46 @@ async fn bodies_of_every_size_and_framing_arrive_as_they_were_sent() {
     client.send("a=hello").await;
     assert_eq!(client.response().await.status, 200);
     assert_eq!(origin.last().body, b"a=hello");
+}
+
+#[tokio::test]
+async fn packed_bodies_and_what_is_in_uploads_is_looked_at() {
+    let origin = Origin::echo().await;
+    let gateway = edge(&origin, "", "waf.mode = \"block\"").await;
+    let brotli = |text: &[u8]| {
+        let mut packed = Vec::new();
+        brotli::CompressorWriter::new(&mut packed, 4096, 5, 22).write_all(text).unwrap();
+        packed
+    };
+    let zstd = |text: &[u8]| zstd::stream::encode_all(text, 3).unwrap();
+    let packed = |coding: &str, body: &[u8]| {
+        let head = format!(
+            "POST /form HTTP/1.1\r\nHost: shop.test\r\nUser-Agent: Mozilla/5.0\r\nAccept: */*\r\nContent-Type: {FORM}\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
+    };
+    let attack = b"name=x&comment=%3Cscript%3Ealert%28document.cookie%29%3C%2Fscript%3E".as_slice();
+    for (coding, attack, benign) in
+        [("br", brotli(attack), brotli(b"name=Ada")), ("zstd", zstd(attack), zstd(b"name=Ada"))]
+    {
+        assert_eq!(ask(&gateway, packed(coding, &attack)).await.status, 403, "{coding}");
+        assert_eq!(ask(&gateway, packed(coding, &benign)).await.status, 200, "{coding}");
+        assert!(origin.last().body == benign, "as it was sent: {coding}");
+    }
+    assert_eq!(ask(&gateway, packed("lzma", b"whatever")).await.status, 200);
+    gateway.counts("portcullis_waf_cut_total", &["waf=\"builtin\"", "cut=\"encoding\""], 1.0).await;
+    let lines = audits(&gateway, 3).await;
+    assert_eq!((&lines[2]["outcome"], &lines[2]["audit"]["cut"][0]), (&"passed".into(), &"encoding".into()));
+
+    let upload = |file: &[u8]| {
+        let head = b"--B\r\nContent-Disposition: form-data; name=\"f\"; filename=\"cat.jpg\"\r\n\r\n".as_slice();
+        post("multipart/form-data; boundary=B", &[head, file, b"\r\n--B--\r\n"].concat())
+    };
+    let image = [b"\xff\xd8\xff\xe0JFIF".to_vec(), vec![7; 60_000]].concat();
+    assert_eq!(ask(&gateway, upload(&image)).await.status, 200);
+    let shell = [image, b"<?php system($_GET['c']); ?>".to_vec()].concat();
+    assert_eq!(ask(&gateway, upload(&shell)).await.status, 403, "behind the image");
 }
 
 #[tokio::test]

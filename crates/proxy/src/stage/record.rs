@@ -105,7 +105,7 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     edge.access_log.write(&snapshot.log, &record);
 }
 
-/// One line for each transaction that matched something or was cut, and a count for every one.
+/// One line for each transaction that matched something or was cut in an odd way, and a count for every one.
 fn tell_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &WafGuard, audit: &Audit) {
     let outcome = match (&audit.intervention, audit.matches.is_empty()) {
         (Some(_), _) => "blocked",
@@ -113,7 +113,9 @@ fn tell_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &Waf
         (None, true) => "passed",
     };
     edge.metrics.inspected(&guard.name, outcome);
-    if audit.matches.is_empty() && audit.intervention.is_none() {
+    audit.cut.iter().for_each(|cut| edge.metrics.uninspected(&guard.name, cut.as_str()));
+    let odd = audit.cut.iter().any(|cut| cut.is_odd());
+    if audit.matches.is_empty() && audit.intervention.is_none() && !odd {
         return;
     }
     write_audit(edge, exchange, ending, Told { waf: &guard.name, outcome, audit, shadow: None });

@@ -50,7 +50,22 @@ pub(crate) struct Limits {
     pub(crate) files: usize,
     /// Bytes of all fields together.
     pub(crate) field_bytes: usize,
+    pub(crate) file_contents: FileContents,
 }
+
+/// Whether rules want to see what is in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileContents {
+    Measured,
+    Kept,
+}
+
+/// Kept of a file: its beginning, where programs and what hides in images begin, and its end, where things are appended.
+const FILE_START_BYTES: usize = 16 << 10;
+const FILE_END_BYTES: usize = 4 << 10;
+
+/// Kept of all files together.
+const FILES_BYTES: usize = 256 << 10;
 
 /// A header line beyond this is an error; a data line is handed on in pieces.
 const LINE_BYTES: usize = 4096;
@@ -91,6 +106,22 @@ struct Part {
     file_name: Option<Vec<u8>>,
     value: Vec<u8>,
     bytes: usize,
+    /// Of a file, what may be its last bytes.
+    end: Vec<u8>,
+}
+
+impl Part {
+    /// Keeps the beginning and the end of a file.
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = FILE_START_BYTES.saturating_sub(self.value.len()).min(bytes.len());
+        let (start, rest) = bytes.split_at(room);
+        self.value.extend_from_slice(start);
+        self.end.extend_from_slice(rest);
+        // Not at each line: what is moved is paid for by what came.
+        if self.end.len() > 2 * FILE_END_BYTES {
+            self.end.drain(..self.end.len() - FILE_END_BYTES);
+        }
+    }
 }
 
 impl Multipart {
@@ -304,11 +335,28 @@ impl Multipart {
                 self.fail("the fields are larger than the limit for bodies without files");
             } else {
                 self.kept_bytes += held.len() + text.len();
-                self.part.value.extend(held);
+                self.part.value.extend_from_slice(&held);
                 self.part.value.extend_from_slice(text);
             }
         }
+        if self.part.file_name.is_some() && self.limits.file_contents == FileContents::Kept {
+            self.part.keep(&held);
+            self.part.keep(text);
+        }
         self.held_end.extend_from_slice(line.get(text.len()..).unwrap_or_default());
+    }
+
+    fn keep_file(&mut self, name: &[u8], part: &Part) {
+        let (start, end) = (part.value.as_slice(), part.end.as_slice());
+        let left_out = part.bytes > start.len() + end.len();
+        // With something between them that is in no file, lest a word be made of the two.
+        let gap: &[u8] = if left_out { b"\0\n" } else { b"" };
+        let room = FILES_BYTES.saturating_sub(self.contents.file_contents.kept_bytes());
+        self.contents.files_cut |= left_out || start.len() + end.len() > room;
+        if start.len() + end.len() <= room {
+            let value = |bytes: &mut Vec<u8>| [start, gap, end].iter().for_each(|piece| bytes.extend_from_slice(piece));
+            self.contents.file_contents.push_with(|bytes| bytes.extend_from_slice(name), value);
+        }
     }
 
     fn end_part(&mut self) {
@@ -317,18 +365,21 @@ impl Multipart {
             self.fail("a part ends within its headers");
             self.end_headers();
         }
-        let part = std::mem::take(&mut self.part);
-        let name = part.name.unwrap_or_default();
+        let mut part = std::mem::take(&mut self.part);
+        let name = part.name.take().unwrap_or_default();
         for header in &part.headers {
             self.contents.part_headers.push(&name, header);
         }
-        match part.file_name {
+        match part.file_name.take() {
             Some(_) if self.contents.files.len() >= self.limits.files => {
                 self.flags().file_limit_exceeded = true;
                 self.contents.truncated = true;
             }
             Some(file) => {
                 self.contents.files.push(&name, &file);
+                if self.limits.file_contents == FileContents::Kept {
+                    self.keep_file(&name, &part);
+                }
                 self.contents.file_sizes.push((name, part.bytes));
             }
             None if self.contents.args.len() >= self.limits.fields => {
@@ -402,7 +453,7 @@ fn starts_header(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { fields: 3, files: 2, field_bytes: 100 };
+    const LIMITS: Limits = Limits { fields: 3, files: 2, field_bytes: 100, file_contents: FileContents::Measured };
 
     fn read(content_type: &str, body: &str, piece: usize) -> Contents {
         let mut reader = Multipart::new(content_type.as_bytes(), LIMITS).unwrap();
@@ -468,6 +519,29 @@ mod tests {
         assert!(reader.line.capacity() <= 2 * LINE_BYTES);
         reader.feed(b"\r\n--B--\r\n");
         assert_eq!(reader.finish().file_sizes, [(b"f".to_vec(), 1_000_000)]);
+    }
+
+    #[test]
+    fn files_are_kept_by_their_beginning_and_end_when_a_rule_looks() {
+        let read = |file: &[u8], limits: Limits, piece: usize| {
+            let mut reader = Multipart::new(b"multipart/form-data; boundary=B", limits).unwrap();
+            let head = b"--B\r\nContent-Disposition: form-data; name=f; filename=x\r\n\r\n".as_slice();
+            [head, file, b"\r\n--B--\r\n"].concat().chunks(piece).for_each(|chunk| reader.feed(chunk));
+            reader.finish()
+        };
+        let kept = Limits { file_contents: FileContents::Kept, ..LIMITS };
+        for file in [&b""[..], b"one\r\ntwo\n\nthree", b"\r\n", b"--not\r\n"] {
+            for piece in [1, 3, 1000] {
+                let contents = read(file, kept, piece);
+                assert_eq!((contents.file_contents.at(0), contents.files_cut), (Some((&b"f"[..], file)), false));
+                assert_eq!(read(file, LIMITS, piece).file_contents.len(), 0);
+            }
+        }
+        let large = [b"begin".to_vec(), b"middle\n".repeat(100_000), b"end".to_vec()].concat();
+        let contents = read(&large, kept, 10_000);
+        let (_, seen) = contents.file_contents.at(0).unwrap();
+        assert!(contents.files_cut && seen.starts_with(b"begin") && seen.ends_with(b"end"));
+        assert!(seen.len() <= FILE_START_BYTES + 2 * FILE_END_BYTES + 2, "{}", seen.len());
     }
 
     #[test]

@@ -143,6 +143,8 @@ pub enum Cut {
     ResponseBody,
     /// Arguments, members, cookies or parts beyond their number.
     Arguments,
+    /// Of uploaded files, what lies between their first 16 KiB and their last 4, or beyond 256 KiB of all of them.
+    Files,
     /// A body whose content encoding is not known, or is not what it says.
     Encoding,
     /// The ends of words of more than 256 bytes with dots or backticks, which `@detectSQLi` left out.
@@ -152,6 +154,31 @@ pub enum Cut {
         /// How many.
         tests: u64,
     },
+}
+
+impl Cut {
+    /// A word for it, of a closed set.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestBody => "request_body",
+            Self::ResponseBody => "response_body",
+            Self::Arguments => "arguments",
+            Self::Files => "files",
+            Self::Encoding => "encoding",
+            Self::Words => "words",
+            Self::Work { .. } => "work",
+        }
+    }
+
+    /// Whether the rules lost sight of something that honest clients do not send; large bodies they do.
+    #[must_use]
+    pub fn is_odd(self) -> bool {
+        match self {
+            Self::RequestBody | Self::ResponseBody | Self::Files => false,
+            Self::Arguments | Self::Encoding | Self::Words | Self::Work { .. } => true,
+        }
+    }
 }
 
 fn lossy<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {

@@ -269,6 +269,7 @@ impl<'w> Transaction<'w> {
             fields: settings.arguments,
             files: settings.upload_files,
             field_bytes: settings.request_body_no_files_limit_bytes,
+            file_contents: self.waf.program.file_contents,
         };
         let content_type = self.memory.facts.headers.get(b"content-type").unwrap_or_default();
         match Multipart::new(content_type, limits) {
@@ -343,6 +344,9 @@ impl<'w> Transaction<'w> {
         let earlier = std::mem::take(&mut self.memory.facts.contents);
         if contents.truncated {
             self.note_cut(Cut::Arguments);
+        }
+        if contents.files_cut {
+            self.note_cut(Cut::Files);
         }
         if earlier.error.is_some() {
             contents.error = earlier.error;
