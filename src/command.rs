@@ -84,7 +84,7 @@ fn control_runtime() -> Result<Runtime> {
 
 async fn serve(files: Vec<PathBuf>, upgrade: bool) -> Result<ExitCode> {
     let predecessor = if upgrade {
-        let path = check(&files, None).map(|compiled| compiled.fixed.upgrade.clone());
+        let path = check(&files).map(|compiled| compiled.fixed.upgrade.clone());
         match path {
             Ok(path) => Some(
                 handover::take(&path).with_context(|| format!("no sockets can be taken over at {}", path.display()))?,
@@ -264,7 +264,7 @@ fn spawn_successor() -> Result<()> {
 }
 
 fn check_files(files: &[PathBuf], format: Format) -> ExitCode {
-    let outcome = check(files, None);
+    let outcome = check(files);
     let (report, code) = match &outcome {
         Ok(compiled) => (&compiled.report, ExitCode::SUCCESS),
         Err(report) => (report, ExitCode::from(REFUSED)),
@@ -277,7 +277,7 @@ fn check_files(files: &[PathBuf], format: Format) -> ExitCode {
 }
 
 fn show(files: &[PathBuf]) -> ExitCode {
-    match check(files, None) {
+    match check(files) {
         Ok(compiled) => {
             print!("{}", effective(&compiled.effective(), &compiled.document));
             ExitCode::SUCCESS
@@ -287,7 +287,7 @@ fn show(files: &[PathBuf]) -> ExitCode {
 }
 
 fn explain_files(files: &[PathBuf], question: &Question, format: Format) -> ExitCode {
-    let compiled = match check(files, None) {
+    let compiled = match check(files) {
         Ok(compiled) => compiled,
         Err(report) => return refused(&report),
     };

@@ -83,7 +83,7 @@ impl RuleChoice {
         if self.config.is_empty() {
             return Ok(None);
         }
-        check_config(&self.config, None).map(Some).map_err(|report| {
+        check_config(&self.config).map(Some).map_err(|report| {
             eprint!("{}", report.render(colour()));
             Unanswered::Shown(ExitCode::from(REFUSED))
         })

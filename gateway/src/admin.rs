@@ -103,7 +103,7 @@ async fn diff(State(gateway): State<Gateway>, Json(files): Json<Files>) -> Respo
                 let diff = Diff::between(&running.document.to_json(), &candidate);
                 Json(json!({ "changes": diff.changes, "text": diff.to_string() })).into_response()
             }
-            Err(report) => refused(&report, &Value::Null),
+            Err(why) => refused(&why.report, &Value::Null),
         }
     })
     .await

@@ -16,12 +16,12 @@ use portcullis_policy::{
 };
 use portcullis_proxy::{
     Drain, SniRoutes, TcpRoute, WafGuard,
-    listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol},
+    listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol, Underscores},
 };
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
 use portcullis_store::StoreConfig;
 use portcullis_tls::{Alpn, Certificates, ListenerTlsSpec, ServerTls, Trusts};
-use portcullis_upstream::{Clusters, HttpProtocol, Surroundings};
+use portcullis_upstream::{Cluster, Clusters, HttpProtocol, Surroundings};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -78,16 +78,31 @@ impl Compiled {
     }
 }
 
+/// A configuration that cannot serve, and the files whose change might mend it.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) report: Report,
+    pub(crate) watched: Vec<PathBuf>,
+}
+
+/// Reads and compiles files.
+pub fn check(files: &[PathBuf]) -> Result<Compiled, Report> {
+    load(files, None).map_err(|refused| refused.report)
+}
+
 /// Reads and compiles files. `previous` lends what survives a reload.
-pub fn check(files: &[PathBuf], previous: Option<&Compiled>) -> Result<Compiled, Report> {
+pub(crate) fn load(files: &[PathBuf], previous: Option<&Compiled>) -> Result<Compiled, Refused> {
     let (document, report) = Document::load(files);
     compile(document, report, previous)
 }
 
-pub(crate) fn compile(document: Document, report: Report, previous: Option<&Compiled>) -> Result<Compiled, Report> {
+pub(crate) fn compile(document: Document, report: Report, previous: Option<&Compiled>) -> Result<Compiled, Refused> {
     let document = Arc::new(document);
     let (spec, mut cx) = document.read::<Spec>(report, RESERVED);
-    let Some(spec) = spec else { return Err(cx.finish().0) };
+    let Some(spec) = spec else {
+        let (report, watched) = cx.finish();
+        return Err(Refused { report, watched });
+    };
     let cx = &mut cx;
 
     let certificates = Certificates::compile(&spec.certificate, cx);
@@ -138,7 +153,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
 
     let (report, watched) = std::mem::take(cx).finish();
     if report.has_errors() {
-        return Err(report);
+        return Err(Refused { report, watched });
     }
     Ok(Compiled {
         document,
@@ -220,6 +235,7 @@ impl Listeners<'_> {
             protocol,
             proxy_protocol: spec.proxy_protocol.as_ref().map(|from| CidrSet::new(&from.from)),
             client_ip: spec.client_ip.as_ref().map(ClientIp::new).unwrap_or_default(),
+            underscores: spec.underscores.unwrap_or_default(),
             limits,
             h1,
             h2,
@@ -234,7 +250,11 @@ impl Listeners<'_> {
             ("tls", spec.tls.is_some()),
             ("http_redirect", spec.http_redirect.is_some()),
         ];
-        let http_only = [("versions", spec.versions.is_some()), ("client_ip", spec.client_ip.is_some())];
+        let http_only = [
+            ("versions", spec.versions.is_some()),
+            ("client_ip", spec.client_ip.is_some()),
+            ("underscores", spec.underscores.is_some()),
+        ];
         let is_http = matches!(protocol, Protocol::Http | Protocol::Https);
         let word = format!("{protocol:?}").to_lowercase();
         for (key, given) in tls_only
@@ -404,6 +424,7 @@ impl Listeners<'_> {
                 protocol: PlanProtocol::Http,
                 proxy_protocol: spec.proxy_protocol.as_ref().map(|from| CidrSet::new(&from.from)),
                 client_ip: spec.client_ip.as_ref().map(ClientIp::new).unwrap_or_default(),
+                underscores: Underscores::default(),
                 limits,
                 h1: true,
                 h2: false,
@@ -484,13 +505,16 @@ fn compile_routes(
 fn check_mirrors(routes: &RouteTable, clusters: &Clusters, cx: &mut Context) {
     for plan in routes.plans() {
         let Some(cluster) = plan.mirror.and_then(|mirror| clusters.get(mirror.upstream.0 as usize)) else { continue };
-        if cluster.protocol == HttpProtocol::H1 && cluster.proxy_protocol.is_none() {
-            continue;
-        }
         let route = Path::root().key("route").key(&plan.route);
         let own = plan.rule.as_ref().map(|rule| route.key("rule").key(rule));
         let at = own.filter(|own| cx.document().has(&own.key("mirror"))).unwrap_or(route);
-        cx.error(&at.key("mirror").key("upstream"), format!("upstream \"{}\" cannot be mirrored to", cluster.name))
+        check_mirrored(cluster, &at.key("mirror").key("upstream"), cx);
+    }
+}
+
+fn check_mirrored(cluster: &Cluster, at: &Path, cx: &mut Context) {
+    if cluster.protocol != HttpProtocol::H1 || cluster.proxy_protocol.is_some() {
+        cx.error(at, format!("upstream \"{}\" cannot be mirrored to", cluster.name))
             .help("copies are sent as plain HTTP/1: give it an upstream with protocol h1 and without `proxy_protocol`");
     }
 }
@@ -510,6 +534,11 @@ fn compile_releases(spec: &Spec, routes: &RouteTable, clusters: &Clusters, cx: &
     let upstreams = spec.upstream.keys().cloned().collect();
     let known = portcullis_rollout::Known { routes: &sends, upstreams: &upstreams, slos: &slos };
     let rollouts = compile_rollouts(&spec.rollout, &known, cx);
+    for (name, plan) in rollouts.iter().filter(|(_, plan)| plan.mirror_first.is_some()) {
+        if let Some((_, to)) = clusters.find(plan.to.as_str()) {
+            check_mirrored(to, &Path::root().key("rollout").key(name.as_str()).key("mirror_first"), cx);
+        }
+    }
     (slos, rollouts)
 }
 

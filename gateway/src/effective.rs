@@ -11,7 +11,7 @@ pub(crate) fn effective(compiled: &Compiled) -> Value {
     let mut document = compiled.document.to_json();
     for listener in &compiled.listeners {
         let plan = &listener.plan;
-        let defaults = json!({
+        let mut defaults = json!({
             "address": plan.address,
             "protocol": match plan.protocol {
                 PlanProtocol::Http => "http",
@@ -21,6 +21,9 @@ pub(crate) fn effective(compiled: &Compiled) -> Value {
             },
             "limits": limits(&plan.limits),
         });
+        if let (PlanProtocol::Http | PlanProtocol::Https(_), Value::Object(keys)) = (&plan.protocol, &mut defaults) {
+            keys.insert("underscores".to_owned(), json!(plan.underscores));
+        }
         fill(at(&mut document, "listener", plan.name.as_str()), defaults);
     }
     for cluster in compiled.clusters.iter() {
@@ -97,7 +100,7 @@ fn limits(limits: &Limits) -> Value {
         "header_timeout": span(limits.header_timeout),
         "body_timeout": span(limits.body_timeout),
         "idle_timeout": span(limits.idle_timeout),
-        "min_rate": portcullis_names::ByteSize::from_bytes(limits.min_rate.get()),
+        "min_rate": portcullis_names::ByteSize::from_bytes(limits.min_rate.bytes_per_second),
         "streams": limits.streams,
         "requests": limits.requests,
     })

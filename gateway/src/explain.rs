@@ -3,7 +3,10 @@
 use crate::{Compiled, CompiledListener};
 use portcullis_names::normalise_host;
 use portcullis_policy::{Explanation, Facts, Lookup, Scheme, normalise_path};
-use portcullis_proxy::{WafGuard, listen::PlanProtocol};
+use portcullis_proxy::{
+    WafGuard,
+    listen::{PlanProtocol, Underscores},
+};
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, sync::Arc};
 
@@ -32,13 +35,28 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Result<Explanation, 
     Ok(explanation)
 }
 
-/// The rule that would take a request, and what looks at its requests, if anything does.
-pub fn waf_of(compiled: &Compiled, question: &Question) -> Result<(String, Option<Arc<WafGuard>>), String> {
-    let (facts, _) = facts(compiled, question)?;
-    match compiled.routes.find(&facts) {
-        Lookup::Found(plan) => Ok((plan.name(), compiled.wafs.get(plan.index).cloned().flatten())),
-        Lookup::NoRule | Lookup::NoHost => Err(format!("no route takes {} {}", question.method, question.url)),
-    }
+/// What the WAF would be shown of a request, and by whom.
+#[derive(Debug)]
+pub struct WafView {
+    /// The rule that would take it.
+    pub route: String,
+    /// What looks at its requests, if anything does.
+    pub guard: Option<Arc<WafGuard>>,
+    /// Whether the listener drops a field before anybody sees it.
+    pub dropped: fn(&str) -> bool,
+}
+
+/// Finds the route of a request as the data path does.
+pub fn waf_of(compiled: &Compiled, question: &Question) -> Result<WafView, String> {
+    let (facts, listener) = facts(compiled, question)?;
+    let Lookup::Found(plan) = compiled.routes.find(&facts) else {
+        return Err(format!("no route takes {} {}", question.method, question.url));
+    };
+    let dropped: fn(&str) -> bool = match listener.plan.underscores {
+        Underscores::Drop => |name| name.contains('_'),
+        Underscores::Refuse | Underscores::Pass => |_| false,
+    };
+    Ok(WafView { route: plan.name(), guard: compiled.wafs.get(plan.index).cloned().flatten(), dropped })
 }
 
 /// The request as routes see it, and the listener that would get it.
@@ -66,7 +84,14 @@ fn facts<'c>(compiled: &'c Compiled, question: &Question) -> Result<(Facts, &'c 
     let mut headers = Vec::new();
     for header in &question.headers {
         let (name, value) = header.split_once(':').ok_or_else(|| format!("`{header}` is not `Name: value`"))?;
-        headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+        let name = name.trim().to_ascii_lowercase();
+        match listener.plan.underscores {
+            Underscores::Drop if name.contains('_') => continue,
+            Underscores::Refuse if name.contains('_') => {
+                return Err(format!("`{name}`: names with underscores are refused"));
+            }
+            _ => headers.push((name, value.trim().to_owned())),
+        }
     }
     let facts = Facts {
         method: question.method.clone(),

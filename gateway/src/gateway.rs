@@ -1,7 +1,8 @@
 //! The running gateway: starts cores, applies configurations, drains, hands over.
 
 use crate::{
-    Compiled, admin, compile,
+    Compiled, admin,
+    compile::{self, Refused},
     listeners::{Inherited, LiveListeners, Opened},
     release_board::{self, ReleaseBoard},
 };
@@ -57,6 +58,8 @@ struct State {
     discovery: Discovery,
     last_reload: LastReload,
     endpoints: HashSet<(String, String)>,
+    /// Files whose change is a reason to read again; after a refusal, also those of what was refused.
+    watched: Vec<PathBuf>,
     draining: bool,
 }
 
@@ -93,7 +96,7 @@ pub enum Stop {
 impl Gateway {
     /// Compiles `files` and serves them. `sockets` are listeners that somebody else opened, by name. Needs a tokio runtime.
     pub fn start(files: Vec<PathBuf>, sockets: Vec<NamedSocket>) -> Result<Self, StartError> {
-        let compiled = compile::check(&files, None).map_err(StartError::Config)?;
+        let compiled = compile::check(&files).map_err(StartError::Config)?;
         for line in compiled.report.lines() {
             tracing::warn!("{line}");
         }
@@ -135,6 +138,7 @@ impl Gateway {
             discovery,
             last_reload: LastReload { outcome: "started", at: unix_now(), trigger: "start".to_owned(), report: None },
             endpoints: HashSet::new(),
+            watched: compiled.watched.clone(),
             draining: false,
             compiled,
         };
@@ -154,6 +158,12 @@ impl Gateway {
         let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = self.try_reload();
         let mut state = self.state();
+        state.watched = state.compiled.watched.clone();
+        let outcome = outcome.map_err(|refused| {
+            // The file that mends it may be one that nobody asked for so far.
+            state.watched.extend(refused.watched);
+            refused.report
+        });
         let (name, report) = match &outcome {
             Ok(diff) => {
                 tracing::info!(
@@ -179,12 +189,17 @@ impl Gateway {
         outcome
     }
 
-    fn try_reload(&self) -> Result<Diff, Report> {
+    fn try_reload(&self) -> Result<Diff, Refused> {
         let running = self.compiled();
-        let compiled = compile::check(&self.0.files, Some(&running))?;
-        let (opened, discovery) = self.prepare(&compiled)?;
-        settle(&discovery);
-        self.publish(compiled, opened, discovery)
+        let compiled = compile::load(&self.0.files, Some(&running))?;
+        let watched = compiled.watched.clone();
+        let refused = |report| Refused { report, watched };
+        let prepared = self.prepare(&compiled);
+        let outcome = prepared.and_then(|(opened, discovery)| {
+            settle(&discovery);
+            self.publish(compiled, opened, discovery)
+        });
+        outcome.map_err(refused)
     }
 
     /// Opens the sockets and starts the sources that are new. Waits for nothing.
@@ -357,7 +372,7 @@ impl Gateway {
 
     /// Files whose change is a reason to reload.
     pub fn watched(&self) -> Vec<PathBuf> {
-        self.state().compiled.watched.clone()
+        self.state().watched.clone()
     }
 
     pub fn metrics(&self) -> String {

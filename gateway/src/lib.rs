@@ -15,7 +15,7 @@ mod spec;
 mod waf_sets;
 
 pub use compile::{Compiled, CompiledListener, check};
-pub use explain::{Question, explain, waf_of};
+pub use explain::{Question, WafView, explain, waf_of};
 pub use gateway::{Gateway, StartError, Stop};
 pub use spec::{DefaultsSpec, RESERVED, Spec};
 pub use waf_sets::{RuleProblems, compile_rules};

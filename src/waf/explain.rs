@@ -62,7 +62,7 @@ pub(super) fn explain(question: &Question) -> Result<ExitCode> {
 const LEVELS: std::ops::RangeInclusive<u8> = 1..=4;
 
 fn answer(question: &Question) -> Result<Answer, Unanswered> {
-    let asked = match question.request.as_slice() {
+    let mut asked = match question.request.as_slice() {
         [method, url] => request::compose(method, url, &question.headers, question.data.as_deref())?,
         [file] if question.headers.is_empty() && question.data.is_none() => request::from_file(file)?,
         _ => return Err(cannot("-H and -d go with a method and a URL; a file says everything itself")),
@@ -70,11 +70,12 @@ fn answer(question: &Question) -> Result<Answer, Unanswered> {
     let compiled = question.rules.compiled()?;
     let (route, guard) = match &compiled {
         Some(compiled) if question.rules.waf.is_none() => {
-            let (route, guard) = waf_of(compiled, &route_question(&asked, question.from)).map_err(cannot)?;
-            let Some(guard) = guard else {
-                return Err(cannot(format!("route {route} takes this request, and no rule set looks at it")));
+            let view = waf_of(compiled, &route_question(&asked, question.from)).map_err(cannot)?;
+            let Some(guard) = view.guard else {
+                return Err(cannot(format!("route {} takes this request, and no rule set looks at it", view.route)));
             };
-            (Some(route), guard)
+            asked.drop_fields(view.dropped);
+            (Some(view.route), guard)
         }
         compiled => (None, question.rules.guard(compiled.as_ref())?),
     };
@@ -85,13 +86,13 @@ fn answer(question: &Question) -> Result<Answer, Unanswered> {
                 (wanted.paranoia, wanted.detection_paranoia) = (Some(level), None);
             }
         });
-        let guard = guard.map_err(|errors| cannot(format!("{errors:?}")))?;
-        Ok::<_, Unanswered>(judge(&guard, &asked, question.from))
+        guard.map_err(|errors| cannot(format!("{errors:?}")))
     };
-    let audit = at(question.paranoia)?;
+    let (head, target, body) = (&asked.head, asked.target.as_bytes(), asked.body.as_slice());
+    let audit = at(question.paranoia)?.judge(connection(question.from), head, target, body);
     let mut passes_at = Vec::new();
     for level in LEVELS {
-        if at(Some(level))?.intervention.is_none() {
+        if !at(Some(level))?.objects(connection(question.from), head, target, body) {
             passes_at.push(level);
         }
     }
@@ -102,16 +103,15 @@ fn route_question(asked: &Asked, from: IpAddr) -> RouteQuestion {
     RouteQuestion { method: asked.head.method.to_string(), url: asked.url.clone(), headers: asked.header_lines(), from }
 }
 
-fn judge(guard: &WafGuard, asked: &Asked, from: IpAddr) -> Audit {
-    let connection = Connection {
+fn connection(from: IpAddr) -> Connection {
+    Connection {
         client: from,
         client_port: 40_000,
         server: IpAddr::V4(Ipv4Addr::LOCALHOST),
         server_port: 443,
         unique_id: "explain".to_owned(),
         now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-    };
-    guard.judge(connection, &asked.head, asked.target.as_bytes(), &asked.body)
+    }
 }
 
 /// Everything there is to say.

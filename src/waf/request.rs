@@ -19,6 +19,15 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// Takes out what a listener would.
+    pub(super) fn drop_fields(&mut self, dropped: fn(&str) -> bool) {
+        let names: Vec<HeaderName> = self.head.headers.keys().filter(|name| dropped(name.as_str())).cloned().collect();
+        if !names.is_empty() {
+            self.notes.push("fields that the listener drops for their underscores were left out");
+        }
+        names.iter().for_each(|name| _ = self.head.headers.remove(name));
+    }
+
     /// The request's fields, as routes are asked with them.
     pub(super) fn header_lines(&self) -> Vec<String> {
         let line = |(name, value): (&HeaderName, &HeaderValue)| {

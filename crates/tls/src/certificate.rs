@@ -51,6 +51,8 @@ pub struct Certificate {
     pub name: ObjectName,
     /// Chain, signer and OCSP response, as rustls takes them.
     pub key: Arc<CertifiedKey>,
+    /// The same without its staple, and when that is due to be replaced (seconds since 1970).
+    unstapled: Option<(i64, Arc<CertifiedKey>)>,
     /// Names it is served for.
     pub hosts: Vec<HostPattern>,
     /// Seconds since 1970.
@@ -88,7 +90,10 @@ impl Certificate {
         let hosts = own_hosts(spec, certified_hosts(&identity), at, cx);
         check_strength(&leaf, &cert_at, cx)?;
         let mut key = certified_key(chain, &private_key, &cert_at, at, cx)?;
-        key.ocsp = spec.ocsp.as_ref().and_then(|ocsp| staple(ocsp, leaf.raw_serial(), now, &at.key("ocsp"), cx));
+        let staple = spec.ocsp.as_ref().and_then(|ocsp| staple(ocsp, leaf.raw_serial(), now, &at.key("ocsp"), cx));
+        let unstapled = (staple.as_ref().and_then(|staple| staple.due))
+            .map(|due| (due, Arc::new(CertifiedKey::new(key.cert.clone(), key.key.clone()))));
+        key.ocsp = staple.map(|staple| staple.der);
         let kind = match key.key.algorithm() {
             SignatureAlgorithm::RSA => KeyKind::Rsa,
             _ => KeyKind::EllipticCurve,
@@ -96,6 +101,7 @@ impl Certificate {
         Some(Self {
             name: name.clone(),
             key: Arc::new(key),
+            unstapled,
             hosts,
             not_before: leaf.validity().not_before.timestamp(),
             not_after: leaf.validity().not_after.timestamp(),
@@ -113,6 +119,15 @@ impl Certificate {
     /// From now; negative when it is over.
     pub fn seconds_left(&self, now: SystemTime) -> i64 {
         self.not_after.saturating_sub(unix(now))
+    }
+
+    /// What a client is shown at this time (seconds since 1970): a staple that nobody renewed is left out, as a stale one
+    /// makes strict clients refuse, while without one they ask by themselves. Availability: fail open.
+    pub(crate) fn shown(&self, now: i64) -> &Arc<CertifiedKey> {
+        match &self.unstapled {
+            Some((due, bare)) if *due < now => bare,
+            _ => &self.key,
+        }
     }
 
     /// Leaf first, for a TLS library other than rustls.
@@ -221,7 +236,13 @@ fn own_hosts(spec: &CertificateSpec, certified: Vec<HostPattern>, at: &Path, cx:
 }
 
 /// The response to staple, if it is fit for it.
-fn staple(spec: &FileSpec, serial: &[u8], now: i64, at: &Path, cx: &mut Context) -> Option<Vec<u8>> {
+struct Staple {
+    der: Vec<u8>,
+    /// Seconds since 1970.
+    due: Option<i64>,
+}
+
+fn staple(spec: &FileSpec, serial: &[u8], now: i64, at: &Path, cx: &mut Context) -> Option<Staple> {
     let at = at.key("file");
     let der = cx.read(&at, &spec.file)?;
     match OcspAnswer::read(&der, serial) {
@@ -237,12 +258,12 @@ fn staple(spec: &FileSpec, serial: &[u8], now: i64, at: &Path, cx: &mut Context)
             cx.error(&at, "the OCSP response says that the responder does not know the certificate");
             None
         }
-        // A stale staple makes strict clients refuse; without one they ask by themselves. Availability: fail open.
+        // As in `shown`.
         Ok(OcspAnswer { next_update: Some(due), .. }) if due < now => {
             let ago = age::words(now.saturating_sub(due));
             cx.warning(&at, format!("the OCSP response was due for renewal {ago} ago and is not stapled"));
             None
         }
-        Ok(OcspAnswer { status: OcspStatus::Good, .. }) => Some(der),
+        Ok(OcspAnswer { status: OcspStatus::Good, next_update: due }) => Some(Staple { der, due }),
     }
 }

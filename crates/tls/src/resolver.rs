@@ -1,14 +1,14 @@
 //! Which certificate a client is shown. Does not refuse names: what nobody serves gets the default certificate here and
 //! 421 from the HTTP layer, so that a probe of names learns nothing from the handshake.
 
-use crate::Certificate;
+use crate::{Certificate, age::unix};
 use portcullis_names::HostPattern;
 use rustls::{
     SignatureScheme,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 /// By SNI: exact name, then wildcard of one label, then the listener's first certificate. Of several for one name, the
 /// cheapest to sign with that the client can verify; of several alike, the first named. Two lookups at most, and none
@@ -65,6 +65,6 @@ impl ResolvesServerCert for BySni {
         let candidates = self.candidates(hello.server_name());
         let offered: &[SignatureScheme] = hello.signature_schemes();
         let usable = candidates.iter().find(|certificate| certificate.key.key.choose_scheme(offered).is_some());
-        usable.or(candidates.first()).map(|certificate| certificate.key.clone())
+        usable.or(candidates.first()).map(|certificate| certificate.shown(unix(SystemTime::now())).clone())
     }
 }

@@ -6,13 +6,25 @@ use crate::{Cursor, Framing, Parse, Refusal, fields};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestKind {
     Head,
+    /// Asks for another protocol (RFC 9110 §7.8): the only one that a 101 may answer.
+    Upgrade,
     Other,
 }
 
 impl RequestKind {
-    /// From the first octets of the request as it was sent.
+    /// From the head of the request as it was sent.
     pub fn of(request: &[u8]) -> Self {
-        if request.starts_with(b"HEAD ") { Self::Head } else { Self::Other }
+        if request.starts_with(b"HEAD ") {
+            return Self::Head;
+        }
+        // The head was written by ourselves: one spelling or the other, and the value follows one space.
+        match memchr::memmem::find_iter(request, b"pgrade: ").any(|at| {
+            let name = at.checked_sub(3).and_then(|start| request.get(start..=at));
+            matches!(name, Some(b"\r\nUp" | b"\r\nup"))
+        }) {
+            true => Self::Upgrade,
+            false => Self::Other,
+        }
     }
 }
 

@@ -131,3 +131,18 @@ fn garbled_responses_are_refused() {
     let large = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(70_000));
     assert_eq!(response(&large, RequestKind::Other).unwrap_err(), UpstreamHeadTooLarge);
 }
+
+#[test]
+fn what_a_request_allows_its_response_is_read_from_its_head() {
+    for (request, kind) in [
+        ("HEAD / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", RequestKind::Head),
+        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", RequestKind::Upgrade),
+        ("GET / HTTP/1.1\r\nupgrade: websocket\r\n\r\n", RequestKind::Upgrade),
+        ("GET / HTTP/1.1\r\nX-Upgrade: websocket\r\n\r\n", RequestKind::Other),
+        ("GET / HTTP/1.1\r\nUpgrade-Insecure-Requests: 1\r\n\r\n", RequestKind::Other),
+        ("GET /?q=Upgrade: HTTP/1.1\r\n\r\n", RequestKind::Other),
+        ("pgrade: ", RequestKind::Other),
+    ] {
+        assert_eq!(RequestKind::of(request.as_bytes()), kind, "{request}");
+    }
+}

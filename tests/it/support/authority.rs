@@ -12,6 +12,7 @@ use time::{Duration, OffsetDateTime};
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub certificate_pem: String,
+    pub key_pem: String,
 }
 
 /// A certificate chain and its key, in PEM.
@@ -29,7 +30,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
-        Self { certificate_pem: certificate.pem(), issuer: Issuer::new(params, key) }
+        Self { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), issuer: Issuer::new(params, key) }
     }
 
     /// A server and client certificate. `names` are DNS names, addresses, or URIs.

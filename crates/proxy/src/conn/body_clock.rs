@@ -1,5 +1,6 @@
 //! Cuts a client that sends its body too slowly: an average over the time that *we* waited for *it*.
 
+use crate::listen::MinRate;
 use std::{
     future::Future,
     pin::Pin,
@@ -7,14 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::time::Sleep;
-
-/// The least a request body must achieve, as in Kestrel's `MinRequestBodyDataRate` and Apache's `mod_reqtimeout`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct MinRate {
-    pub(crate) bytes_per_second: u64,
-    /// Waiting time that costs nothing.
-    pub(crate) grace: Duration,
-}
 
 /// Counts octets and waiting time of one body. Time in which nobody asked for more (an upstream that is slow to take
 /// it) does not count against the client.
@@ -44,16 +37,12 @@ impl BodyClock {
     pub(crate) fn poll_too_slow(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         let Some(rate) = self.rate else { return Poll::Pending };
         let since = *self.waiting_since.get_or_insert(now);
-        let left = self.allowance(rate).saturating_sub(self.waited + now.saturating_duration_since(since));
+        let left = rate.allowance(self.received).saturating_sub(self.waited + now.saturating_duration_since(since));
         if left.is_zero() {
             return Poll::Ready(());
         }
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
         alarm.as_mut().poll(cx)
-    }
-
-    fn allowance(&self, rate: MinRate) -> Duration {
-        rate.grace + Duration::from_millis(self.received.saturating_mul(1000) / rate.bytes_per_second.max(1))
     }
 }
 

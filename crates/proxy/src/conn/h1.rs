@@ -1,8 +1,8 @@
 //! Drives one HTTP/1 connection: reads each head itself, strictly and under a deadline, then lets an engine serve the one
 //! message; nothing of an idle connection but this future and its socket stays in memory.
 
-use super::{BodyClock, Conn, EdgeIo, MinRate, Speaks, refuse};
-use crate::listen::{ListenerPlan, MIN_RATE_GRACE};
+use super::{BodyClock, Conn, EdgeIo, Speaks, refuse};
+use crate::listen::ListenerPlan;
 use portcullis_wire::{BodyLimits, BodyScanner, Cursor, Head, HeadLimits, Parse, Refusal, parse_head};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -23,8 +23,7 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
         };
         served += 1;
         let body = BodyScanner::new(head.framing, BodyLimits::default());
-        let rate = MinRate { bytes_per_second: plan.limits.min_rate.get(), grace: MIN_RATE_GRACE };
-        io.begin_message(head.len, head.framing, body, BodyClock::new(rate));
+        io.begin_message(head.len, head.framing, body, BodyClock::new(plan.limits.min_rate));
         let last = conn.is_draining() || served >= plan.limits.requests;
         match conn.core.engine().serve_h1(io, &plan, last).await {
             Some(reusable) => io = reusable,

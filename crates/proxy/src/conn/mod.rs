@@ -12,7 +12,7 @@ mod serve;
 mod socket;
 mod transport;
 
-pub(crate) use body_clock::{BodyClock, MinRate};
+pub(crate) use body_clock::BodyClock;
 pub(crate) use edge_io::EdgeIo;
 pub(crate) use facts::Fault;
 pub use facts::{ConnFacts, TlsFacts};

@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     conn::ConnFacts,
+    listen::Underscores,
     release::LiveRollout,
     snapshot::Edge,
-    stage::{self, Arrival, Ending, Exchange},
+    stage::{self, Arrival, Ending, Exchange, Unpicked},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -50,8 +51,17 @@ pub(super) struct App {
     pub(super) authorities: OnceLock<AuthzClient>,
 }
 
-/// Made in the first phase that sees the connection; present in all later ones.
-type Ctx = Option<Box<Exchange>>;
+/// Made in the first phase that sees the connection, present in all later ones, and taken by the record.
+#[derive(Default)]
+pub(super) struct Ctx(Option<Box<Exchange>>);
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take() {
+            stream_watch::abandon(exchange);
+        }
+    }
+}
 
 /// A WebSocket or stream may rest this long: what peers call a tunnel timeout (haproxy's usual `timeout tunnel`).
 const STREAM_IDLE: Duration = Duration::from_secs(3600);
@@ -78,7 +88,7 @@ impl App {
 }
 
 fn exchange(ctx: &mut Ctx) -> Result<&mut Exchange> {
-    match ctx {
+    match &mut ctx.0 {
         Some(exchange) => Ok(exchange),
         None => Error::e_explain(ErrorType::InternalError, "a phase ran before admission"),
     }
@@ -111,7 +121,7 @@ impl ProxyHttp for App {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        None
+        Ctx::default()
     }
 
     /// No modules: compression and the like cost each request even when unused.
@@ -121,15 +131,20 @@ impl ProxyHttp for App {
         let Some(facts) = facts(session) else {
             return Error::e_explain(ErrorType::InternalError, "a connection without facts");
         };
-        join_cookies(session.as_mut().req_header_mut())?;
+        let header = session.as_mut().req_header_mut();
+        join_cookies(header)?;
+        let underscores = hold_underscores(header, facts.listener.plan().underscores);
         let header = session.req_header();
         let arrival = arrival(header, facts.listener.plan().client_ip.header_name());
         let made = stage::admit(self.edge.snapshot(), facts, &arrival, Instant::now());
-        let exchange = ctx.insert(Box::new(made));
+        let exchange = ctx.0.insert(Box::new(made));
         // Over h1 the strict reader has counted; over h2 the codec only sums octets.
         if header.headers.len() > exchange.facts.listener.plan().limits.headers {
             let refusal = portcullis_wire::Refusal::TooManyFields;
             exchange.fail(Reason::Malformed { label: refusal.as_str(), status: refusal.status() }, "admit");
+        }
+        if let Err(reason) = underscores {
+            exchange.fail(reason, "admit");
         }
         if exchange.fate.is_none() && self.edge.shedding.sheds(fastrand::u64(..)) {
             exchange.fail(Reason::Overloaded, "admit");
@@ -198,7 +213,7 @@ impl ProxyHttp for App {
                 }
                 if is_grpc(session.req_header()) {
                     // Messages of a call may be far apart: only an end of it is an end.
-                    stream_watch::progress(true);
+                    stream_watch::complete();
                 }
                 Ok(false)
             }
@@ -227,10 +242,15 @@ impl ProxyHttp for App {
             tokio::time::sleep(std::mem::take(&mut exchange.retry_wait)).await;
         }
         let now = Instant::now();
-        let wish = next_wish(session, exchange, now)?;
-        let picked = stage::pick(exchange, &cleared, wish);
+        let (cluster_id, index) = loop {
+            let wish = next_wish(session, exchange, now)?;
+            match stage::pick(exchange, &cleared, wish) {
+                Ok(picked) => break picked,
+                Err(Unpicked::FellBack) => {}
+                Err(Unpicked::Refused(reason)) => return Err(Self::refuse(exchange, reason, "pick")),
+            }
+        };
         exchange.cleared = Some(cleared);
-        let (cluster_id, index) = picked.map_err(|reason| Self::refuse(exchange, reason, "pick"))?;
         let snapshot = exchange.snapshot.clone();
         let (Some(cluster), Some(peers)) = (snapshot.clusters.get(cluster_id), snapshot.peers.cluster(cluster_id))
         else {
@@ -358,7 +378,10 @@ impl ProxyHttp for App {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let exchange = exchange(ctx)?;
-        stream_watch::progress(end);
+        stream_watch::progress(body.as_ref().map_or(0, Bytes::len));
+        if end {
+            stream_watch::complete();
+        }
         let fresh = body.as_ref().map_or_else(Bytes::new, |chunk| exchange.body_in.pass(chunk));
         if exchange.facts.is_tunnel() {
             return Ok(());
@@ -419,6 +442,7 @@ impl ProxyHttp for App {
             if exchange.facts.listener.is_draining() {
                 session.set_keepalive(None);
             }
+            exchange.answered = response.status.as_u16();
             // Those that say "too much" are the sign that a limit is too high.
             let refused = matches!(response.status.as_u16(), 429 | 503);
             exchange.sample(if refused { Outcome::Dropped } else { Outcome::Answered }, Instant::now());
@@ -475,7 +499,7 @@ impl ProxyHttp for App {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
-        let reason = match ctx {
+        let reason = match &mut ctx.0 {
             Some(exchange) => {
                 let found = fate::reason(error, &exchange.facts);
                 let stage = if session.response_written().is_some() { "reply" } else { "proxy" };
@@ -489,19 +513,20 @@ impl ProxyHttp for App {
         }
         // A body that nobody will read ends the connection; what is left of it must not be taken for a request.
         // After an upstream was involved pingora closes in any case; then the client must be told.
-        let attempted = ctx.as_ref().is_some_and(|exchange| exchange.attempts > 0);
+        let attempted = ctx.0.as_ref().is_some_and(|exchange| exchange.attempts > 0);
         let can_reuse_downstream = !attempted && session.is_body_done() && !matches!(reason, Reason::Malformed { .. });
         if !can_reuse_downstream {
             session.set_keepalive(None);
         }
-        match error_page(session, reason, ctx.as_deref()).await {
+        match error_page(session, reason, ctx.0.as_deref()).await {
             Ok(()) => FailToProxy { error_code: reason.status(), can_reuse_downstream },
             Err(_) => FailToProxy { error_code: 0, can_reuse_downstream: false },
         }
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Ctx) {
-        let Some(exchange) = ctx else { return };
+        let Some(mut exchange) = ctx.0.take() else { return };
+        let exchange = &mut *exchange;
         let answered = session.response_written().map(|response| response.status.as_u16());
         let header = session.req_header();
         let value = |name: HeaderName| header.headers.get(name).map(header::HeaderValue::as_bytes);
@@ -548,6 +573,22 @@ fn join_cookies(header: &mut RequestHeader) -> Result<()> {
     let fields: Vec<&[u8]> = fields.iter().map(header::HeaderValue::as_bytes).collect();
     let joined = fields.join(&b"; "[..]);
     header.insert_header(header::COOKIE, joined)
+}
+
+/// Field names with underscores, as the listener wants them.
+fn hold_underscores(header: &mut RequestHeader, wanted: Underscores) -> std::result::Result<(), Reason> {
+    let has = |name: &HeaderName| name.as_str().contains('_');
+    if wanted == Underscores::Pass || !header.headers.keys().any(has) {
+        return Ok(());
+    }
+    if wanted == Underscores::Refuse {
+        return Err(Reason::Malformed { label: "underscore_in_name", status: 400 });
+    }
+    let names: Vec<HeaderName> = header.headers.keys().filter(|name| has(name)).cloned().collect();
+    for name in &names {
+        header.remove_header(name);
+    }
+    Ok(())
 }
 
 /// The one upgrade that is passed on.

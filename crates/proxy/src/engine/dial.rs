@@ -35,6 +35,8 @@ pub(crate) struct Dialer {
     pub(crate) address: EndpointAddress,
     pub(crate) tls: Option<DialTls>,
     pub(crate) connect_timeout: Duration,
+    /// Longest wait for the answer to an upgrade.
+    pub(crate) head_timeout: Duration,
     pub(crate) load: Arc<ClusterLoad>,
     pub(crate) breaker: CircuitBreaker,
 }
@@ -112,8 +114,8 @@ impl Dial {
             written.or_err_with(ErrorType::ConnectError, || format!("{}: PROXY header", dialer.address))?;
         }
         match &dialer.tls {
-            None => Ok(UpstreamIo::clear(socket, permit)),
-            Some(tls) => Ok(UpstreamIo::tls(dialer.handshake(tls, socket).await?, permit)),
+            None => Ok(UpstreamIo::clear(socket, dialer.head_timeout, permit)),
+            Some(tls) => Ok(UpstreamIo::tls(dialer.handshake(tls, socket).await?, dialer.head_timeout, permit)),
         }
     }
 }

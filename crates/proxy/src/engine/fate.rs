@@ -4,6 +4,7 @@ use super::dial;
 use crate::conn::{ConnFacts, Fault};
 use pingora::{Error, ErrorSource, ErrorType};
 use portcullis_policy::{Failed, Reason};
+use std::io;
 
 /// The reason behind an error that ended an exchange.
 pub(super) fn reason(error: &Error, facts: &ConnFacts) -> Reason {
@@ -21,6 +22,7 @@ pub(super) fn reason(error: &Error, facts: &ConnFacts) -> Reason {
 pub(super) fn failed(error: &Error) -> Failed {
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failed::Timeout,
+        _ if io_kind(error) == Some(io::ErrorKind::TimedOut) => Failed::Timeout,
         _ if is_refused_stream(error) => Failed::RefusedStream,
         _ => Failed::Reset,
     }
@@ -73,21 +75,20 @@ fn upstream(error: &Error) -> Reason {
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error | ErrorType::InvalidH2 => {
             Reason::UpstreamProtocol
         }
-        _ if is_garbled(error) => Reason::UpstreamProtocol,
+        // Our reader of responses says `InvalidData` for what breaks the grammar.
+        _ if io_kind(error) == Some(io::ErrorKind::InvalidData) => Reason::UpstreamProtocol,
+        _ if io_kind(error) == Some(io::ErrorKind::TimedOut) => Reason::UpstreamTimeout,
         _ => Reason::UpstreamReset,
     }
 }
 
-/// Our reader of responses says `InvalidData` for what breaks the grammar.
-fn is_garbled(error: &Error) -> bool {
+/// What the IO under pingora said, if it was that.
+fn io_kind(error: &Error) -> Option<io::ErrorKind> {
     let mut cause: &(dyn std::error::Error + 'static) = error.root_cause();
     loop {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return io.kind() == std::io::ErrorKind::InvalidData;
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return Some(io.kind());
         }
-        match cause.source() {
-            Some(inner) => cause = inner,
-            None => return false,
-        }
+        cause = cause.source()?;
     }
 }

@@ -1,6 +1,6 @@
 //! Drives the guards of a plan: asks each in turn and waits for those that ask somebody else.
 
-use super::{app::App, fate, view::View};
+use super::{app::App, fate, stream_watch, view::View};
 use crate::{
     conn::ConnFacts,
     stage::{Exchange, Limited},
@@ -215,6 +215,7 @@ async fn read_body(session: &mut Session, max: usize, facts: &ConnFacts) -> Resu
         session.write_continue_response().await.map_err(|error| fate::reason(&error, facts))?;
     }
     while let Some(chunk) = session.read_request_body().await.map_err(|error| fate::reason(&error, facts))? {
+        stream_watch::progress(chunk.len());
         if body.len() + chunk.len() > max {
             return Err(Reason::BodyTooLarge);
         }

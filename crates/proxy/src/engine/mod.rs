@@ -19,15 +19,22 @@ mod stream_watch;
 mod upstream_io;
 mod view;
 
-use crate::{conn::EdgeIo, listen::ListenerPlan, snapshot::Edge};
+use crate::{
+    conn::EdgeIo,
+    listen::ListenerPlan,
+    snapshot::Edge,
+    stage::{self, Ending},
+};
 use app::App;
 use dial::DialConnector;
 pub(crate) use encode::Encoder;
+use http::{HeaderValue, Method, Uri, header};
 pub(crate) use inspect::Inspector;
 pub(crate) use mirror::MirrorTap;
 pub use peers::Peers;
 use pingora::{
     apps::HttpServerApp,
+    http::RequestHeader,
     protocols::{
         Stream,
         http::{ServerSession, v2::server::HttpSession as H2Session},
@@ -35,14 +42,20 @@ use pingora::{
     proxy::{HttpProxy, ProxyServiceBuilder},
     server::configuration::ServerConf,
 };
+use portcullis_policy::Reason;
 pub(crate) use shadow::{Difference, ShadowReport};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use stream_watch::{Guarded, Patience};
 use tokio::sync::watch;
 
 /// One core's engine with its own pool of upstream connections.
 #[derive(Clone)]
 pub(crate) struct Engine {
     proxy: Arc<HttpProxy<App, DialConnector>>,
+    edge: Arc<Edge>,
     /// pingora wants to be told of a shutdown; our drivers drain by themselves, so this never changes.
     shutdown: watch::Receiver<bool>,
     _keep: Arc<watch::Sender<bool>>,
@@ -63,10 +76,10 @@ impl Engine {
             max_retries: TRIES_MAX,
             ..ServerConf::default()
         };
-        let builder = ProxyServiceBuilder::new(&Arc::new(conf), App::new(edge));
+        let builder = ProxyServiceBuilder::new(&Arc::new(conf), App::new(edge.clone()));
         let service = builder.custom(DialConnector, Arc::new(|_, _, _| Box::pin(async { None }))).build();
         let (keep, shutdown) = watch::channel(false);
-        Self { proxy: Arc::new(extract::http_proxy(service)), shutdown, _keep: Arc::new(keep) }
+        Self { proxy: Arc::new(extract::http_proxy(service)), edge, shutdown, _keep: Arc::new(keep) }
     }
 
     /// Serves one message. Gives the connection back when another can follow.
@@ -88,9 +101,48 @@ impl Engine {
         let mut session = ServerSession::new_http2(session);
         session.set_write_timeout(Some(plan.limits.body_timeout));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
-        let complete = session.is_body_done();
+        let limits = &plan.limits;
+        if session.is_body_done() {
+            self.proxy.process_new_http(session, &self.shutdown).await;
+            return;
+        }
+        let told = Told::of(session.req_header());
+        let patience = Patience { silence: limits.body_timeout, rate: limits.min_rate };
         let serving = self.proxy.process_new_http(session, &self.shutdown);
-        // Dropping the future resets the stream.
-        stream_watch::guard(serving, complete, plan.limits.body_timeout).await;
+        if let Guarded::Cut(Some(mut exchange)) = stream_watch::guard(serving, patience).await {
+            exchange.fail(Reason::BodyTimeout, "proxy");
+            let ending = told.ending(exchange.answered);
+            stage::record(&self.edge, &mut exchange, &ending, Instant::now());
+        }
+    }
+}
+
+/// What the record needs of a request whose session is gone by then.
+struct Told {
+    method: Method,
+    uri: Uri,
+    user_agent: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+}
+
+impl Told {
+    fn of(header: &RequestHeader) -> Self {
+        Self {
+            method: header.method.clone(),
+            uri: header.uri.clone(),
+            user_agent: header.headers.get(header::USER_AGENT).cloned(),
+            referer: header.headers.get(header::REFERER).cloned(),
+        }
+    }
+
+    fn ending(&self, status: u16) -> Ending<'_> {
+        Ending {
+            protocol: "HTTP/2",
+            method: self.method.as_str(),
+            query: self.uri.query(),
+            status,
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            referer: self.referer.as_ref().map(HeaderValue::as_bytes),
+        }
     }
 }

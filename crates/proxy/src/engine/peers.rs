@@ -83,6 +83,7 @@ impl ClusterPeers {
                 address: endpoint.address.clone(),
                 tls: tls.clone(),
                 connect_timeout: cluster.connect_timeout,
+                head_timeout: cluster.read_timeout,
                 load: cluster.load.clone(),
                 breaker: cluster.circuit_breaker,
             });

@@ -9,7 +9,8 @@ use pingora::protocols::{
 };
 use portcullis_upstream::Permit;
 use portcullis_wire::{
-    BodyLimits, BodyScanner, Cursor, Framing, Parse, Refusal, RequestKind, ResponseLimits, parse_response_head,
+    BodyLimits, BodyScanner, Cursor, Framing, Parse, Refusal, RequestKind, ResponseFraming, ResponseLimits,
+    parse_response_head,
 };
 use std::{
     fmt, io,
@@ -17,8 +18,12 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::Sleep,
+};
 use tokio_rustls::client::TlsStream;
 
 /// An upstream HTTP/1 connection.
@@ -29,6 +34,9 @@ pub(crate) struct UpstreamIo {
     ahead: BytesMut,
     reading: Reading,
     request: RequestKind,
+    /// How long an upgrade's answer may be awaited. pingora's own clock allows the rests of the protocol that follows.
+    head_timeout: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
     gathered: Vec<u8>,
     socket: Arc<SocketDigest>,
     /// Counted by the upstream's circuit breaker as long as it is open.
@@ -45,6 +53,13 @@ enum Reading {
     /// No request was sent since the last response ended: whatever comes now was not asked for.
     Resting,
     Head(Cursor),
+    /// A head whose small body is not whole yet: handed out together, so that an answer cut short can be asked for again
+    /// elsewhere and the client never sees half of it.
+    Held {
+        head: usize,
+        whole: usize,
+        then: Then,
+    },
     /// The judged head in front of `ahead` is being handed out; then `then` follows.
     HandOut {
         left: usize,
@@ -65,23 +80,29 @@ enum Then {
 
 const GATHER_LIMIT: usize = 16 * 1024;
 const HEAD_READ: usize = 8 * 1024;
+/// A body of a known length up to this is awaited before its head is passed on,
+const HELD_BODY: u64 = 16 * 1024;
+/// but not for longer: an origin may send a short answer slowly on purpose.
+const HELD_TIME: Duration = Duration::from_millis(500);
 
 impl UpstreamIo {
-    pub(crate) fn clear(socket: Socket, permit: Permit) -> Self {
-        Self::new(socket.as_raw_fd(), Raw::Clear(socket), permit)
+    pub(crate) fn clear(socket: Socket, head_timeout: Duration, permit: Permit) -> Self {
+        Self::new(socket.as_raw_fd(), Raw::Clear(socket), head_timeout, permit)
     }
 
-    pub(crate) fn tls(stream: TlsStream<Socket>, permit: Permit) -> Self {
-        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)), permit)
+    pub(crate) fn tls(stream: TlsStream<Socket>, head_timeout: Duration, permit: Permit) -> Self {
+        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)), head_timeout, permit)
     }
 
-    fn new(fd: UniqueIDType, raw: Raw, permit: Permit) -> Self {
+    fn new(fd: UniqueIDType, raw: Raw, head_timeout: Duration, permit: Permit) -> Self {
         Self {
             raw,
             fd,
             ahead: BytesMut::new(),
             reading: Reading::Resting,
             request: RequestKind::Other,
+            head_timeout,
+            alarm: None,
             gathered: Vec::new(),
             socket: Arc::new(SocketDigest::from_raw_fd(fd)),
             _permit: permit,
@@ -92,6 +113,9 @@ impl UpstreamIo {
     fn note_request(&mut self, bytes: &[u8]) {
         if matches!(self.reading, Reading::Resting) {
             self.request = RequestKind::of(bytes);
+            if self.request == RequestKind::Upgrade {
+                self.alarm = Some(Box::pin(tokio::time::sleep(self.head_timeout)));
+            }
             self.reading = Reading::Head(Cursor::default());
         }
     }
@@ -100,17 +124,30 @@ impl UpstreamIo {
         loop {
             let Reading::Head(cursor) = &mut self.reading else { return Poll::Ready(Ok(Some(()))) };
             match parse_response_head(&self.ahead, self.request, &ResponseLimits::default(), cursor) {
+                Ok(Parse::Complete { head, .. }) if head.status == 101 && self.request != RequestKind::Upgrade => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "an upgrade nobody asked for")));
+                }
                 Ok(Parse::Complete { head, len }) => {
+                    if !head.is_interim() || head.status == 101 {
+                        self.alarm = None;
+                    }
                     let then = match head.framing {
                         _ if head.status == 101 => Then::Raw,
                         _ if head.is_interim() => Then::Head,
-                        portcullis_wire::ResponseFraming::Message(Framing::None | Framing::Length(0)) => Then::Done,
-                        portcullis_wire::ResponseFraming::Message(framing) => {
+                        ResponseFraming::Message(Framing::None | Framing::Length(0)) => Then::Done,
+                        ResponseFraming::Message(framing) => {
                             Then::Body(BodyScanner::new(framing, BodyLimits::default()))
                         }
-                        portcullis_wire::ResponseFraming::UntilClose => Then::Raw,
+                        ResponseFraming::UntilClose => Then::Raw,
                     };
-                    self.reading = Reading::HandOut { left: len, then };
+                    self.reading = match (then, head.framing) {
+                        (then @ Then::Body(_), ResponseFraming::Message(Framing::Length(length)))
+                            if length <= HELD_BODY =>
+                        {
+                            Reading::Held { head: len, whole: len + usize::try_from(length).unwrap_or(0), then }
+                        }
+                        (then, _) => Reading::HandOut { left: len, then },
+                    };
                     return Poll::Ready(Ok(Some(())));
                 }
                 Ok(Parse::Incomplete) => {}
@@ -118,7 +155,12 @@ impl UpstreamIo {
             }
             let mut stack = [std::mem::MaybeUninit::uninit(); HEAD_READ];
             let mut fresh = ReadBuf::uninit(&mut stack);
-            ready!(self.raw.poll_read(cx, &mut fresh))?;
+            if self.raw.poll_read(cx, &mut fresh)?.is_pending() {
+                return match self.alarm.as_mut().map(|alarm| alarm.as_mut().poll(cx)) {
+                    Some(Poll::Ready(())) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                    Some(Poll::Pending) | None => Poll::Pending,
+                };
+            }
             if fresh.filled().is_empty() {
                 return Poll::Ready(if self.ahead.is_empty() {
                     Ok(None)
@@ -128,6 +170,28 @@ impl UpstreamIo {
             }
             self.ahead.extend_from_slice(fresh.filled());
         }
+    }
+
+    fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Reading::Held { head, whole, .. } = self.reading else { return Poll::Ready(Ok(())) };
+        while self.ahead.len() < whole {
+            let mut stack = [std::mem::MaybeUninit::uninit(); HEAD_READ];
+            let mut fresh = ReadBuf::uninit(&mut stack);
+            if self.raw.poll_read(cx, &mut fresh)?.is_pending() {
+                let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(HELD_TIME)));
+                ready!(alarm.as_mut().poll(cx));
+                break;
+            }
+            if fresh.filled().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.ahead.extend_from_slice(fresh.filled());
+        }
+        self.alarm = None;
+        if let Reading::Held { then, .. } = std::mem::replace(&mut self.reading, Reading::Resting) {
+            self.reading = Reading::HandOut { left: head, then };
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn hand_out(&mut self, buf: &mut ReadBuf<'_>) {
@@ -240,6 +304,7 @@ impl AsyncRead for UpstreamIo {
                 None => return Poll::Ready(Ok(())),
             }
         }
+        ready!(io.poll_hold(cx))?;
         match &io.reading {
             Reading::HandOut { .. } => {
                 io.hand_out(buf);
@@ -247,7 +312,7 @@ impl AsyncRead for UpstreamIo {
             }
             Reading::Body(_) => io.poll_read_body(cx, buf),
             // A pooled connection is watched for its end; anything else that arrives makes pingora drop it.
-            Reading::Resting | Reading::Raw | Reading::Head(_) => io.poll_fill(cx, buf),
+            Reading::Resting | Reading::Raw | Reading::Head(_) | Reading::Held { .. } => io.poll_fill(cx, buf),
         }
     }
 }

@@ -4,7 +4,7 @@ use portcullis_config::{Context, Path};
 use portcullis_names::{ByteSize, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// `[listener.X] limits = { … }`. Every key has a default; none can be switched off.
@@ -57,13 +57,28 @@ pub struct Limits {
     pub header_timeout: Duration,
     pub body_timeout: Duration,
     pub idle_timeout: Duration,
-    pub min_rate: NonZeroU64,
+    pub min_rate: MinRate,
     pub streams: u32,
     pub requests: u32,
 }
 
+/// The least a request body must achieve, as in Kestrel's `MinRequestBodyDataRate` and Apache's `mod_reqtimeout`.
+#[derive(Debug, Clone, Copy)]
+pub struct MinRate {
+    pub bytes_per_second: u64,
+    /// Waiting time that costs nothing.
+    pub grace: Duration,
+}
+
+impl MinRate {
+    /// The time that so many octets may take.
+    pub(crate) fn allowance(self, received: u64) -> Duration {
+        self.grace + Duration::from_millis(received.saturating_mul(1000) / self.bytes_per_second.max(1))
+    }
+}
+
 /// Grace of `min_rate`: a client on a bad line may need a moment to get going.
-pub(crate) const MIN_RATE_GRACE: Duration = Duration::from_secs(5);
+const MIN_RATE_GRACE: Duration = Duration::from_secs(5);
 const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1 << 20;
 const HEADERS_MAX: u32 = 256;
 const STREAMS_MAX: u32 = 10_000;
@@ -99,11 +114,14 @@ impl LimitsSpec {
             header_timeout: time("header_timeout", self.header_timeout, 10),
             body_timeout: time("body_timeout", self.body_timeout, 60),
             idle_timeout: time("idle_timeout", self.idle_timeout, 60),
-            min_rate: self.min_rate.and_then(|rate| NonZeroU64::new(rate.bytes())).unwrap_or(MIN_RATE),
+            min_rate: MinRate {
+                bytes_per_second: self.min_rate.map(ByteSize::bytes).filter(|rate| *rate > 0).unwrap_or(MIN_RATE),
+                grace: MIN_RATE_GRACE,
+            },
             streams,
             requests: self.requests.map_or(10_000, NonZeroU32::get),
         }
     }
 }
 
-const MIN_RATE: NonZeroU64 = NonZeroU64::new(240).expect("240 is not zero");
+const MIN_RATE: u64 = 240;

@@ -9,8 +9,7 @@ mod runtime;
 mod spec;
 
 pub use bind::BoundSocket;
-pub(crate) use limits::MIN_RATE_GRACE;
-pub use limits::{Limits, LimitsSpec};
+pub use limits::{Limits, LimitsSpec, MinRate};
 pub use plan::{ListenerPlan, PlanProtocol};
 pub use runtime::ListenerRuntime;
-pub use spec::{HttpVersion, ListenerSpec, Protocol, ProxyProtocolSpec};
+pub use spec::{HttpVersion, ListenerSpec, Protocol, ProxyProtocolSpec, Underscores};

@@ -1,6 +1,6 @@
 //! A listener, compiled: what its connections are served by.
 
-use super::Limits;
+use super::{Limits, Underscores};
 use crate::tunnel::{SniRoutes, TcpRoute};
 use portcullis_names::{CidrSet, ListenAddress, ObjectName};
 use portcullis_policy::{ClientIp, ListenerId};
@@ -17,6 +17,7 @@ pub struct ListenerPlan {
     /// Peers that must begin with a PROXY header.
     pub proxy_protocol: Option<CidrSet>,
     pub client_ip: ClientIp,
+    pub underscores: Underscores,
     pub limits: Limits,
     pub h1: bool,
     pub h2: bool,

@@ -29,6 +29,9 @@ pub struct ListenerSpec {
     /// Where the client's address is taken from behind trusted proxies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ip: Option<ClientIpSpec>,
+    /// What becomes of request fields whose names have underscores. Default: `drop`, as nginx does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub underscores: Option<Underscores>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
     /// On an https listener at port 443: answer port 80 of the same address with 308 (default true).
@@ -45,6 +48,20 @@ pub enum Protocol {
     Tcp,
     /// TLS passed through unopened, by SNI, to the upstream of a `tls_route`.
     Tls,
+}
+
+/// CGI and its heirs (WSGI, Rack, PHP) read `X_Forwarded_For` and `X-Forwarded-For` as one variable, so that a client could
+/// overwrite with the one what we write into the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Underscores {
+    /// The field never came, for routing, policies and the upstream.
+    #[default]
+    Drop,
+    /// 400.
+    Refuse,
+    /// The upstreams know better.
+    Pass,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -48,7 +48,11 @@ pub(crate) struct Exchange {
     pub(crate) limit_key: Key,
     /// Given back at the end.
     pub(crate) slots: Vec<ConcurrencyPermit>,
+    /// Whom the split or a release chose.
+    pub(crate) chosen: Option<ClusterId>,
+    /// Who serves it: the chosen one, or one that it falls back to.
     pub(crate) cluster: Option<ClusterId>,
+    pub(crate) fallbacks: u32,
     pub(crate) pick: Option<Pick>,
     pub(crate) wish: Option<Wish>,
     pub(crate) tried: Tried,
@@ -66,6 +70,8 @@ pub(crate) struct Exchange {
     pub(crate) set_cookie: Option<StickyToken>,
     pub(crate) upstream_began: Option<Instant>,
     pub(crate) upstream_took: Option<Duration>,
+    /// The status of the upstream's answer once it is on its way to the client; 0 before.
+    pub(crate) answered: u16,
     pub(crate) body_in: BodyIn,
     pub(crate) body_out: u64,
     pub(crate) mirror: Option<MirrorTap>,
