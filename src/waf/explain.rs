@@ -182,7 +182,7 @@ impl Answer {
         audit: Audit,
         passes_at_paranoia: Vec<u8>,
     ) -> Self {
-        let matches: Vec<Match> = audit.matches.iter().map(|matched| Match::new(matched, &audit)).collect();
+        let matches: Vec<Match> = audit.matches.iter().map(Match::new).collect();
         let mut categories: BTreeMap<String, i64> = BTreeMap::new();
         for matched in matches.iter().filter(|matched| matched.score != 0) {
             let is_category = |tag: &&String| tag.starts_with("class/") || tag.starts_with("attack-");
@@ -246,17 +246,14 @@ impl Refused {
 }
 
 impl Match {
-    fn new(matched: &portcullis_waf::RuleMatch, audit: &Audit) -> Self {
-        let traced = audit.trace.iter().find(|rule| rule.rule == matched.id && rule.outcome == TraceOutcome::Matched);
-        // A rule of the Core Rule Set counts the same points twice, for its class and for the whole.
-        let score = traced.and_then(|rule| rule.scores.iter().map(|(_, change)| *change).max());
+    fn new(matched: &portcullis_waf::RuleMatch) -> Self {
         let found = matched
             .findings
             .iter()
             .map(|finding| (finding.variable.clone(), String::from_utf8_lossy(&finding.excerpt).into_owned()));
         Self {
             id: matched.id,
-            score: score.unwrap_or(0),
+            score: matched.score,
             message: matched.message.clone(),
             place: matched.place.clone(),
             tags: matched.tags.iter().map(ToString::to_string).collect(),

@@ -9,7 +9,7 @@ mod rules;
 #[path = "crs/suite.rs"]
 mod suite;
 
-use portcullis_waf::{Audit, Waf, ftw::Exchange};
+use portcullis_waf::{Audit, Cut, Waf, ftw::Exchange};
 use std::path::PathBuf;
 
 /// Mutations of each request, unless `PORTCULLIS_MUTATIONS` says otherwise.
@@ -43,8 +43,10 @@ fn the_prefilter_changes_no_outcome() {
 
 fn difference(waf: &Waf, exchange: &Exchange) -> Option<String> {
     let (mut quick, mut plain) = (exchange.play(suite::begin(waf)), plainly(waf, exchange));
-    // What it cost is the one thing that may differ.
+    // What it cost may differ.
     (quick.work, plain.work) = (0, 0);
+    // And what a detector left out of values that the prefilter knows to be none of its business.
+    [&mut quick, &mut plain].into_iter().for_each(|audit| audit.cut.retain(|cut| *cut != Cut::Words));
     if quick == plain {
         return None;
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use portcullis_waf::{Audit, Connection, Disk, EngineMode, Source, Waf};
+use portcullis_waf::{Audit, Connection, Cut, Disk, EngineMode, Source, Waf};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../waf-rules")
@@ -103,6 +103,7 @@ impl Exchange {
     fn inspect(&self, mode: EngineMode, level: u8) -> Audit {
         let (mut quick, mut plain) = (self.run(mode, level, Gear::Prefiltered), self.run(mode, level, Gear::Plain));
         (quick.work, plain.work) = (0, 0);
+        [&mut quick, &mut plain].into_iter().for_each(|audit| audit.cut.retain(|cut| *cut != Cut::Words));
         assert!(quick == plain, "the prefilter changes the outcome of {}\n{quick:#?}\n{plain:#?}", self.show());
         quick
     }

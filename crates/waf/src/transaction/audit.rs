@@ -88,6 +88,8 @@ pub struct RuleMatch {
     pub version: Option<Box<str>>,
     /// `file:line`.
     pub place: String,
+    /// What it added to the score.
+    pub score: i64,
     /// The values that matched; the first ones, when there are many.
     pub findings: Vec<Finding>,
 }

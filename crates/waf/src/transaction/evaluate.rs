@@ -10,7 +10,7 @@ use super::audit::{Cause, EXCERPT_BYTES, FINDINGS, Finding, Intervention, Respon
 use super::effects::{self, Scratch};
 use super::origin::ValueId;
 use super::state::State;
-use super::trace::{Scores, TraceOutcome, Tracer};
+use super::trace::{TraceOutcome, Tracer};
 use super::values::{Decimal, Sink, Sources};
 use super::work::Work;
 use crate::accelerate::{Scan, Verdict as Filtered};
@@ -93,18 +93,13 @@ impl<'t> Run<'_, 't> {
                 self.trace_rule(entry, TraceOutcome::Removed);
                 continue;
             }
-            self.trace_rule(entry, TraceOutcome::NotMatched);
-            let scores = self.traced_scores();
-            let matched = self.entry(entry, phase);
-            if let (Some(before), Some(after)) = (scores, self.traced_scores())
-                && let Some(tracer) = &mut self.workshop.tracer
-            {
-                tracer.scores(&before, after);
-            }
+            let matched = match self.workshop.tracer {
+                None => self.entry(entry, phase),
+                Some(_) => self.traced(entry, phase),
+            };
             if !matched {
                 continue;
             }
-            self.trace_outcome(TraceOutcome::Matched);
             position = entry.skip_to.unwrap_or(position);
             let ended = phase != Phase::Logging && (self.state.intervention.is_some() || self.state.allowed.is_some());
             if ended {
@@ -120,9 +115,21 @@ impl<'t> Run<'_, 't> {
         }
     }
 
-    #[inline]
-    fn traced_scores(&self) -> Option<Scores> {
-        self.workshop.tracer.as_ref().map(|_| self.state.scores(&self.sources.program.tx_names))
+    /// Runs an entry and notes what came of it.
+    #[cold]
+    fn traced(&mut self, entry: &Entry, phase: Phase) -> bool {
+        self.trace_rule(entry, TraceOutcome::NotMatched);
+        let names = &self.sources.program.tx_names;
+        let before = self.state.scores(names);
+        let matched = self.entry(entry, phase);
+        let after = self.state.scores(names);
+        if let Some(tracer) = &mut self.workshop.tracer {
+            tracer.scores(&before, after);
+        }
+        if matched {
+            self.trace_outcome(TraceOutcome::Matched);
+        }
+        matched
     }
 
     #[inline]
@@ -148,6 +155,7 @@ impl<'t> Run<'_, 't> {
     fn entry(&mut self, entry: &Entry, phase: Phase) -> bool {
         self.state.current = Some(entry.rule);
         self.state.matched.clear();
+        self.state.gained = None;
         self.head = entry.rule;
         if let Some(gate) = &entry.gate {
             return self.gate(gate);
@@ -394,6 +402,7 @@ impl<'t> Run<'_, 't> {
                 tags: Arc::clone(&head.actions.tags),
                 version: head.actions.version.clone(),
                 place: head.origin.to_string(),
+                score: self.state.gained.map_or(0, |(_, sum)| sum),
                 findings: std::mem::take(&mut self.findings),
             });
         }

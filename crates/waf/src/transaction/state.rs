@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) collections: Vec<Key>,
     /// The rule that runs.
     pub(crate) current: Option<usize>,
+    /// What that rule has added to the first score it touched.
+    pub(crate) gained: Option<(Slot, i64)>,
     pub(crate) intervention: Option<Intervention>,
     /// In detection: the rule that would have ended the transaction first.
     pub(crate) would_refuse: Option<u32>,
@@ -109,6 +111,7 @@ impl Default for State {
             highest_severity: None,
             collections: Vec::new(),
             current: None,
+            gained: None,
             intervention: None,
             would_refuse: None,
             allowed: None,
@@ -142,6 +145,7 @@ impl State {
         self.highest_severity = None;
         self.collections.clear();
         self.current = None;
+        self.gained = None;
         self.intervention = None;
         self.would_refuse = None;
         self.allowed = None;
@@ -207,6 +211,16 @@ impl State {
             (None, _) => others.next(),
         });
         captures.chain(merged)
+    }
+
+    /// Notes what a rule adds to a score. The Core Rule Set adds the same to several: for its class, and for the whole.
+    pub(crate) fn gain(&mut self, names: &TxNames, slot: Slot, amount: i64) {
+        match &mut self.gained {
+            Some((first, sum)) if *first == slot => *sum = sum.saturating_add(amount),
+            Some(_) => {}
+            None if memchr::memmem::find(names.name(slot), b"score").is_some() => self.gained = Some((slot, amount)),
+            None => {}
+        }
     }
 
     /// The numbers whose names speak of a score, sorted.
