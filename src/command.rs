@@ -29,9 +29,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             log::start();
             control_runtime()?.block_on(serve(files, upgrade))
         }
-        Command::Demo { folder, port } => {
+        Command::Demo { folder, port, dns_port } => {
             log::start();
-            control_runtime()?.block_on(demo::run(&folder, port))?;
+            control_runtime()?.block_on(demo::run(&folder, port, dns_port))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { files, format } => Ok(check_files(&files, format)),
@@ -63,8 +63,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Status { admin } => ask(&admin, "GET", "/status", &Value::Null, |answer| format!("{answer:#}\n")),
         Command::Drain { what } => drain(what),
         Command::Force { upstream, address, state, admin } => force(&admin, &upstream, &address, state),
+        Command::Egress { what } => crate::egress::egress(what),
         Command::Rollout { what } => crate::rollout::rollout(what),
         Command::Waf { what } => crate::waf::run(what),
+        Command::Gslb { what } => crate::gslb::gslb(what),
         Command::Upgrade { admin } => upgrade(&admin),
         Command::Certificate { names, folder, name } => {
             let name = name.unwrap_or_else(|| names.first().cloned().unwrap_or_default().replace('*', "wildcard"));
@@ -122,7 +124,7 @@ async fn serve(files: Vec<PathBuf>, upgrade: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn refused(report: &portcullis_config::Report) -> ExitCode {
+pub(crate) fn refused(report: &portcullis_config::Report) -> ExitCode {
     eprint!("{}", report.render(colour()));
     ExitCode::from(REFUSED)
 }
@@ -371,7 +373,7 @@ pub(crate) fn call(admin: &AdminSocket, method: &str, target: &str, body: &Value
     Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }
 
-fn text_of(value: &Value) -> String {
+pub(crate) fn text_of(value: &Value) -> String {
     let mut text = value.as_str().unwrap_or_default().to_owned();
     if !text.ends_with('\n') {
         text.push('\n');

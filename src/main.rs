@@ -4,6 +4,10 @@
 mod cli;
 mod command;
 mod demo;
+mod egress;
+mod egress_doctor;
+mod gslb;
+mod gslb_parent;
 mod rollout;
 mod waf;
 

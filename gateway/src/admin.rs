@@ -1,6 +1,6 @@
 //! The admin interface: what the CLI and an operator's scripts ask over the admin socket.
 
-use crate::{Gateway, Question, compile, explain};
+use crate::{EgressQuestion, Gateway, Question, compile, dns_admin, explain, explain_egress};
 use axum::{
     Json, Router,
     extract::State,
@@ -30,14 +30,20 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/reload", post(reload))
         .route("/diff", post(diff))
         .route("/explain", post(explain_request))
+        .route("/egress/explain", post(explain_egress_flow))
+        .route("/egress/learned", get(learned))
         .route("/force/endpoint", post(force_endpoint))
         .route("/drain/listener", post(drain_listener))
+        .merge(dns_admin::routes())
         .with_state(gateway)
 }
 
 /// Answers on a thread that may wait: for the gateway's lock, for files, for a compilation. The runtime has two threads of
 /// its own, and probes and discovery need them.
-async fn answer<R: IntoResponse>(gateway: Gateway, work: impl FnOnce(&Gateway) -> R + Send + 'static) -> Response {
+pub(crate) async fn answer<R: IntoResponse>(
+    gateway: Gateway,
+    work: impl FnOnce(&Gateway) -> R + Send + 'static,
+) -> Response {
     match tokio::task::spawn_blocking(move || work(&gateway).into_response()).await {
         Ok(response) => response,
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error.to_string() }))).into_response(),
@@ -78,7 +84,7 @@ async fn reload(State(gateway): State<Gateway>) -> Response {
     .await
 }
 
-fn refused(report: &Report, generation: &Value) -> Response {
+pub(crate) fn refused(report: &Report, generation: &Value) -> Response {
     let body = json!({
         "outcome": "refused",
         "generation": generation,
@@ -113,6 +119,25 @@ async fn explain_request(State(gateway): State<Gateway>, Json(question): Json<Qu
     answer(gateway, move |gateway| match explain(&gateway.compiled(), &question) {
         Ok(explanation) => Json(json!({ "text": explanation.to_string(), "explanation": explanation })).into_response(),
         Err(error) => (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response(),
+    })
+    .await
+}
+
+async fn explain_egress_flow(State(gateway): State<Gateway>, Json(question): Json<EgressQuestion>) -> Response {
+    answer(gateway, move |gateway| match explain_egress(&gateway.compiled(), &question) {
+        Ok(explained) => Json(explained).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response(),
+    })
+    .await
+}
+
+async fn learned(State(gateway): State<Gateway>) -> Response {
+    answer(gateway, |gateway| match gateway.learned() {
+        Some((text, overflowed)) => Json(json!({ "text": text, "overflowed": overflowed })).into_response(),
+        None => {
+            let error = "the running configuration has no way out: nothing can have been learnt";
+            (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
+        }
     })
     .await
 }

@@ -2,10 +2,12 @@
 
 use crate::{
     compile_guards::{self, GuardObjects},
+    dns::Dns,
+    egress,
     spec::{RESERVED, Spec},
     waf_sets::WafSets,
 };
-use portcullis_auth::Identity;
+use portcullis_auth::{AuthNames, Identity};
 use portcullis_config::{Context, Document, Path, Report};
 use portcullis_discover::Resolvers;
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
@@ -15,7 +17,7 @@ use portcullis_policy::{
     SecurityHeaders, UpstreamId,
 };
 use portcullis_proxy::{
-    Drain, SniRoutes, TcpRoute, WafGuard,
+    Drain, EgressPlan, InterceptPlan, ProxyPlan, SniRoutes, TcpRoute, WafGuard,
     listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol, Underscores},
 };
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
@@ -45,7 +47,10 @@ pub struct Compiled {
     pub stores: BTreeMap<ObjectName, StoreConfig>,
     pub identities: BTreeMap<ObjectName, Arc<Identity>>,
     pub listeners: Vec<CompiledListener>,
+    pub egress: Option<Arc<EgressPlan>>,
     pub certificates: Certificates,
+    /// `None`: nothing in the document is about DNS.
+    pub dns: Option<Dns>,
     pub log: LogPlan,
     pub drain: Drain,
     pub max_connections: u32,
@@ -96,8 +101,12 @@ pub(crate) fn load(files: &[PathBuf], previous: Option<&Compiled>) -> Result<Com
     compile(document, report, previous)
 }
 
-pub(crate) fn compile(document: Document, report: Report, previous: Option<&Compiled>) -> Result<Compiled, Refused> {
-    let document = Arc::new(document);
+pub(crate) fn compile(
+    document: impl Into<Arc<Document>>,
+    report: Report,
+    previous: Option<&Compiled>,
+) -> Result<Compiled, Refused> {
+    let document = document.into();
     let (spec, mut cx) = document.read::<Spec>(report, RESERVED);
     let Some(spec) = spec else {
         let (report, watched) = cx.finish();
@@ -120,9 +129,6 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         now: Instant::now(),
     };
     let clusters = Clusters::compile(&spec.upstream, around, cx);
-    let listeners =
-        Listeners { spec: &spec, certificates: &certificates, trusts: &trusts, clusters: &clusters, previous }
-            .compile(cx);
     let geo = spec.geo.as_ref().and_then(|geo| geo.compile(&Path::root().key("geo"), cx)).map(Arc::new);
     compile_guards::check_country_keys(&spec, cx);
     let nothing = CarriedGuards::default();
@@ -130,6 +136,18 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     let now = Instant::now();
     let objects = GuardObjects::compile(&spec, &certificates, &trusts, carried, now, cx);
     let known = objects.known(carried, now);
+    let to_listen = Listeners {
+        spec: &spec,
+        certificates: &certificates,
+        trusts: &trusts,
+        clusters: &clusters,
+        names: known.names,
+        previous,
+    };
+    let listeners = to_listen.compile(cx);
+    let dns = to_listen.dns(cx);
+    let around = egress::Around { certificates: &certificates, trusts: &trusts, resolvers: &resolvers };
+    let egress = egress::compile(&spec, around, previous, cx);
     let demanded = compile_guards::demanded(&spec, known, cx);
     let routes = compile_routes(&spec, &listeners, &clusters, geo.as_deref(), known, &demanded, cx);
     let (slos, rollouts) = compile_releases(&spec, &routes, &clusters, cx);
@@ -168,7 +186,9 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         stores: objects.stores,
         identities: objects.identities,
         listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
+        egress,
         certificates,
+        dns,
         log,
         drain,
         overload,
@@ -180,19 +200,29 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     })
 }
 
-struct Listeners<'l> {
-    spec: &'l Spec,
-    certificates: &'l Certificates,
-    trusts: &'l Trusts,
-    clusters: &'l Clusters,
-    previous: Option<&'l Compiled>,
+pub(crate) struct Listeners<'l> {
+    pub(crate) spec: &'l Spec,
+    pub(crate) certificates: &'l Certificates,
+    pub(crate) trusts: &'l Trusts,
+    pub(crate) clusters: &'l Clusters,
+    pub(crate) names: AuthNames<'l>,
+    pub(crate) previous: Option<&'l Compiled>,
+}
+
+fn alpn(h1: bool, h2: bool) -> Alpn {
+    match (h1, h2) {
+        (true, false) => Alpn::H1,
+        (false, true) => Alpn::H2,
+        _ => Alpn::Both,
+    }
 }
 
 impl Listeners<'_> {
     fn compile(&self, cx: &mut Context) -> Vec<ListenerPlan> {
         let mut ids = ListenerIds::new(self.previous);
         let mut plans = Vec::new();
-        for (name, spec) in &self.spec.listener {
+        let each = self.spec.listener.iter();
+        for (name, spec) in each.filter(|(_, spec)| spec.effective_protocol() != Protocol::Dns) {
             let at = Path::root().key("listener").key(name);
             plans.extend(self.listener(ids.of(name), name, spec, &at, cx));
         }
@@ -224,9 +254,16 @@ impl Listeners<'_> {
         }
         let protocol = match protocol {
             Protocol::Http => PlanProtocol::Http,
-            Protocol::Https => PlanProtocol::Https(self.tls(name, spec, h1, h2, at, cx)?),
+            Protocol::Https => PlanProtocol::Https(self.tls(name, spec, alpn(h1, h2), at, cx)?),
             Protocol::Tcp => PlanProtocol::Tcp(self.tcp_route(name, at, cx)?),
             Protocol::Tls => PlanProtocol::Tls(Arc::new(self.sni_routes(name, at, cx))),
+            // It is no listener of the pipeline.
+            Protocol::Dns => return None,
+            Protocol::Proxy => PlanProtocol::Proxy(self.proxy(name, spec, h1, h2, at, cx)?),
+            Protocol::Sni => PlanProtocol::Intercept(InterceptPlan::Named(spec.target_port)),
+            Protocol::Transparent => {
+                PlanProtocol::Intercept(InterceptPlan::Transparent(spec.capture.unwrap_or_default()))
+            }
         };
         Some(ListenerPlan {
             id,
@@ -235,7 +272,7 @@ impl Listeners<'_> {
             protocol,
             proxy_protocol: spec.proxy_protocol.as_ref().map(|from| CidrSet::new(&from.from)),
             client_ip: spec.client_ip.as_ref().map(ClientIp::new).unwrap_or_default(),
-            underscores: spec.underscores.unwrap_or_default(),
+            underscores: spec.underscores.unwrap_or(egress::underscores(spec.effective_protocol())),
             limits,
             h1,
             h2,
@@ -244,36 +281,45 @@ impl Listeners<'_> {
     }
 
     /// A key that has no effect on this protocol is a misunderstanding.
-    fn check_keys(&self, spec: &ListenerSpec, protocol: Protocol, at: &Path, cx: &mut Context) {
-        let tls_only = [
-            ("certificates", spec.certificates.is_some()),
-            ("tls", spec.tls.is_some()),
-            ("http_redirect", spec.http_redirect.is_some()),
+    pub(crate) fn check_keys(&self, spec: &ListenerSpec, protocol: Protocol, at: &Path, cx: &mut Context) {
+        let is_http = !matches!(protocol, Protocol::Tcp | Protocol::Tls | Protocol::Dns);
+        // A proxy speaks TLS when it has a certificate for it.
+        let has_tls = matches!(protocol, Protocol::Https | Protocol::Dns | Protocol::Proxy);
+        let keys = [
+            ("certificates", spec.certificates.is_some(), has_tls),
+            ("tls", spec.tls.is_some(), has_tls && (protocol != Protocol::Proxy || spec.certificates.is_some())),
+            ("http_redirect", spec.http_redirect.is_some(), protocol == Protocol::Https),
+            ("versions", spec.versions.is_some(), is_http),
+            ("client_ip", spec.client_ip.is_some(), is_http),
+            ("underscores", spec.underscores.is_some(), is_http),
+            ("proxy_protocol", spec.proxy_protocol.is_some(), protocol != Protocol::Dns),
+            // Streams of DNS are limited by `[dns.tcp]`.
+            ("limits", spec.limits.is_some(), protocol != Protocol::Dns),
         ];
-        let http_only = [
-            ("versions", spec.versions.is_some()),
-            ("client_ip", spec.client_ip.is_some()),
-            ("underscores", spec.underscores.is_some()),
+        let intercept_only = [
+            ("target_port", spec.target_port.is_some() && protocol != Protocol::Sni, "sni"),
+            ("capture", spec.capture.is_some() && protocol != Protocol::Transparent, "transparent"),
         ];
-        let is_http = matches!(protocol, Protocol::Http | Protocol::Https);
+        for (key, _, on) in intercept_only.into_iter().filter(|(_, misplaced, _)| *misplaced) {
+            cx.error_at_key(&at.key(key), format!("`{key}` has an effect only on a listener of protocol {on}"));
+        }
+        if spec.auth.is_some() && protocol != Protocol::Proxy {
+            cx.error_at_key(&at.key("auth"), "`auth` on a listener is for clients of a proxy")
+                .help("on routes, say `auth` there, or in [defaults]");
+        }
         let word = format!("{protocol:?}").to_lowercase();
-        for (key, given) in tls_only
-            .into_iter()
-            .filter(|_| protocol != Protocol::Https)
-            .chain(http_only.into_iter().filter(|_| !is_http))
-        {
-            if given {
+        for (key, given, has_effect) in keys {
+            if given && !has_effect {
                 cx.error_at_key(&at.key(key), format!("`{key}` has no effect on a listener of protocol {word}"));
             }
         }
     }
 
-    fn tls(
+    pub(crate) fn tls(
         &self,
         name: &ObjectName,
         spec: &ListenerSpec,
-        h1: bool,
-        h2: bool,
+        alpn: Alpn,
         at: &Path,
         cx: &mut Context,
     ) -> Option<ServerTls> {
@@ -298,11 +344,6 @@ impl Listeners<'_> {
                 .help("add [certificate.NAME] with `cert` and `key`");
             return None;
         }
-        let alpn = match (h1, h2) {
-            (true, false) => Alpn::H1,
-            (false, true) => Alpn::H2,
-            _ => Alpn::Both,
-        };
         let mut tls = spec.tls.clone().unwrap_or_default();
         let floor = self.spec.defaults.as_ref().and_then(|defaults| defaults.tls.as_ref()?.min_version);
         // Security accumulates: a listener can raise the floor, not lower it.
@@ -325,11 +366,32 @@ impl Listeners<'_> {
     }
 
     fn previous_tls(&self, name: &ObjectName) -> Option<&ServerTls> {
-        let listener = self.previous?.listeners.iter().find(|listener| listener.plan.name == *name)?;
-        match &listener.plan.protocol {
-            PlanProtocol::Https(tls) => Some(tls),
-            PlanProtocol::Http | PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => None,
+        if let Some(tls) = self.previous?.dns_tls(name) {
+            return Some(tls);
         }
+        let listener = self.previous?.listeners.iter().find(|listener| listener.plan.name == *name)?;
+        listener.plan.protocol.server_tls()
+    }
+
+    fn proxy(
+        &self,
+        name: &ObjectName,
+        spec: &ListenerSpec,
+        h1: bool,
+        h2: bool,
+        at: &Path,
+        cx: &mut Context,
+    ) -> Option<ProxyPlan> {
+        // Fails closed: a listener whose `auth` cannot be compiled is no listener.
+        let auth = match &spec.auth {
+            None => None,
+            Some(auth) => Some(egress::proxy_auth(auth, &at.key("auth"), self.names, cx)?),
+        };
+        let tls = match &spec.certificates {
+            None => None,
+            Some(_) => Some(self.tls(name, spec, alpn(h1, h2), at, cx)?),
+        };
+        Some(ProxyPlan { tls, auth })
     }
 
     fn tcp_route(&self, listener: &ObjectName, at: &Path, cx: &mut Context) -> Option<Arc<TcpRoute>> {
@@ -582,7 +644,7 @@ fn serves(listener: &ListenerPlan, host: &HostPattern) -> bool {
     match &listener.protocol {
         PlanProtocol::Https(tls) => tls.certificates().iter().any(|certificate| certificate.covers(host)),
         PlanProtocol::Http => !listener.redirects_to_https,
-        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => false,
+        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => false,
     }
 }
 
@@ -614,6 +676,16 @@ fn check_used(spec: &Spec, routes: &RouteTable, cx: &mut Context) {
     }
 }
 
+/// Beside the admin socket is the state that outlives the process.
+pub(crate) fn admin_path(spec: &Spec) -> PathBuf {
+    match spec.admin.as_ref().and_then(|admin| admin.address.as_ref()) {
+        Some(ListenAddress::Unix(path)) => path.clone(),
+        _ => PathBuf::from(ADMIN),
+    }
+}
+
+const ADMIN: &str = "run/admin.sock";
+
 fn compile_fixed(spec: &Spec, cx: &mut Context) -> Fixed {
     let process = spec.process.clone().unwrap_or_default();
     let available = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
@@ -631,8 +703,7 @@ fn compile_fixed(spec: &Spec, cx: &mut Context) -> Fixed {
             PathBuf::from(default)
         }
     };
-    let admin =
-        unix("admin", "address", spec.admin.as_ref().and_then(|admin| admin.address.as_ref()), "run/admin.sock");
+    let admin = unix("admin", "address", spec.admin.as_ref().and_then(|admin| admin.address.as_ref()), ADMIN);
     let upgrade = unix("process", "upgrade", process.upgrade.as_ref(), "run/upgrade.sock");
     let metrics = spec.telemetry.as_ref().and_then(|telemetry| telemetry.metrics.as_ref()?.address.clone());
     Fixed { threads, admin, upgrade, metrics }

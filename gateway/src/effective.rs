@@ -2,7 +2,10 @@
 
 use crate::Compiled;
 use portcullis_names::TimeSpan;
-use portcullis_proxy::listen::{Limits, PlanProtocol};
+use portcullis_proxy::{
+    InterceptPlan,
+    listen::{Limits, PlanProtocol},
+};
 use portcullis_upstream::{Cluster, HttpProtocol};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -18,6 +21,9 @@ pub(crate) fn effective(compiled: &Compiled) -> Value {
                 PlanProtocol::Https(_) => "https",
                 PlanProtocol::Tcp(_) => "tcp",
                 PlanProtocol::Tls(_) => "tls",
+                PlanProtocol::Proxy(_) => "proxy",
+                PlanProtocol::Intercept(InterceptPlan::Named(_)) => "sni",
+                PlanProtocol::Intercept(InterceptPlan::Transparent(_)) => "transparent",
             },
             "limits": limits(&plan.limits),
         });
@@ -25,6 +31,10 @@ pub(crate) fn effective(compiled: &Compiled) -> Value {
             keys.insert("underscores".to_owned(), json!(plan.underscores));
         }
         fill(at(&mut document, "listener", plan.name.as_str()), defaults);
+    }
+    for listener in compiled.dns.iter().flat_map(|dns| &dns.listeners) {
+        let defaults = json!({ "address": listener.address, "protocol": "dns" });
+        fill(at(&mut document, "listener", listener.name.as_str()), defaults);
     }
     for cluster in compiled.clusters.iter() {
         fill(at(&mut document, "upstream", cluster.name.as_str()), upstream(cluster));

@@ -73,7 +73,7 @@ fn facts<'c>(compiled: &'c Compiled, question: &Question) -> Result<(Facts, &'c 
     let fits = |protocol: &PlanProtocol| match protocol {
         PlanProtocol::Https(_) => scheme == Scheme::Https,
         PlanProtocol::Http => scheme == Scheme::Http,
-        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => false,
+        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => false,
     };
     let port = url.port_u16().unwrap_or(if scheme == Scheme::Https { 443 } else { 80 });
     let candidates = || compiled.listeners.iter().filter(|listener| fits(&listener.plan.protocol));

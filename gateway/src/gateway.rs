@@ -3,12 +3,16 @@
 use crate::{
     Compiled, admin,
     compile::{self, Refused},
+    dns_listeners::{DnsSide, OpenedDns},
+    dns_orders::OrderFile,
+    dns_signals, egress,
     listeners::{Inherited, LiveListeners, Opened},
     release_board::{self, ReleaseBoard},
 };
 use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
 use portcullis_config::{Colour, Diff, Report};
 use portcullis_discover::{Discovery, FIRST_ANSWERS, Source};
+use portcullis_gslb::{Clocks, Republish};
 use portcullis_health::{HealthState, Override, Probe, ProbeKind, Prober, Target};
 use portcullis_names::ObjectName;
 use portcullis_ops::{
@@ -18,7 +22,7 @@ use portcullis_ops::{
     metrics::Metrics,
     systemd,
 };
-use portcullis_proxy::{CoreThread, Edge, Peers, Snapshot};
+use portcullis_proxy::{CoreThread, Edge, LiveEgress, Peers, Snapshot};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
 use portcullis_tls::system_client;
 use portcullis_upstream::{Cluster, Clusters};
@@ -26,7 +30,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     os::fd::AsFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -46,13 +50,14 @@ struct Inner {
     state: Mutex<State>,
 }
 
-struct State {
-    compiled: Arc<Compiled>,
+pub(crate) struct State {
+    pub(crate) compiled: Arc<Compiled>,
     generation: u64,
     listeners: LiveListeners,
     cores: Vec<CoreThread>,
     prober: Prober,
     releases: ReleaseBoard,
+    pub(crate) dns: DnsSide,
     /// Ends with the gateway.
     _sampler: JoinSet<()>,
     discovery: Discovery,
@@ -61,6 +66,14 @@ struct State {
     /// Files whose change is a reason to read again; after a refusal, also those of what was refused.
     watched: Vec<PathBuf>,
     draining: bool,
+}
+
+/// What a configuration needs that could not be had, and is there before it is published.
+struct Prepared {
+    opened: Opened,
+    dns: OpenedDns,
+    discovery: Discovery,
+    egress: Option<Arc<LiveEgress>>,
 }
 
 /// How the last attempt to change the configuration went.
@@ -108,6 +121,14 @@ impl Gateway {
         let mut listeners = LiveListeners::default();
         let opened =
             listeners.open(&compiled.listeners, &mut inherited, compiled.fixed.threads).map_err(StartError::Listen)?;
+        let home: Arc<OnceLock<Weak<Inner>>> = Arc::default();
+        let mut dns = DnsSide::new(OrderFile::open(compiled.fixed.admin.with_file_name("gslb.json")), {
+            let home = home.clone();
+            // What is fetched before all is in place waits for it.
+            Republish::new(move || _ = home.wait().upgrade().map(|inner| Gateway(inner).republish_dns()))
+        });
+        let opened_dns = dns.open(compiled.dns.as_ref(), &mut inherited, compiled.fixed.threads);
+        let opened_dns = opened_dns.map_err(StartError::Listen)?;
         for name in inherited.leftovers() {
             tracing::warn!(name, "a socket was given for a listener that is not configured");
         }
@@ -116,7 +137,8 @@ impl Gateway {
         let discovery = Discovery::start(compiled.clusters.sources().cloned(), None);
         settle(&discovery);
         let compiled = with_found(compiled, &discovery, None);
-        let (compiled, snapshot) = split(compiled, generation, &releases, &metrics);
+        let live = egress::live(&compiled, opened.bound().collect(), None).map_err(StartError::Listen)?;
+        let (compiled, snapshot) = split(compiled, generation, &releases, live, &metrics);
         let shedding = Shedding::new(compiled.overload);
         let sources = OverloadSources::system(compiled.fixed.threads);
         let mut sampler = JoinSet::new();
@@ -127,6 +149,8 @@ impl Gateway {
             .collect::<Result<Vec<_>, _>>();
         let cores = cores.map_err(StartError::Thread)?;
         listeners.apply(&compiled.listeners, opened, &cores, &metrics).map_err(StartError::Thread)?;
+        let hash = compiled.document.hash();
+        dns.apply(compiled.dns.as_ref(), hash, opened_dns, &metrics).map_err(StartError::Thread)?;
         metrics.reloaded("started", generation);
         let state = State {
             generation,
@@ -134,6 +158,7 @@ impl Gateway {
             cores,
             prober: Prober::default(),
             releases,
+            dns,
             _sampler: sampler,
             discovery,
             last_reload: LastReload { outcome: "started", at: unix_now(), trigger: "start".to_owned(), report: None },
@@ -143,11 +168,13 @@ impl Gateway {
             compiled,
         };
         let gateway = Self(Arc::new(Inner { files, edge, reloading: Mutex::default(), state: Mutex::new(state) }));
+        let _ = home.set(Arc::downgrade(&gateway.0));
         gateway.follow(&mut gateway.state());
         let news = gateway.state().discovery.changes();
         tokio::spawn(follow_discovery(Arc::downgrade(&gateway.0), news));
         tokio::spawn(judge_endpoints(Arc::downgrade(&gateway.0)));
         tokio::spawn(move_releases(Arc::downgrade(&gateway.0)));
+        gateway.republish_found();
         systemd::ready(generation);
         Ok(gateway)
     }
@@ -155,6 +182,14 @@ impl Gateway {
     /// Reads the files again and serves what they say. Whatever is wrong, the old configuration goes on. Waits for files and
     /// for first answers of discovery: not for a runtime's thread.
     pub fn reload(&self, trigger: &str) -> Result<Diff, Report> {
+        let outcome = self.reload_alone(trigger);
+        if outcome.is_ok() {
+            self.republish_found();
+        }
+        outcome
+    }
+
+    fn reload_alone(&self, trigger: &str) -> Result<Diff, Report> {
         let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = self.try_reload();
         let mut state = self.state();
@@ -195,24 +230,32 @@ impl Gateway {
         let watched = compiled.watched.clone();
         let refused = |report| Refused { report, watched };
         let prepared = self.prepare(&compiled);
-        let outcome = prepared.and_then(|(opened, discovery)| {
-            settle(&discovery);
-            self.publish(compiled, opened, discovery)
+        let outcome = prepared.and_then(|prepared| {
+            settle(&prepared.discovery);
+            self.publish(compiled, prepared)
         });
         outcome.map_err(refused)
     }
 
     /// Opens the sockets and starts the sources that are new. Waits for nothing.
-    fn prepare(&self, compiled: &Compiled) -> Result<(Opened, Discovery), Report> {
+    fn prepare(&self, compiled: &Compiled) -> Result<Prepared, Report> {
         let state = self.state();
         refuse_if_draining(&state, compiled)?;
         let (mut nobodys, cores) = (Inherited::new(Vec::new()), compiled.fixed.threads);
         let opened = state.listeners.open(&compiled.listeners, &mut nobodys, cores);
         let opened = opened.map_err(|message| refusal(compiled, "listener", message))?;
-        Ok((opened, Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery))))
+        let dns = state.dns.open(compiled.dns.as_ref(), &mut nobodys, cores);
+        let dns = dns.map_err(|message| refusal(compiled, "listener", message))?;
+        let bound = state.listeners.bound().chain(opened.bound()).collect();
+        let before = self.0.edge.snapshot().egress.clone();
+        let egress = egress::live(compiled, bound, before.as_deref());
+        let egress = egress.map_err(|message| refusal(compiled, "egress", message))?;
+        let discovery = Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery));
+        Ok(Prepared { opened, dns, discovery, egress })
     }
 
-    fn publish(&self, compiled: Compiled, opened: Opened, discovery: Discovery) -> Result<Diff, Report> {
+    fn publish(&self, compiled: Compiled, prepared: Prepared) -> Result<Diff, Report> {
+        let Prepared { opened, dns: opened_dns, discovery, egress } = prepared;
         let state = &mut *self.state();
         // Since we looked last, it may have been told to end.
         refuse_if_draining(state, &compiled)?;
@@ -228,13 +271,22 @@ impl Gateway {
         let compiled = with_found(compiled, &discovery, Some(&state.compiled.clusters));
         state.discovery = discovery;
         state.releases.update(&compiled);
-        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, &self.0.edge.metrics);
+        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, egress, &self.0.edge.metrics);
+        let before = self.0.edge.snapshot().egress.clone();
         // From here on nothing can fail: everything is compiled and every socket is open.
         self.0.edge.publish(snapshot);
+        // Open tunnels are asked about anew, also when the way out is gone altogether.
+        if let Some(egress) = before {
+            egress.state.changed();
+        }
         self.0.edge.shedding.adopt(compiled.overload);
         state.generation += 1;
         if let Err(error) = state.listeners.apply(&compiled.listeners, opened, &state.cores, &self.0.edge.metrics) {
             tracing::error!(%error, "a listening socket cannot be duplicated; it will be missing in an upgrade");
+        }
+        let (dns, hash) = (compiled.dns.as_ref(), compiled.document.hash());
+        if let Err(error) = state.dns.apply(dns, hash, opened_dns, &self.0.edge.metrics) {
+            tracing::error!(%error, "a part of DNS cannot be started");
         }
         state.compiled = compiled;
         self.follow(state);
@@ -254,9 +306,49 @@ impl Gateway {
         self.follow(&mut state);
     }
 
+    /// Takes what discovery has found over into published services.
+    fn republish_found(&self) {
+        let follows = {
+            let state = self.state();
+            let snapshot = state.dns.snapshot();
+            snapshot.is_some_and(|snapshot| dns_signals::follow_discovery(&snapshot, &state.compiled.clusters))
+        };
+        if follows {
+            self.republish_dns();
+        }
+    }
+
+    /// Serves DNS from what is known by now: a zone was fetched, endpoints were found. The document is the one that serves,
+    /// nothing else changes.
+    fn republish_dns(&self) {
+        let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.compiled();
+        match compile::compile(running.document.clone(), Report::default(), Some(&running)) {
+            Ok(Compiled { dns, .. }) => {
+                let state = &mut *self.state();
+                let (hash, nothing) = (running.document.hash(), OpenedDns::nothing());
+                if !state.draining
+                    && let Err(error) = state.dns.apply(dns.as_ref(), hash, nothing, &self.0.edge.metrics)
+                {
+                    tracing::error!(%error, "a part of DNS cannot be started");
+                }
+                state.compiled = Arc::new(Compiled { dns, ..(*state.compiled).clone() });
+            }
+            Err(Refused { report, .. }) => {
+                let report = report.render(Colour::Plain);
+                tracing::error!(
+                    "a fetched zone is not served, because the configuration does not compile now:\n{report}"
+                );
+            }
+        }
+    }
+
     fn move_releases(&self) {
         let state = &mut *self.state();
         state.releases.tick(&state.compiled, &self.0.edge.metrics);
+        if let Some(snapshot) = state.dns.snapshot() {
+            dns_signals::tell(&snapshot, &state.compiled.clusters, Clocks::read());
+        }
     }
 
     /// What goes along with a published configuration: probes, expiry metrics, the log's target, forgotten series.
@@ -284,23 +376,27 @@ impl Gateway {
     /// Stops accepting, lets what is in flight end, and ends. Returns how many connections were cut.
     pub async fn stop(&self, stop: Stop) -> u32 {
         systemd::stopping();
-        let drain = {
+        let (drain, servers) = {
             let mut state = self.state();
             state.draining = true;
             match stop {
                 Stop::Close => state.listeners.drain_all(),
                 Stop::HandedOver => state.listeners.leave_all(),
             }
-            state.compiled.drain
+            (state.compiled.drain, state.dns.take_servers())
         };
+        // They wait for their threads; successor or not, what was sent to us is answered by us.
+        let dns = tokio::task::spawn_blocking(move || servers.into_iter().for_each(portcullis_gslb::Server::stop));
         // A successor leaves us all the time that streams may have.
         let patience = if stop == Stop::HandedOver { drain.streams } else { drain.exchanges };
         let deadline = Instant::now() + patience;
         while !self.0.edge.is_quiet() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let _ = dns.await;
         let cut = self.0.edge.open_connections();
         self.state().releases.save();
+        self.state().dns.flush_log();
         let cores = std::mem::take(&mut self.state().cores);
         for core in cores {
             core.stop();
@@ -317,10 +413,11 @@ impl Gateway {
         // Handles of our own: a successor may take a minute, and the state cannot be locked as long.
         let sockets = {
             let mut state = self.state();
-            let each = state.listeners.sockets().into_iter();
+            let each = state.listeners.sockets().into_iter().chain(state.dns.sockets());
             let each = each.map(|(name, socket)| Ok((name, socket.try_clone_to_owned()?)));
             let sockets: Vec<NamedSocket> = each.collect::<std::io::Result<_>>()?;
             state.releases.rest();
+            state.dns.orders.rest();
             sockets
         };
         let borrowed: Vec<_> = sockets.iter().map(|(name, socket)| (name.clone(), socket.as_fd())).collect();
@@ -329,13 +426,17 @@ impl Gateway {
         match given {
             // Nothing that changes from now on would reach the successor.
             Ok(()) => state.draining = true,
-            Err(_) => state.releases.go_on(),
+            Err(_) => {
+                state.releases.go_on();
+                state.dns.orders.go_on();
+            }
         }
         given
     }
 
     pub fn drain_listener(&self, name: &str) -> bool {
-        self.state().listeners.drain(name)
+        let state = &mut *self.state();
+        state.listeners.drain(name) || state.dns.drain(name)
     }
 
     /// The operator's word over an endpoint's health, or `None` to take it back. `false`: there is no such endpoint.
@@ -361,9 +462,16 @@ impl Gateway {
         self.state().releases.command(name, command, why)
     }
 
+    /// What was let through on report so far, as configuration; and how much more there was than is kept. `None`: there is no
+    /// way out.
+    pub fn learned(&self) -> Option<(String, u64)> {
+        Some(self.0.edge.snapshot().egress.as_ref()?.state.learned())
+    }
+
     pub fn reopen_logs(&self) {
         self.0.edge.access_log.reopen();
         self.0.edge.audit_log.reopen();
+        self.state().dns.reopen_log();
     }
 
     pub fn compiled(&self) -> Arc<Compiled> {
@@ -384,12 +492,17 @@ impl Gateway {
             let told = [("refused", counts.refused), ("shadowed", counts.shadowed), ("evicted", counts.evicted)];
             self.0.edge.metrics.rate_limit(limit.name(), told, counts.keys);
         }
+        for (rule, counts) in snapshot.egress.iter().flat_map(|egress| egress.plan.policy.counts()) {
+            self.0.edge.metrics.egress.rule(rule.as_str(), counts.applied, counts.would_deny);
+        }
         self.0.edge.metrics.render()
     }
 
     /// Names and bound addresses of the listeners that accept now.
     pub fn listeners(&self) -> Vec<(String, Option<std::net::SocketAddr>)> {
-        self.state().listeners.iter().map(|live| (live.plan.name.to_string(), live.bound)).collect()
+        let state = self.state();
+        let dns = state.dns.bound().map(|(name, _, bound)| (name.to_string(), Some(bound)));
+        state.listeners.iter().map(|live| (live.plan.name.to_string(), live.bound)).chain(dns).collect()
     }
 
     /// The admin interface of this gateway.
@@ -423,7 +536,7 @@ impl Gateway {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -456,7 +569,11 @@ async fn follow_discovery(gateway: Weak<Inner>, mut news: tokio::sync::watch::Re
         let Some(inner) = gateway.upgrade() else { return };
         let gateway = Gateway(inner);
         // It builds tables and takes the state's lock: not on a runtime thread.
-        let _ = tokio::task::spawn_blocking(move || gateway.take_in_found()).await;
+        let taken_in = move || {
+            gateway.take_in_found();
+            gateway.republish_found();
+        };
+        let _ = tokio::task::spawn_blocking(taken_in).await;
     }
 }
 
@@ -515,7 +632,10 @@ fn listeners(state: &State) -> Vec<serde_json::Value> {
             "connections": live.runtime.open_connections(),
         })
     });
-    each.collect()
+    let dns = state.dns.bound().map(|(name, address, bound)| {
+        serde_json::json!({ "name": name, "address": address, "bound": bound.to_string(), "protocol": "dns" })
+    });
+    each.chain(dns).collect()
 }
 
 fn discovery(state: &State) -> Vec<serde_json::Value> {
@@ -541,6 +661,7 @@ fn split(
     compiled: Compiled,
     generation: u64,
     releases: &ReleaseBoard,
+    egress: Option<Arc<LiveEgress>>,
     metrics: &Metrics,
 ) -> (Arc<Compiled>, Arc<Snapshot>) {
     let peers = Peers::new(&compiled.clusters, metrics);
@@ -557,6 +678,7 @@ fn split(
         geo: compiled.geo.clone(),
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),
+        egress,
         log: compiled.log.clone(),
         drain: compiled.drain,
         max_connections: compiled.max_connections,

@@ -4,11 +4,13 @@ use crate::waf_sets::WafSetSpec;
 use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::Reserved;
 use portcullis_discover::DiscoverySpec;
+use portcullis_egress::{AccessSpec, CredentialSpec, DestinationSpec};
+use portcullis_gslb::{DnsSpec, PublicServiceSpec, ZoneSpec};
 use portcullis_limit::{ConcurrencySpec, RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
 use portcullis_policy::{GeoSpec, GuardSpecs, Relaxable, RouteSpec, RouteWafSpec, SecurityHeaders};
-use portcullis_proxy::{TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
+use portcullis_proxy::{EgressSpec, TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
 use portcullis_rollout::{RolloutSpec, SloSpec};
 use portcullis_store::StoreSpec;
 use portcullis_tls::{CertificateSpec, TlsVersion, TrustSpec};
@@ -78,6 +80,27 @@ pub struct Spec {
     pub tcp_route: BTreeMap<ObjectName, TcpRouteSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tls_route: BTreeMap<ObjectName, TlsRouteSpec>,
+    /// How all DNS listeners serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsSpec>,
+    /// What DNS listeners are asked about.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub zone: BTreeMap<ObjectName, ZoneSpec>,
+    /// Names whose addresses follow health, weight and place.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub public_service: BTreeMap<ObjectName, PublicServiceSpec>,
+    /// What holds for everything that goes out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressSpec>,
+    /// Parties outside.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub destination: BTreeMap<ObjectName, DestinationSpec>,
+    /// Who may reach what.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub access: BTreeMap<ObjectName, AccessSpec>,
+    /// What the gateway adds to requests that go out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credential: BTreeMap<ObjectName, CredentialSpec>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -167,18 +190,13 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("guardrail"),
     Reserved("identity.*.oidc"),
     Reserved("consumer.*.plan"),
-    Reserved("credential"),
     Reserved("discovery.*.consul"),
     Reserved("udp_route"),
     Reserved("api"),
     Reserved("privacy"),
-    Reserved("access"),
-    Reserved("destination"),
     Reserved("workload"),
     Reserved("mtls"),
     Reserved("service"),
-    Reserved("zone"),
-    Reserved("public_service"),
     Reserved("process.user"),
     Reserved("admin.role"),
     Reserved("telemetry.tracing"),
@@ -190,10 +208,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("listener.*.to"),
     Reserved("listener.*.tls.early_data"),
     Reserved("listener.*.protocol=udp"),
-    Reserved("listener.*.protocol=dns"),
-    Reserved("listener.*.protocol=proxy"),
-    Reserved("listener.*.protocol=sni"),
-    Reserved("listener.*.protocol=transparent"),
     Reserved("listener.*.protocol=h3"),
     Reserved("upstream.*.discover.consul"),
     Reserved("upstream.*.discover.kubernetes"),

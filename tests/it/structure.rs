@@ -26,15 +26,16 @@ const ARROWS: [(&str, &[&str]); 19] = [
 ];
 
 const PROXY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream",
+    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health",
+    "upstream", "egress",
 ];
 const GATEWAY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
-    "health", "upstream", "proxy",
+    "gslb", "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
+    "health", "upstream", "egress", "proxy",
 ];
 const BINARY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
-    "health", "upstream", "proxy", "gateway",
+    "gslb", "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
+    "health", "upstream", "egress", "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.

@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod admin;
+mod egress_metrics;
 pub mod handover;
 pub mod log;
 pub mod metrics;
@@ -18,6 +19,7 @@ pub mod signals;
 mod spec;
 pub mod systemd;
 
+pub use egress_metrics::{EgressMetrics, OpenTunnel};
 pub use overload::{
     MemoryLimit, MemoryWatch, Overload, OverloadAction, OverloadState, Resource, ResourceLevel, ResourceLevels,
     ResourceState, Shedding,
@@ -28,5 +30,6 @@ pub use overload_sampler::OverloadSampler;
 pub use overload_sources::{OverloadSources, ReadError};
 pub use overload_spec::{OverloadSpec, OverloadTable};
 pub use spec::{
-    AccessLogSpec, AccessLogTarget, AdminSpec, LogFormat, MetricsSpec, ProcessSpec, TelemetrySpec, Threads,
+    AccessLogSpec, AccessLogTarget, AdminSpec, LogFormat, MetricsSpec, ProcessSpec, QueryLogSpec, TelemetrySpec,
+    Threads,
 };

@@ -1,7 +1,7 @@
 //! Every metric there is. Handles are resolved when a configuration is compiled, so that the data path only adds to atomics;
 //! label values come from the configuration or from closed sets, never from a client.
 
-use crate::OverloadMetrics;
+use crate::{EgressMetrics, OverloadMetrics};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder, core::Collector,
@@ -51,6 +51,7 @@ pub struct Metrics {
     limit_keys: IntGaugeVec,
     resident: Gauge,
     pub overload: OverloadMetrics,
+    pub egress: EgressMetrics,
     listeners: Mutex<HashMap<String, Arc<ListenerMetrics>>>,
 }
 
@@ -134,6 +135,7 @@ impl Metrics {
                 &["upstream", "endpoint"],
             ),
             overload: OverloadMetrics::new(&registry).expect("names used once"),
+            egress: EgressMetrics::new(&registry).expect("names used once"),
             reloads: counters("portcullis_config_reloads_total", "Reloads by outcome.", &["outcome"]),
             certificate_expiry: gauges(
                 "portcullis_certificate_expiry_seconds",
@@ -354,6 +356,11 @@ impl Metrics {
 
     pub(crate) fn log_dropped(&self) -> &IntCounter {
         &self.access_log_dropped
+    }
+
+    /// For parts of the process that declare metrics of their own.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The text exposition format.

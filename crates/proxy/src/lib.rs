@@ -4,6 +4,7 @@
 
 mod conn;
 mod core;
+mod egress;
 mod engine;
 pub mod listen;
 mod release;
@@ -14,6 +15,7 @@ mod waf_guard;
 
 pub use crate::core::CoreThread;
 pub use conn::{ConnFacts, TlsFacts};
+pub use egress::{Capture, EgressPlan, EgressSources, EgressSpec, EgressState, InterceptPlan, LiveEgress, ProxyPlan};
 pub use engine::Peers;
 pub use release::{LiveRollout, ReleaseStep, Releases};
 pub use snapshot::{Drain, Edge, Snapshot};

@@ -3,6 +3,7 @@
 mod app;
 mod bridge;
 mod dial;
+mod egress;
 mod encode;
 mod extract;
 mod fate;
@@ -27,6 +28,7 @@ use crate::{
 };
 use app::App;
 use dial::DialConnector;
+pub(crate) use egress::Outgoing;
 pub(crate) use encode::Encoder;
 use http::{HeaderValue, Method, Uri, header};
 pub(crate) use inspect::Inspector;

@@ -91,6 +91,8 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         inspector: None,
         location: None,
         encoder: None,
+        outgoing: None,
+        endpoint: None,
         fate,
     }
 }
