@@ -22,6 +22,7 @@ mod releases;
 mod reload;
 mod resilience;
 mod routing;
+mod slow_clients;
 mod structure;
 mod tls;
 mod tunnels;

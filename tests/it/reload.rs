@@ -167,9 +167,7 @@ async fn reloads_under_load_fail_nothing_and_keep_a_thousand_websockets() {
             }
         }));
     }
-    // Thirty seconds is the bar; PORTCULLIS_LONG asks for it. The short run does the same thing more often per second.
-    let seconds = if std::env::var_os("PORTCULLIS_LONG").is_some() { 30 } else { 6 };
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let end = Instant::now() + Duration::from_secs(30);
     let mut generation = 0;
     while Instant::now() < end {
         generation += 1;
@@ -183,7 +181,7 @@ async fn reloads_under_load_fail_nothing_and_keep_a_thousand_websockets() {
     for worker in load {
         worker.await.unwrap();
     }
-    assert!(generation >= 5);
+    assert!(generation >= 50, "{generation}");
     assert_eq!(bad.load(SeqCst), 0, "of {} requests over {generation} reloads", good.load(SeqCst));
     for (n, socket) in sockets.iter_mut().enumerate() {
         socket.write_all(b"still here").await.unwrap();
