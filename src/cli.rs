@@ -107,6 +107,13 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: RolloutCommand,
     },
+    /// Show which route leaks what: where personal data was found since the process began, and what was done about it.
+    Privacy {
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
     /// Start this program's file anew, hand the sockets over, and let the old process end.
     Upgrade {
         #[command(flatten)]

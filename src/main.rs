@@ -4,6 +4,7 @@
 mod cli;
 mod command;
 mod demo;
+mod privacy;
 mod rollout;
 
 use clap::Parser;

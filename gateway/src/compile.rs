@@ -2,6 +2,7 @@
 
 use crate::{
     compile_guards::{self, GuardObjects},
+    privacy_sets::compile_privacy,
     spec::{RESERVED, Spec},
     waf_sets::WafSets,
 };
@@ -15,7 +16,7 @@ use portcullis_policy::{
     SecurityHeaders, UpstreamId,
 };
 use portcullis_proxy::{
-    Drain, SniRoutes, TcpRoute, WafGuard,
+    Drain, PrivacyGuard, SniRoutes, TcpRoute, WafGuard,
     listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol, Underscores},
 };
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
@@ -38,6 +39,7 @@ pub struct Compiled {
     pub clusters: Arc<Clusters>,
     pub(crate) waf_sets: WafSets,
     pub wafs: Arc<[Option<Arc<WafGuard>>]>,
+    pub privacy: Arc<[Option<Arc<PrivacyGuard>>]>,
     pub audit_log: AccessLogTarget,
     pub geo: Option<Arc<Geo>>,
     pub slos: BTreeMap<ObjectName, Arc<Slo>>,
@@ -135,6 +137,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     let (slos, rollouts) = compile_releases(&spec, &routes, &clusters, cx);
     let waf_sets = WafSets::compile(&spec.waf, &routes, previous, cx);
     let wafs = waf_sets.guards(&spec.waf, &routes, cx);
+    let privacy = compile_privacy(&spec.privacy, &routes, cx);
     check_mirrors(&routes, &clusters, cx);
     check_certificates(&routes, &listeners, cx);
     check_used(&spec, &routes, cx);
@@ -161,6 +164,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         clusters: Arc::new(clusters),
         waf_sets,
         wafs: wafs.into(),
+        privacy: privacy.into(),
         audit_log: telemetry.audit_log.as_ref().and_then(|audit| audit.to.clone()).unwrap_or(AccessLogTarget::Stdout),
         geo,
         slos,

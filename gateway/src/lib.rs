@@ -10,6 +10,7 @@ mod effective;
 mod explain;
 mod gateway;
 mod listeners;
+mod privacy_sets;
 mod release_board;
 mod spec;
 mod waf_sets;

@@ -8,6 +8,7 @@ use portcullis_limit::{ConcurrencySpec, RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
 use portcullis_policy::{GeoSpec, GuardSpecs, Relaxable, RouteSpec, RouteWafSpec, SecurityHeaders};
+use portcullis_privacy::PrivacySpec;
 use portcullis_proxy::{TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
 use portcullis_rollout::{RolloutSpec, SloSpec};
 use portcullis_store::StoreSpec;
@@ -53,6 +54,9 @@ pub struct Spec {
     /// Rule sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waf: BTreeMap<ObjectName, WafSetSpec>,
+    /// Personal data that is looked for in what passes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub privacy: BTreeMap<ObjectName, PrivacySpec>,
     /// How endpoints are looked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub discovery: BTreeMap<ObjectName, DiscoverySpec>,
@@ -127,6 +131,12 @@ pub struct DefaultsSpec {
     /// Of every route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waf: Option<RouteWafSpec>,
+    /// A `[privacy.NAME]` for every route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<String>,
+    /// An `[api.NAME]` for every route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
     /// Requests at a time, of all routes together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencySpec>,
@@ -144,6 +154,8 @@ impl DefaultsSpec {
             authz: self.authz.as_ref(),
             concurrency: self.concurrency,
             waf: self.waf.as_ref(),
+            privacy: self.privacy.as_deref(),
+            api: self.api.as_deref(),
             relax: &[],
             may_relax: &self.may_relax,
         }
@@ -171,7 +183,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("discovery.*.consul"),
     Reserved("udp_route"),
     Reserved("api"),
-    Reserved("privacy"),
     Reserved("access"),
     Reserved("destination"),
     Reserved("workload"),

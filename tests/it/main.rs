@@ -18,6 +18,7 @@ mod limits;
 #[path = "../../gslb/tests/it/mmdb.rs"]
 mod mmdb;
 mod observe;
+mod privacy;
 mod releases;
 mod reload;
 mod resilience;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
@@ -11,6 +11,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("rollout", &["names", "config"]),
     ("auth", &["names", "config"]),
     ("waf", &[]),
+    ("privacy", &["names", "config"]),
     ("policy", &["names", "config", "auth", "limit"]),
     ("tls", &["names", "config"]),
     ("ops", &["names", "config"]),
@@ -26,15 +27,16 @@ const ARROWS: [(&str, &[&str]); 19] = [
 ];
 
 const PROXY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health", "upstream",
+    "names", "config", "wire", "waf", "privacy", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health",
+    "upstream",
 ];
 const GATEWAY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
-    "health", "upstream", "proxy",
+    "names", "config", "wire", "waf", "privacy", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
+    "discover", "health", "upstream", "proxy",
 ];
 const BINARY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
-    "health", "upstream", "proxy", "gateway",
+    "names", "config", "wire", "waf", "privacy", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
+    "discover", "health", "upstream", "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.

@@ -1,7 +1,7 @@
 //! Every metric there is. Handles are resolved when a configuration is compiled, so that the data path only adds to atomics;
 //! label values come from the configuration or from closed sets, never from a client.
 
-use crate::OverloadMetrics;
+use crate::{OverloadMetrics, PrivacyMetrics};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder, core::Collector,
@@ -49,6 +49,7 @@ pub struct Metrics {
     limit_keys: IntGaugeVec,
     resident: Gauge,
     pub overload: OverloadMetrics,
+    pub privacy: PrivacyMetrics,
     listeners: Mutex<HashMap<String, Arc<ListenerMetrics>>>,
 }
 
@@ -132,6 +133,7 @@ impl Metrics {
                 &["upstream", "endpoint"],
             ),
             overload: OverloadMetrics::new(&registry).expect("names used once"),
+            privacy: PrivacyMetrics::new(&registry).expect("a name used once"),
             reloads: counters("portcullis_config_reloads_total", "Reloads by outcome.", &["outcome"]),
             certificate_expiry: gauges(
                 "portcullis_certificate_expiry_seconds",

@@ -33,6 +33,11 @@ impl Detector {
         }
     }
 
+    /// What it finds may be of any length.
+    pub fn is_custom(&self) -> bool {
+        matches!(self, Self::Custom(_))
+    }
+
     /// Looks for the same, whatever is done about it.
     pub(crate) fn same(&self, other: &Self) -> bool {
         match (self, other) {

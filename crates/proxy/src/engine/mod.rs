@@ -2,6 +2,7 @@
 
 mod app;
 mod bridge;
+mod decode;
 mod dial;
 mod encode;
 mod extract;
@@ -11,7 +12,9 @@ mod headers;
 mod inspect;
 mod mirror;
 mod peers;
+mod redact;
 mod reply;
+mod screen;
 mod shape;
 mod stores;
 mod stream_watch;
@@ -42,6 +45,7 @@ use pingora::{
     server::configuration::ServerConf,
 };
 use portcullis_policy::Reason;
+pub(crate) use redact::{Finding, Redactor};
 use std::{
     sync::Arc,
     time::{Duration, Instant},

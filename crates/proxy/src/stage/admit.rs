@@ -87,6 +87,7 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         body_out: 0,
         mirror: None,
         inspector: None,
+        redactor: None,
         location: None,
         encoder: None,
         fate,

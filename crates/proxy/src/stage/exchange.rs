@@ -3,7 +3,7 @@
 use super::body_in::BodyIn;
 use crate::{
     conn::ConnFacts,
-    engine::{Encoder, Inspector, MirrorTap},
+    engine::{Encoder, Inspector, MirrorTap, Redactor},
     release::Releases,
     snapshot::Snapshot,
 };
@@ -73,6 +73,8 @@ pub(crate) struct Exchange {
     pub(crate) mirror: Option<MirrorTap>,
     /// What the WAF has seen of it.
     pub(crate) inspector: Option<Box<Inspector>>,
+    /// What personal data was found in it.
+    pub(crate) redactor: Option<Box<Redactor>>,
     /// Where a rule of the WAF sends the client instead.
     pub(crate) location: Option<String>,
     /// Of the response body, when it is compressed here.

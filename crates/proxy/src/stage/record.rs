@@ -1,13 +1,18 @@
 //! The end of every exchange, once: metrics and the access-log line.
 
 use super::Exchange;
-use crate::{snapshot::Edge, waf_guard::WafGuard};
+use crate::{
+    engine::{Finding, Redactor},
+    privacy_guard::PrivacyGuard,
+    snapshot::Edge,
+    waf_guard::WafGuard,
+};
 use portcullis_ops::access_log::{Record, now_text};
 use portcullis_policy::Side;
 use portcullis_rollout::Outcome;
 use portcullis_waf::Audit;
 use serde::Serialize;
-use std::time::Instant;
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 /// What only the engine knows when it is over.
 pub(crate) struct Ending<'e> {
@@ -46,8 +51,13 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     {
         peers.metrics.answered(took);
     }
+    let redactor = exchange.redactor.take();
+    if let Some(redactor) = &redactor {
+        tell_findings(edge, exchange, ending, redactor);
+    }
+    let hidden = Hidden(redactor.as_ref().map(|redactor| redactor.guard()));
     if let Some((guard, audit)) = exchange.inspector.take().map(|inspector| inspector.finish()) {
-        tell_audit(edge, exchange, ending, &guard, &audit);
+        tell_audit(edge, exchange, ending, &guard, &audit, hidden);
     }
     if let Some((reason, _)) = exchange.fate {
         edge.metrics.refused(reason.as_str());
@@ -62,6 +72,9 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let route = exchange.plan().map(|plan| plan.name());
     let identity = tls.and_then(|tls| tls.identity.as_ref());
+    let path = hidden.text(&exchange.path);
+    let query = ending.query.map(|query| hidden.text(query));
+    let (user_agent, referer) = (hidden.octets(ending.user_agent), hidden.octets(ending.referer));
     let record = Record {
         request_id: &exchange.request_id,
         trace_id: exchange.trace.map(|trace| trace.trace),
@@ -76,8 +89,8 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         subject: exchange.who.subject(),
         method: ending.method,
         host: &exchange.host,
-        path: &exchange.path,
-        query: ending.query,
+        path: &path,
+        query: query.as_deref(),
         status: ending.status,
         route: route.as_deref(),
         upstream: cluster.map(|cluster| cluster.name.as_str()),
@@ -92,14 +105,21 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         bytes_out: exchange.body_out,
         duration_us: micros(took),
         upstream_us: exchange.upstream_took.map(micros),
-        user_agent: ending.user_agent,
-        referer: ending.referer,
+        user_agent: user_agent.as_deref(),
+        referer: referer.as_deref(),
     };
     edge.access_log.write(&snapshot.log, &record);
 }
 
 /// One line for each transaction that matched something or was cut, and a count for every one.
-fn tell_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &WafGuard, audit: &Audit) {
+fn tell_audit(
+    edge: &Edge,
+    exchange: &Exchange,
+    ending: &Ending<'_>,
+    guard: &WafGuard,
+    audit: &Audit,
+    hidden: Hidden<'_>,
+) {
     let outcome = match (&audit.intervention, audit.matches.is_empty()) {
         (Some(_), _) => "blocked",
         (None, false) => "matched",
@@ -117,7 +137,7 @@ fn tell_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &Waf
         client: exchange.client_ip,
         method: ending.method,
         host: &exchange.host,
-        path: &exchange.path,
+        path: &hidden.text(&exchange.path),
         status: ending.status,
         route: exchange.plan().map(|plan| plan.name()),
         audit,
@@ -141,4 +161,65 @@ struct AuditLine<'a> {
     status: u16,
     route: Option<String>,
     audit: &'a Audit,
+}
+
+/// What our own lines must not tell.
+#[derive(Clone, Copy)]
+struct Hidden<'r>(Option<&'r Arc<PrivacyGuard>>);
+
+impl Hidden<'_> {
+    fn text<'t>(self, text: &'t str) -> Cow<'t, str> {
+        self.0.map_or(Cow::Borrowed(text), |guard| guard.hide(text).into())
+    }
+
+    fn octets<'t>(self, octets: Option<&'t [u8]>) -> Option<Cow<'t, [u8]>> {
+        octets.map(|octets| match self.0 {
+            None => Cow::Borrowed(octets),
+            Some(guard) => guard.hide(&String::from_utf8_lossy(octets)).into_bytes().into(),
+        })
+    }
+}
+
+/// One line for each exchange in which something was found, and a count for every place.
+fn tell_findings(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, redactor: &Redactor) {
+    let findings = redactor.findings();
+    if findings.is_empty() {
+        return;
+    }
+    let route = exchange.plan().map(|plan| plan.name()).unwrap_or_default();
+    for one in &findings {
+        let (direction, part) = (one.direction.as_str(), one.part.as_str());
+        edge.metrics.privacy.found(&route, &one.detector, direction, part, one.action, one.count);
+    }
+    let guard = redactor.guard();
+    let line = FindingsLine {
+        time: now_text(),
+        privacy: &guard.names,
+        request_id: &exchange.request_id,
+        client: exchange.client_ip,
+        method: ending.method,
+        host: &exchange.host,
+        path: &guard.hide(&exchange.path),
+        status: ending.status,
+        route: &route,
+        findings,
+    };
+    if let Ok(mut line) = serde_json::to_vec(&line) {
+        line.push(b'\n');
+        edge.audit_log.write_line(line);
+    }
+}
+
+#[derive(Serialize)]
+struct FindingsLine<'a> {
+    time: String,
+    privacy: &'a [String],
+    request_id: &'a str,
+    client: std::net::IpAddr,
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    status: u16,
+    route: &'a str,
+    findings: Vec<Finding>,
 }
