@@ -1,7 +1,7 @@
 //! What each command does.
 
 use crate::{
-    cli::{AdminSocket, Cli, Command, Drain, FAILED, ForcedState, Format, REFUSED},
+    cli::{AdminSocket, ApiCommand, Cli, Command, Drain, FAILED, ForcedState, Format, REFUSED},
     demo,
 };
 use anyhow::{Context, Result, anyhow};
@@ -64,6 +64,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Drain { what } => drain(what),
         Command::Force { upstream, address, state, admin } => force(&admin, &upstream, &address, state),
         Command::Rollout { what } => crate::rollout::rollout(what),
+        Command::Api { what: ApiCommand::Learn { from, route, title } } => {
+            crate::api::learn(&from, route.as_deref(), &title)
+        }
         Command::Privacy { format, admin } => crate::privacy::privacy(&admin, format),
         Command::Upgrade { admin } => upgrade(&admin),
         Command::Certificate { names, folder, name } => {

@@ -559,6 +559,7 @@ fn split(
         route_metrics,
         releases: releases.releases(&compiled).into(),
         wafs: compiled.wafs.clone(),
+        apis: compiled.apis.clone(),
         privacy: compiled.privacy.clone(),
         geo: compiled.geo.clone(),
         stores: compiled.stores.clone(),

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod api_sets;
 mod compile;
 mod compile_guards;
 mod effective;

@@ -1,6 +1,7 @@
 //! The whole document as the operator writes it.
 
 use crate::waf_sets::WafSetSpec;
+use portcullis_api::ApiSpec;
 use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::Reserved;
 use portcullis_discover::DiscoverySpec;
@@ -54,6 +55,9 @@ pub struct Spec {
     /// Rule sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waf: BTreeMap<ObjectName, WafSetSpec>,
+    /// What APIs promise, by their documents.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub api: BTreeMap<ObjectName, ApiSpec>,
     /// Personal data that is looked for in what passes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub privacy: BTreeMap<ObjectName, PrivacySpec>,
@@ -182,7 +186,7 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("credential"),
     Reserved("discovery.*.consul"),
     Reserved("udp_route"),
-    Reserved("api"),
+    Reserved("api.*.route"),
     Reserved("access"),
     Reserved("destination"),
     Reserved("workload"),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
@@ -12,6 +12,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("auth", &["names", "config"]),
     ("waf", &[]),
     ("privacy", &["names", "config"]),
+    ("api", &["names", "config"]),
     ("policy", &["names", "config", "auth", "limit"]),
     ("tls", &["names", "config"]),
     ("ops", &["names", "config"]),
@@ -27,15 +28,15 @@ const ARROWS: [(&str, &[&str]); 20] = [
 ];
 
 const PROXY: &[&str] = &[
-    "names", "config", "wire", "waf", "privacy", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health",
-    "upstream",
+    "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
+    "health", "upstream",
 ];
 const GATEWAY: &[&str] = &[
-    "names", "config", "wire", "waf", "privacy", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
+    "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
     "discover", "health", "upstream", "proxy",
 ];
 const BINARY: &[&str] = &[
-    "names", "config", "wire", "waf", "privacy", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
+    "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
     "discover", "health", "upstream", "proxy", "gateway",
 ];
 

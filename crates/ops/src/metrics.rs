@@ -41,6 +41,7 @@ pub struct Metrics {
     mirrors: IntCounterVec,
     store_failures: IntCounterVec,
     inspected: IntCounterVec,
+    violations: IntCounterVec,
     slo_budget: GaugeVec,
     slo_burn: GaugeVec,
     rollout_share: GaugeVec,
@@ -160,6 +161,11 @@ impl Metrics {
                 "portcullis_waf_transactions_total",
                 "Exchanges that the WAF looked at: passed, matched (and let through) or blocked.",
                 &["waf", "outcome"],
+            ),
+            violations: counters(
+                "portcullis_api_violations_total",
+                "Differences from an API's document: which kind, and what was done about it.",
+                &["route", "api", "kind", "action"],
             ),
             store_failures: counters(
                 "portcullis_store_failures_total",
@@ -282,6 +288,11 @@ impl Metrics {
     /// `outcome` is from a closed set.
     pub fn inspected(&self, waf: &str, outcome: &str) {
         self.inspected.with_label_values(&[waf, outcome]).inc();
+    }
+
+    /// `kind` and `action` are from closed sets.
+    pub fn violated(&self, route: &str, api: &str, kind: &str, action: &str) {
+        self.violations.with_label_values(&[route, api, kind, action]).inc();
     }
 
     pub fn objective(&self, slo: &str, budget_left: f64) {

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod api_guard;
 mod conn;
 mod core;
 mod engine;
@@ -14,6 +15,7 @@ mod tunnel;
 mod waf_guard;
 
 pub use crate::core::CoreThread;
+pub use api_guard::ApiGuard;
 pub use conn::{ConnFacts, TlsFacts};
 pub use engine::Peers;
 pub use privacy_guard::PrivacyGuard;

@@ -2,6 +2,7 @@
 
 mod app;
 mod bridge;
+mod contract;
 mod decode;
 mod dial;
 mod encode;
@@ -28,6 +29,7 @@ use crate::{
     stage::{self, Ending},
 };
 use app::App;
+pub(crate) use contract::{Breach, Contract};
 use dial::DialConnector;
 pub(crate) use encode::Encoder;
 use http::{HeaderValue, Method, Uri, header};

@@ -1,8 +1,9 @@
-//! Everything that looks into messages, each in its turn: the WAF sees a message as the client or the upstream sent it, and what
-//! it lets pass is searched for personal data.
+//! Everything that looks into messages, each in its turn: the WAF sees a message as the client or the upstream sent it; what it lets
+//! pass is held against the documents of the API; and that is searched for personal data.
 
 use super::{
     app::App,
+    contract::Contract,
     inspect::{self, Inspector},
     redact::Redactor,
 };
@@ -22,6 +23,12 @@ pub(super) fn request_head(session: &mut Session, exchange: &mut Exchange, index
         let (inspector, verdict) = Inspector::begin(guard, session, exchange);
         exchange.inspector = Some(Box::new(inspector));
         verdict.map_err(|intervention| intervene(exchange, &intervention))?;
+    }
+    if let Some(guard) = snapshot.apis.get(index).cloned().flatten() {
+        let has_body = !session.is_body_done() && !session.is_upgrade_req();
+        let (contract, verdict) = Contract::begin(guard, session.req_header(), exchange, has_body);
+        exchange.contract = Some(Box::new(contract));
+        verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
     }
     if let Some(guard) = snapshot.privacy.get(index).cloned().flatten() {
         let bodyless = session.is_body_done() || session.is_upgrade_req();
@@ -46,6 +53,10 @@ pub(super) fn request_chunk(exchange: &mut Exchange, body: &mut Option<Bytes>, f
         let verdict = inspector.request_chunk(body, fresh, end);
         verdict.map_err(|intervention| intervene(exchange, &intervention))?;
     }
+    if let Some(contract) = &mut exchange.contract {
+        let verdict = contract.request_chunk(body, end);
+        verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
+    }
     if let Some(redactor) = &mut exchange.redactor {
         let verdict = redactor.request_chunk(body, end);
         verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
@@ -63,9 +74,13 @@ pub(super) fn response_head(
         let verdict = inspector.response_head(response);
         verdict.map_err(|intervention| intervene(exchange, &intervention))?;
     }
+    let bodyless = session.req_header().method == http::Method::HEAD;
+    if let Some(contract) = &mut exchange.contract {
+        let verdict = contract.response_head(response, bodyless);
+        verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
+    }
     if let Some(redactor) = &mut exchange.redactor {
         let had_length = response.headers.contains_key(http::header::CONTENT_LENGTH);
-        let bodyless = session.req_header().method == http::Method::HEAD;
         let verdict = redactor.response_head(response, bodyless);
         verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
         // To a client of HTTP/1.0 a body without a length ends with the connection.
@@ -84,6 +99,10 @@ pub(super) fn response_chunk(exchange: &mut Exchange, body: &mut Option<Bytes>, 
     if let Some(inspector) = &mut exchange.inspector {
         let verdict = inspector.response_chunk(body, end);
         verdict.map_err(|intervention| intervene(exchange, &intervention))?;
+    }
+    if let Some(contract) = &mut exchange.contract {
+        let verdict = contract.response_chunk(body, end);
+        verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
     }
     if let Some(redactor) = &mut exchange.redactor {
         let verdict = redactor.response_chunk(body, end);

@@ -88,6 +88,8 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         mirror: None,
         inspector: None,
         redactor: None,
+        contract: None,
+        allow: None,
         location: None,
         encoder: None,
         fate,

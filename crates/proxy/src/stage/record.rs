@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::{
-    engine::{Finding, Redactor},
+    engine::{Breach, Finding, Redactor},
     privacy_guard::PrivacyGuard,
     snapshot::Edge,
     waf_guard::WafGuard,
@@ -56,6 +56,9 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         tell_findings(edge, exchange, ending, redactor);
     }
     let hidden = Hidden(redactor.as_ref().map(|redactor| redactor.guard()));
+    if let Some(contract) = exchange.contract.take() {
+        tell_breaches(edge, exchange, ending, contract.into_breaches(), hidden);
+    }
     if let Some((guard, audit)) = exchange.inspector.take().map(|inspector| inspector.finish()) {
         tell_audit(edge, exchange, ending, &guard, &audit, hidden);
     }
@@ -222,4 +225,46 @@ struct FindingsLine<'a> {
     status: u16,
     route: &'a str,
     findings: Vec<Finding>,
+}
+
+/// One line for each exchange that differs from a document, and a count for every difference.
+fn tell_breaches(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, mut breaches: Vec<Breach>, hidden: Hidden<'_>) {
+    if breaches.is_empty() {
+        return;
+    }
+    let route = exchange.plan().map(|plan| plan.name()).unwrap_or_default();
+    for breach in &mut breaches {
+        edge.metrics.violated(&route, &breach.api, breach.violation.kind.as_str(), breach.action);
+        // Names of properties are the client's to choose.
+        breach.violation.place = hidden.text(&breach.violation.place).into_owned();
+        breach.violation.message = hidden.text(&breach.violation.message).into_owned();
+    }
+    let line = BreachesLine {
+        time: now_text(),
+        request_id: &exchange.request_id,
+        client: exchange.client_ip,
+        method: ending.method,
+        host: &exchange.host,
+        path: &hidden.text(&exchange.path),
+        status: ending.status,
+        route: &route,
+        violations: breaches,
+    };
+    if let Ok(mut line) = serde_json::to_vec(&line) {
+        line.push(b'\n');
+        edge.audit_log.write_line(line);
+    }
+}
+
+#[derive(Serialize)]
+struct BreachesLine<'a> {
+    time: String,
+    request_id: &'a str,
+    client: std::net::IpAddr,
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    status: u16,
+    route: &'a str,
+    violations: Vec<Breach>,
 }
