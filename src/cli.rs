@@ -1,7 +1,10 @@
 //! The command line: what can be asked, in which words.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 /// Exit code when the configuration has errors.
 pub(crate) const REFUSED: u8 = 1;
@@ -35,6 +38,9 @@ pub(crate) enum Command {
         /// Port of the HTTPS edge; the next one is plain HTTP. 0 picks free ones.
         #[arg(long, default_value_t = 8443)]
         port: u16,
+        /// Port of the DNS server; a free one when somebody has it.
+        #[arg(long, default_value_t = 5353)]
+        dns_port: u16,
     },
     /// Find every mistake in the files. Exit code 0: fit to run; 1: errors; 2: could not look.
     Check {
@@ -119,6 +125,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: AdminSocket,
     },
+    /// See and steer DNS: zones, published services, their sites and members.
+    Gslb {
+        #[command(subcommand)]
+        what: GslbCommand,
+    },
     /// Start this program's file anew, hand the sockets over, and let the old process end.
     Upgrade {
         #[command(flatten)]
@@ -189,6 +200,128 @@ pub(crate) enum RolloutCommand {
     Promote(RolloutWish),
     /// Everything goes back to the old version.
     Abort(RolloutWish),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GslbCommand {
+    /// Zones, sites and members with state and reason, and what operators ordered.
+    Status {
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Say what a client would be answered for a published name, and why: the data path's own choice.
+    Explain {
+        name: String,
+        /// The address that asks: a resolver's, as a rule.
+        #[arg(long)]
+        from: IpAddr,
+        /// The client's network, as a resolver may tell it (EDNS client subnet): 203.0.113.0/24.
+        #[arg(long)]
+        subnet: Option<String>,
+        /// Taken to be down: SERVICE/SITE or SERVICE/SITE/ADDRESS.
+        #[arg(long)]
+        down: Vec<String>,
+        /// Ask about these files, before any check has ended; without, about the running configuration and its health.
+        #[arg(long = "config")]
+        files: Vec<PathBuf>,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Print what the parent of a zone must have: NS, glue and DS. With --parent, compare with what it has.
+    Delegate {
+        zone: String,
+        /// A name server of the parent, with its port: 192.0.2.53:53.
+        #[arg(long)]
+        parent: Option<SocketAddr>,
+        /// Read the zone from these files; without, from the running configuration.
+        #[arg(long = "config")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Ask the running configuration and a candidate about every query of a query log, and show how load would move.
+    Replay {
+        /// Lines as `telemetry.query_log` writes them.
+        log: PathBuf,
+        /// Files of the candidate.
+        #[arg(long = "config", required = true)]
+        files: Vec<PathBuf>,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Make a private key that signs zones, for `zone.NAME.dnssec.keys`.
+    Key {
+        /// It must not be there yet.
+        file: PathBuf,
+        #[arg(long, value_enum, default_value_t = KeyAlgorithm::Ecdsap256)]
+        algorithm: KeyAlgorithm,
+    },
+    /// Answer with a site or a member no more: resolvers go elsewhere as their copies run out.
+    Drain(GslbOrder),
+    /// Take a site or a member to be down, whatever its checks say.
+    Disable(GslbOrder),
+    /// Take a site or a member to be up or down, whatever its checks say.
+    Force {
+        #[arg(value_enum)]
+        state: GslbState,
+        #[command(flatten)]
+        order: GslbOrder,
+    },
+    /// The big red button: take a site out of all services.
+    SiteOff {
+        site: String,
+        #[command(flatten)]
+        word: GslbWord,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyAlgorithm {
+    Ecdsap256,
+    Ed25519,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GslbState {
+    Up,
+    Down,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct GslbOrder {
+    pub service: String,
+    pub site: String,
+    /// An address of the site. Default: the whole site.
+    pub member: Option<IpAddr>,
+    #[command(flatten)]
+    pub word: GslbWord,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct GslbWord {
+    /// Kept with the order, and shown.
+    #[arg(long, required_unless_present = "undo")]
+    pub why: Option<String>,
+    /// Who says so. Default: the user who is logged in.
+    #[arg(long)]
+    pub author: Option<String>,
+    /// How long it holds, like 90m; it ends by itself.
+    #[arg(long = "for", default_value = "4h")]
+    pub span: String,
+    /// When it begins: after this time. Default: at once.
+    #[arg(long)]
+    pub after: Option<String>,
+    /// Take the order back.
+    #[arg(long)]
+    pub undo: bool,
+    #[command(flatten)]
+    pub admin: AdminSocket,
 }
 
 #[derive(Debug, clap::Args)]

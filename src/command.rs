@@ -29,9 +29,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             log::start();
             control_runtime()?.block_on(serve(files, upgrade))
         }
-        Command::Demo { folder, port } => {
+        Command::Demo { folder, port, dns_port } => {
             log::start();
-            control_runtime()?.block_on(demo::run(&folder, port))?;
+            control_runtime()?.block_on(demo::run(&folder, port, dns_port))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { files, format } => Ok(check_files(&files, format)),
@@ -68,6 +68,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             crate::api::learn(&from, route.as_deref(), &title)
         }
         Command::Privacy { format, admin } => crate::privacy::privacy(&admin, format),
+        Command::Gslb { what } => crate::gslb::gslb(what),
         Command::Upgrade { admin } => upgrade(&admin),
         Command::Certificate { names, folder, name } => {
             let name = name.unwrap_or_else(|| names.first().cloned().unwrap_or_default().replace('*', "wildcard"));
@@ -125,7 +126,7 @@ async fn serve(files: Vec<PathBuf>, upgrade: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn refused(report: &portcullis_config::Report) -> ExitCode {
+pub(crate) fn refused(report: &portcullis_config::Report) -> ExitCode {
     eprint!("{}", report.render(colour()));
     ExitCode::from(REFUSED)
 }

@@ -1,6 +1,6 @@
 //! The admin interface: what the CLI and an operator's scripts ask over the admin socket.
 
-use crate::{Gateway, Question, compile, explain};
+use crate::{Gateway, Question, compile, dns_admin, explain};
 use axum::{
     Json, Router,
     extract::State,
@@ -33,12 +33,16 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/explain", post(explain_request))
         .route("/force/endpoint", post(force_endpoint))
         .route("/drain/listener", post(drain_listener))
+        .merge(dns_admin::routes())
         .with_state(gateway)
 }
 
 /// Answers on a thread that may wait: for the gateway's lock, for files, for a compilation. The runtime has two threads of
 /// its own, and probes and discovery need them.
-async fn answer<R: IntoResponse>(gateway: Gateway, work: impl FnOnce(&Gateway) -> R + Send + 'static) -> Response {
+pub(crate) async fn answer<R: IntoResponse>(
+    gateway: Gateway,
+    work: impl FnOnce(&Gateway) -> R + Send + 'static,
+) -> Response {
     match tokio::task::spawn_blocking(move || work(&gateway).into_response()).await {
         Ok(response) => response,
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error.to_string() }))).into_response(),
@@ -83,7 +87,7 @@ async fn reload(State(gateway): State<Gateway>) -> Response {
     .await
 }
 
-fn refused(report: &Report, generation: &Value) -> Response {
+pub(crate) fn refused(report: &Report, generation: &Value) -> Response {
     let body = json!({
         "outcome": "refused",
         "generation": generation,

@@ -3,6 +3,7 @@
 use crate::{
     api_sets::compile_apis,
     compile_guards::{self, GuardObjects},
+    dns::Dns,
     privacy_sets::compile_privacy,
     spec::{RESERVED, Spec},
     waf_sets::WafSets,
@@ -23,7 +24,7 @@ use portcullis_proxy::{
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
 use portcullis_store::StoreConfig;
 use portcullis_tls::{Alpn, Certificates, ListenerTlsSpec, ServerTls, Trusts};
-use portcullis_upstream::{Clusters, HttpProtocol, Surroundings};
+use portcullis_upstream::{Cluster, Clusters, HttpProtocol, Surroundings};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -50,6 +51,8 @@ pub struct Compiled {
     pub identities: BTreeMap<ObjectName, Arc<Identity>>,
     pub listeners: Vec<CompiledListener>,
     pub certificates: Certificates,
+    /// `None`: nothing in the document is about DNS.
+    pub dns: Option<Dns>,
     pub log: LogPlan,
     pub drain: Drain,
     pub max_connections: u32,
@@ -100,8 +103,12 @@ pub(crate) fn load(files: &[PathBuf], previous: Option<&Compiled>) -> Result<Com
     compile(document, report, previous)
 }
 
-pub(crate) fn compile(document: Document, report: Report, previous: Option<&Compiled>) -> Result<Compiled, Refused> {
-    let document = Arc::new(document);
+pub(crate) fn compile(
+    document: impl Into<Arc<Document>>,
+    report: Report,
+    previous: Option<&Compiled>,
+) -> Result<Compiled, Refused> {
+    let document = document.into();
     let (spec, mut cx) = document.read::<Spec>(report, RESERVED);
     let Some(spec) = spec else {
         let (report, watched) = cx.finish();
@@ -124,9 +131,10 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         now: Instant::now(),
     };
     let clusters = Clusters::compile(&spec.upstream, around, cx);
-    let listeners =
-        Listeners { spec: &spec, certificates: &certificates, trusts: &trusts, clusters: &clusters, previous }
-            .compile(cx);
+    let to_listen =
+        Listeners { spec: &spec, certificates: &certificates, trusts: &trusts, clusters: &clusters, previous };
+    let listeners = to_listen.compile(cx);
+    let dns = to_listen.dns(cx);
     let geo = spec.geo.as_ref().and_then(|geo| geo.compile(&Path::root().key("geo"), cx)).map(Arc::new);
     compile_guards::check_country_keys(&spec, cx);
     let nothing = CarriedGuards::default();
@@ -177,6 +185,7 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
         identities: objects.identities,
         listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
         certificates,
+        dns,
         log,
         drain,
         overload,
@@ -188,19 +197,20 @@ pub(crate) fn compile(document: Document, report: Report, previous: Option<&Comp
     })
 }
 
-struct Listeners<'l> {
-    spec: &'l Spec,
-    certificates: &'l Certificates,
-    trusts: &'l Trusts,
-    clusters: &'l Clusters,
-    previous: Option<&'l Compiled>,
+pub(crate) struct Listeners<'l> {
+    pub(crate) spec: &'l Spec,
+    pub(crate) certificates: &'l Certificates,
+    pub(crate) trusts: &'l Trusts,
+    pub(crate) clusters: &'l Clusters,
+    pub(crate) previous: Option<&'l Compiled>,
 }
 
 impl Listeners<'_> {
     fn compile(&self, cx: &mut Context) -> Vec<ListenerPlan> {
         let mut ids = ListenerIds::new(self.previous);
         let mut plans = Vec::new();
-        for (name, spec) in &self.spec.listener {
+        let each = self.spec.listener.iter();
+        for (name, spec) in each.filter(|(_, spec)| spec.effective_protocol() != Protocol::Dns) {
             let at = Path::root().key("listener").key(name);
             plans.extend(self.listener(ids.of(name), name, spec, &at, cx));
         }
@@ -232,9 +242,18 @@ impl Listeners<'_> {
         }
         let protocol = match protocol {
             Protocol::Http => PlanProtocol::Http,
-            Protocol::Https => PlanProtocol::Https(self.tls(name, spec, h1, h2, at, cx)?),
+            Protocol::Https => {
+                let alpn = match (h1, h2) {
+                    (true, false) => Alpn::H1,
+                    (false, true) => Alpn::H2,
+                    _ => Alpn::Both,
+                };
+                PlanProtocol::Https(self.tls(name, spec, alpn, at, cx)?)
+            }
             Protocol::Tcp => PlanProtocol::Tcp(self.tcp_route(name, at, cx)?),
             Protocol::Tls => PlanProtocol::Tls(Arc::new(self.sni_routes(name, at, cx))),
+            // It is no listener of the pipeline.
+            Protocol::Dns => return None,
         };
         Some(ListenerPlan {
             id,
@@ -252,36 +271,33 @@ impl Listeners<'_> {
     }
 
     /// A key that has no effect on this protocol is a misunderstanding.
-    fn check_keys(&self, spec: &ListenerSpec, protocol: Protocol, at: &Path, cx: &mut Context) {
-        let tls_only = [
-            ("certificates", spec.certificates.is_some()),
-            ("tls", spec.tls.is_some()),
-            ("http_redirect", spec.http_redirect.is_some()),
-        ];
-        let http_only = [
-            ("versions", spec.versions.is_some()),
-            ("client_ip", spec.client_ip.is_some()),
-            ("underscores", spec.underscores.is_some()),
-        ];
+    pub(crate) fn check_keys(&self, spec: &ListenerSpec, protocol: Protocol, at: &Path, cx: &mut Context) {
         let is_http = matches!(protocol, Protocol::Http | Protocol::Https);
+        let has_tls = matches!(protocol, Protocol::Https | Protocol::Dns);
+        let keys = [
+            ("certificates", spec.certificates.is_some(), has_tls),
+            ("tls", spec.tls.is_some(), has_tls),
+            ("http_redirect", spec.http_redirect.is_some(), protocol == Protocol::Https),
+            ("versions", spec.versions.is_some(), is_http),
+            ("client_ip", spec.client_ip.is_some(), is_http),
+            ("underscores", spec.underscores.is_some(), is_http),
+            ("proxy_protocol", spec.proxy_protocol.is_some(), protocol != Protocol::Dns),
+            // Streams of DNS are limited by `[dns.tcp]`.
+            ("limits", spec.limits.is_some(), protocol != Protocol::Dns),
+        ];
         let word = format!("{protocol:?}").to_lowercase();
-        for (key, given) in tls_only
-            .into_iter()
-            .filter(|_| protocol != Protocol::Https)
-            .chain(http_only.into_iter().filter(|_| !is_http))
-        {
-            if given {
+        for (key, given, has_effect) in keys {
+            if given && !has_effect {
                 cx.error_at_key(&at.key(key), format!("`{key}` has no effect on a listener of protocol {word}"));
             }
         }
     }
 
-    fn tls(
+    pub(crate) fn tls(
         &self,
         name: &ObjectName,
         spec: &ListenerSpec,
-        h1: bool,
-        h2: bool,
+        alpn: Alpn,
         at: &Path,
         cx: &mut Context,
     ) -> Option<ServerTls> {
@@ -306,11 +322,6 @@ impl Listeners<'_> {
                 .help("add [certificate.NAME] with `cert` and `key`");
             return None;
         }
-        let alpn = match (h1, h2) {
-            (true, false) => Alpn::H1,
-            (false, true) => Alpn::H2,
-            _ => Alpn::Both,
-        };
         let mut tls = spec.tls.clone().unwrap_or_default();
         let floor = self.spec.defaults.as_ref().and_then(|defaults| defaults.tls.as_ref()?.min_version);
         // Security accumulates: a listener can raise the floor, not lower it.
@@ -333,6 +344,9 @@ impl Listeners<'_> {
     }
 
     fn previous_tls(&self, name: &ObjectName) -> Option<&ServerTls> {
+        if let Some(tls) = self.previous?.dns_tls(name) {
+            return Some(tls);
+        }
         let listener = self.previous?.listeners.iter().find(|listener| listener.plan.name == *name)?;
         match &listener.plan.protocol {
             PlanProtocol::Https(tls) => Some(tls),
@@ -513,13 +527,16 @@ fn compile_routes(
 fn check_mirrors(routes: &RouteTable, clusters: &Clusters, cx: &mut Context) {
     for plan in routes.plans() {
         let Some(cluster) = plan.mirror.and_then(|mirror| clusters.get(mirror.upstream.0 as usize)) else { continue };
-        if cluster.protocol == HttpProtocol::H1 && cluster.proxy_protocol.is_none() {
-            continue;
-        }
         let route = Path::root().key("route").key(&plan.route);
         let own = plan.rule.as_ref().map(|rule| route.key("rule").key(rule));
         let at = own.filter(|own| cx.document().has(&own.key("mirror"))).unwrap_or(route);
-        cx.error(&at.key("mirror").key("upstream"), format!("upstream \"{}\" cannot be mirrored to", cluster.name))
+        check_mirrored(cluster, &at.key("mirror").key("upstream"), cx);
+    }
+}
+
+fn check_mirrored(cluster: &Cluster, at: &Path, cx: &mut Context) {
+    if cluster.protocol != HttpProtocol::H1 || cluster.proxy_protocol.is_some() {
+        cx.error(at, format!("upstream \"{}\" cannot be mirrored to", cluster.name))
             .help("copies are sent as plain HTTP/1: give it an upstream with protocol h1 and without `proxy_protocol`");
     }
 }
@@ -539,6 +556,11 @@ fn compile_releases(spec: &Spec, routes: &RouteTable, clusters: &Clusters, cx: &
     let upstreams = spec.upstream.keys().cloned().collect();
     let known = portcullis_rollout::Known { routes: &sends, upstreams: &upstreams, slos: &slos };
     let rollouts = compile_rollouts(&spec.rollout, &known, cx);
+    for (name, plan) in rollouts.iter().filter(|(_, plan)| plan.mirror_first.is_some()) {
+        if let Some((_, to)) = clusters.find(plan.to.as_str()) {
+            check_mirrored(to, &Path::root().key("rollout").key(name.as_str()).key("mirror_first"), cx);
+        }
+    }
     (slos, rollouts)
 }
 
@@ -614,6 +636,16 @@ fn check_used(spec: &Spec, routes: &RouteTable, cx: &mut Context) {
     }
 }
 
+/// Beside the admin socket is the state that outlives the process.
+pub(crate) fn admin_path(spec: &Spec) -> PathBuf {
+    match spec.admin.as_ref().and_then(|admin| admin.address.as_ref()) {
+        Some(ListenAddress::Unix(path)) => path.clone(),
+        _ => PathBuf::from(ADMIN),
+    }
+}
+
+const ADMIN: &str = "run/admin.sock";
+
 fn compile_fixed(spec: &Spec, cx: &mut Context) -> Fixed {
     let process = spec.process.clone().unwrap_or_default();
     let available = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
@@ -631,8 +663,7 @@ fn compile_fixed(spec: &Spec, cx: &mut Context) -> Fixed {
             PathBuf::from(default)
         }
     };
-    let admin =
-        unix("admin", "address", spec.admin.as_ref().and_then(|admin| admin.address.as_ref()), "run/admin.sock");
+    let admin = unix("admin", "address", spec.admin.as_ref().and_then(|admin| admin.address.as_ref()), ADMIN);
     let upgrade = unix("process", "upgrade", process.upgrade.as_ref(), "run/upgrade.sock");
     let metrics = spec.telemetry.as_ref().and_then(|telemetry| telemetry.metrics.as_ref()?.address.clone());
     Fixed { threads, admin, upgrade, metrics }

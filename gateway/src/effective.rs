@@ -26,6 +26,10 @@ pub(crate) fn effective(compiled: &Compiled) -> Value {
         }
         fill(at(&mut document, "listener", plan.name.as_str()), defaults);
     }
+    for listener in compiled.dns.iter().flat_map(|dns| &dns.listeners) {
+        let defaults = json!({ "address": listener.address, "protocol": "dns" });
+        fill(at(&mut document, "listener", listener.name.as_str()), defaults);
+    }
     for cluster in compiled.clusters.iter() {
         fill(at(&mut document, "upstream", cluster.name.as_str()), upstream(cluster));
     }

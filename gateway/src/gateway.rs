@@ -3,12 +3,16 @@
 use crate::{
     Compiled, admin,
     compile::{self, Refused},
+    dns_listeners::{DnsSide, OpenedDns},
+    dns_orders::OrderFile,
+    dns_signals,
     listeners::{Inherited, LiveListeners, Opened},
     release_board::{self, ReleaseBoard},
 };
 use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
 use portcullis_config::{Colour, Diff, Report};
 use portcullis_discover::{Discovery, FIRST_ANSWERS, Source};
+use portcullis_gslb::{Clocks, Republish};
 use portcullis_health::{HealthState, Override, Probe, ProbeKind, Prober, Target};
 use portcullis_names::ObjectName;
 use portcullis_ops::{
@@ -26,7 +30,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     os::fd::AsFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -46,13 +50,14 @@ struct Inner {
     state: Mutex<State>,
 }
 
-struct State {
-    compiled: Arc<Compiled>,
+pub(crate) struct State {
+    pub(crate) compiled: Arc<Compiled>,
     generation: u64,
     listeners: LiveListeners,
     cores: Vec<CoreThread>,
     prober: Prober,
     releases: ReleaseBoard,
+    pub(crate) dns: DnsSide,
     /// Ends with the gateway.
     _sampler: JoinSet<()>,
     discovery: Discovery,
@@ -108,6 +113,14 @@ impl Gateway {
         let mut listeners = LiveListeners::default();
         let opened =
             listeners.open(&compiled.listeners, &mut inherited, compiled.fixed.threads).map_err(StartError::Listen)?;
+        let home: Arc<OnceLock<Weak<Inner>>> = Arc::default();
+        let mut dns = DnsSide::new(OrderFile::open(compiled.fixed.admin.with_file_name("gslb.json")), {
+            let home = home.clone();
+            // What is fetched before all is in place waits for it.
+            Republish::new(move || _ = home.wait().upgrade().map(|inner| Gateway(inner).republish_dns()))
+        });
+        let opened_dns = dns.open(compiled.dns.as_ref(), &mut inherited, compiled.fixed.threads);
+        let opened_dns = opened_dns.map_err(StartError::Listen)?;
         for name in inherited.leftovers() {
             tracing::warn!(name, "a socket was given for a listener that is not configured");
         }
@@ -127,6 +140,8 @@ impl Gateway {
             .collect::<Result<Vec<_>, _>>();
         let cores = cores.map_err(StartError::Thread)?;
         listeners.apply(&compiled.listeners, opened, &cores, &metrics).map_err(StartError::Thread)?;
+        let hash = compiled.document.hash();
+        dns.apply(compiled.dns.as_ref(), hash, opened_dns, &metrics).map_err(StartError::Thread)?;
         metrics.reloaded("started", generation);
         let state = State {
             generation,
@@ -134,6 +149,7 @@ impl Gateway {
             cores,
             prober: Prober::default(),
             releases,
+            dns,
             _sampler: sampler,
             discovery,
             last_reload: LastReload { outcome: "started", at: unix_now(), trigger: "start".to_owned(), report: None },
@@ -143,6 +159,7 @@ impl Gateway {
             compiled,
         };
         let gateway = Self(Arc::new(Inner { files, edge, reloading: Mutex::default(), state: Mutex::new(state) }));
+        let _ = home.set(Arc::downgrade(&gateway.0));
         gateway.follow(&mut gateway.state());
         let news = gateway.state().discovery.changes();
         tokio::spawn(follow_discovery(Arc::downgrade(&gateway.0), news));
@@ -203,16 +220,23 @@ impl Gateway {
     }
 
     /// Opens the sockets and starts the sources that are new. Waits for nothing.
-    fn prepare(&self, compiled: &Compiled) -> Result<(Opened, Discovery), Report> {
+    fn prepare(&self, compiled: &Compiled) -> Result<((Opened, OpenedDns), Discovery), Report> {
         let state = self.state();
         refuse_if_draining(&state, compiled)?;
         let (mut nobodys, cores) = (Inherited::new(Vec::new()), compiled.fixed.threads);
         let opened = state.listeners.open(&compiled.listeners, &mut nobodys, cores);
         let opened = opened.map_err(|message| refusal(compiled, "listener", message))?;
-        Ok((opened, Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery))))
+        let dns = state.dns.open(compiled.dns.as_ref(), &mut nobodys, cores);
+        let dns = dns.map_err(|message| refusal(compiled, "listener", message))?;
+        Ok(((opened, dns), Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery))))
     }
 
-    fn publish(&self, compiled: Compiled, opened: Opened, discovery: Discovery) -> Result<Diff, Report> {
+    fn publish(
+        &self,
+        compiled: Compiled,
+        (opened, opened_dns): (Opened, OpenedDns),
+        discovery: Discovery,
+    ) -> Result<Diff, Report> {
         let state = &mut *self.state();
         // Since we looked last, it may have been told to end.
         refuse_if_draining(state, &compiled)?;
@@ -236,6 +260,10 @@ impl Gateway {
         if let Err(error) = state.listeners.apply(&compiled.listeners, opened, &state.cores, &self.0.edge.metrics) {
             tracing::error!(%error, "a listening socket cannot be duplicated; it will be missing in an upgrade");
         }
+        let (dns, hash) = (compiled.dns.as_ref(), compiled.document.hash());
+        if let Err(error) = state.dns.apply(dns, hash, opened_dns, &self.0.edge.metrics) {
+            tracing::error!(%error, "a part of DNS cannot be started");
+        }
         state.compiled = compiled;
         self.follow(state);
         Ok(diff)
@@ -254,9 +282,36 @@ impl Gateway {
         self.follow(&mut state);
     }
 
+    /// Serves DNS from what is known by now: a zone was fetched. The document is the one that serves, nothing else changes.
+    fn republish_dns(&self) {
+        let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.compiled();
+        match compile::compile(running.document.clone(), Report::default(), Some(&running)) {
+            Ok(Compiled { dns, .. }) => {
+                let state = &mut *self.state();
+                let (hash, nothing) = (running.document.hash(), OpenedDns::nothing());
+                if !state.draining
+                    && let Err(error) = state.dns.apply(dns.as_ref(), hash, nothing, &self.0.edge.metrics)
+                {
+                    tracing::error!(%error, "a part of DNS cannot be started");
+                }
+                state.compiled = Arc::new(Compiled { dns, ..(*state.compiled).clone() });
+            }
+            Err(Refused { report, .. }) => {
+                let report = report.render(Colour::Plain);
+                tracing::error!(
+                    "a fetched zone is not served, because the configuration does not compile now:\n{report}"
+                );
+            }
+        }
+    }
+
     fn move_releases(&self) {
         let state = &mut *self.state();
         state.releases.tick(&state.compiled, &self.0.edge.metrics);
+        if let Some(snapshot) = state.dns.snapshot() {
+            dns_signals::tell(&snapshot, &state.compiled.clusters, Clocks::read());
+        }
     }
 
     /// What goes along with a published configuration: probes, expiry metrics, the log's target, forgotten series.
@@ -284,23 +339,27 @@ impl Gateway {
     /// Stops accepting, lets what is in flight end, and ends. Returns how many connections were cut.
     pub async fn stop(&self, stop: Stop) -> u32 {
         systemd::stopping();
-        let drain = {
+        let (drain, servers) = {
             let mut state = self.state();
             state.draining = true;
             match stop {
                 Stop::Close => state.listeners.drain_all(),
                 Stop::HandedOver => state.listeners.leave_all(),
             }
-            state.compiled.drain
+            (state.compiled.drain, state.dns.take_servers())
         };
+        // They wait for their threads; successor or not, what was sent to us is answered by us.
+        let dns = tokio::task::spawn_blocking(move || servers.into_iter().for_each(portcullis_gslb::Server::stop));
         // A successor leaves us all the time that streams may have.
         let patience = if stop == Stop::HandedOver { drain.streams } else { drain.exchanges };
         let deadline = Instant::now() + patience;
         while !self.0.edge.is_quiet() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let _ = dns.await;
         let cut = self.0.edge.open_connections();
         self.state().releases.save();
+        self.state().dns.flush_log();
         let cores = std::mem::take(&mut self.state().cores);
         for core in cores {
             core.stop();
@@ -317,10 +376,11 @@ impl Gateway {
         // Handles of our own: a successor may take a minute, and the state cannot be locked as long.
         let sockets = {
             let mut state = self.state();
-            let each = state.listeners.sockets().into_iter();
+            let each = state.listeners.sockets().into_iter().chain(state.dns.sockets());
             let each = each.map(|(name, socket)| Ok((name, socket.try_clone_to_owned()?)));
             let sockets: Vec<NamedSocket> = each.collect::<std::io::Result<_>>()?;
             state.releases.rest();
+            state.dns.orders.rest();
             sockets
         };
         let borrowed: Vec<_> = sockets.iter().map(|(name, socket)| (name.clone(), socket.as_fd())).collect();
@@ -329,13 +389,17 @@ impl Gateway {
         match given {
             // Nothing that changes from now on would reach the successor.
             Ok(()) => state.draining = true,
-            Err(_) => state.releases.go_on(),
+            Err(_) => {
+                state.releases.go_on();
+                state.dns.orders.go_on();
+            }
         }
         given
     }
 
     pub fn drain_listener(&self, name: &str) -> bool {
-        self.state().listeners.drain(name)
+        let state = &mut *self.state();
+        state.listeners.drain(name) || state.dns.drain(name)
     }
 
     /// The operator's word over an endpoint's health, or `None` to take it back. `false`: there is no such endpoint.
@@ -364,6 +428,7 @@ impl Gateway {
     pub fn reopen_logs(&self) {
         self.0.edge.access_log.reopen();
         self.0.edge.audit_log.reopen();
+        self.state().dns.reopen_log();
     }
 
     pub fn compiled(&self) -> Arc<Compiled> {
@@ -394,7 +459,9 @@ impl Gateway {
 
     /// Names and bound addresses of the listeners that accept now.
     pub fn listeners(&self) -> Vec<(String, Option<std::net::SocketAddr>)> {
-        self.state().listeners.iter().map(|live| (live.plan.name.to_string(), live.bound)).collect()
+        let state = self.state();
+        let dns = state.dns.bound().map(|(name, _, bound)| (name.to_string(), Some(bound)));
+        state.listeners.iter().map(|live| (live.plan.name.to_string(), live.bound)).chain(dns).collect()
     }
 
     /// The admin interface of this gateway.
@@ -428,7 +495,7 @@ impl Gateway {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -520,7 +587,10 @@ fn listeners(state: &State) -> Vec<serde_json::Value> {
             "connections": live.runtime.open_connections(),
         })
     });
-    each.collect()
+    let dns = state.dns.bound().map(|(name, address, bound)| {
+        serde_json::json!({ "name": name, "address": address, "bound": bound.to_string(), "protocol": "dns" })
+    });
+    each.chain(dns).collect()
 }
 
 fn discovery(state: &State) -> Vec<serde_json::Value> {

@@ -45,7 +45,7 @@ impl Inherited {
         Self(by_name)
     }
 
-    fn take(&mut self, name: &ObjectName) -> Option<Vec<OwnedFd>> {
+    pub(crate) fn take(&mut self, name: &ObjectName) -> Option<Vec<OwnedFd>> {
         self.0.remove(name.as_str())
     }
 
@@ -166,7 +166,7 @@ impl LiveListeners {
     }
 }
 
-fn advice(error: &io::Error, address: &ListenAddress) -> String {
+pub(crate) fn advice(error: &io::Error, address: &ListenAddress) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!("{error} (another process has it; `ss -ltnp` shows which)"),
         io::ErrorKind::PermissionDenied if address.port().is_some_and(|port| port < 1024) => {

@@ -5,6 +5,7 @@ use portcullis_api::ApiSpec;
 use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::Reserved;
 use portcullis_discover::DiscoverySpec;
+use portcullis_gslb::{DnsSpec, PublicServiceSpec, ZoneSpec};
 use portcullis_limit::{ConcurrencySpec, RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
@@ -86,6 +87,15 @@ pub struct Spec {
     pub tcp_route: BTreeMap<ObjectName, TcpRouteSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tls_route: BTreeMap<ObjectName, TlsRouteSpec>,
+    /// How all DNS listeners serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsSpec>,
+    /// What DNS listeners are asked about.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub zone: BTreeMap<ObjectName, ZoneSpec>,
+    /// Names whose addresses follow health, weight and place.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub public_service: BTreeMap<ObjectName, PublicServiceSpec>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -192,8 +202,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("workload"),
     Reserved("mtls"),
     Reserved("service"),
-    Reserved("zone"),
-    Reserved("public_service"),
     Reserved("process.user"),
     Reserved("admin.role"),
     Reserved("telemetry.tracing"),
@@ -205,7 +213,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("listener.*.to"),
     Reserved("listener.*.tls.early_data"),
     Reserved("listener.*.protocol=udp"),
-    Reserved("listener.*.protocol=dns"),
     Reserved("listener.*.protocol=proxy"),
     Reserved("listener.*.protocol=sni"),
     Reserved("listener.*.protocol=transparent"),

@@ -1,7 +1,7 @@
 //! A DNS server from one document: `serve FILE ADDRESS [THREADS]`. For trying things with `dig` and for benches.
 
 use portcullis_config::{Colour, ContentHash, Document, Live};
-use portcullis_gslb::{Clocks, DnsMetrics, GslbSpec, Host, Listeners, Registries, Server, Snapshot};
+use portcullis_gslb::{Checks, Clocks, DnsMetrics, GslbSpec, Host, Listeners, Registries, Republish, Server, Snapshot};
 use portcullis_tls::{Certificates, Trusts};
 use socket2::{Domain, Socket, Type};
 use std::{
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (spec, mut cx) = Arc::new(document).read::<GslbSpec>(report, &[]);
     let certificates = Certificates::compile(&BTreeMap::new(), &mut cx);
     let trusts = Trusts::compile(&BTreeMap::new(), &mut cx);
-    let registries = Registries { certificates: &certificates, trusts: &trusts };
+    let registries = Registries { certificates: &certificates, trusts: &trusts, upstreams: &BTreeMap::new() };
     let snapshot = spec.map(|spec| Snapshot::compile(&spec, registries, None, Clocks::read(), &mut cx));
     let (report, _) = cx.finish();
     eprint!("{}", report.render(Colour::Plain));
@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let udp = (0..threads).map(|_| socket(address)).collect::<Result<_, _>>()?;
     let listeners = Listeners { udp, tcp: vec![TcpListener::bind(address)?], tls: Vec::new() };
     let registry = prometheus::Registry::new();
-    let host = Host { metrics: Arc::new(DnsMetrics::new(&registry)?), log: None };
+    let host = Host { metrics: Arc::new(DnsMetrics::new(&registry)?), log: None, republish: Republish::default() };
+    let _checks = Checks::start(&live, &host)?;
     let _server = Server::start(listeners, &live, &host)?;
     loop {
         std::thread::park();

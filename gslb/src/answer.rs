@@ -9,7 +9,7 @@ use crate::{
     edns::{Dnssec, Edns, ExtendedError, OptReply, PAYLOAD_MIN, Padding, Wants},
     message::{Flags, Full, Message},
     name,
-    query::{EdnsPart, HEADER, Head, Query, Question, Unfit},
+    query::{self, EdnsPart, HEADER, Head, Query, Question, Unfit},
     record_type::CLASS_IN,
     snapshot::Snapshot,
     transfer,
@@ -148,6 +148,31 @@ pub(crate) fn transfer(snapshot: &Snapshot, octets: &[u8], asked: &Asked) -> Opt
     transfer::messages(snapshot, &query, question, asked, verified).ok()
 }
 
+/// The zone that a NOTIFY speaks of; `None`: the message is another.
+pub(crate) fn notified(octets: &[u8]) -> Option<Name> {
+    let header = octets.first_chunk::<HEADER>()?;
+    // A request, opcode NOTIFY, one question (RFC 1996 §3.7).
+    if header[2] & 0xf8 != query::OPCODE_NOTIFY << 3 || header[4..6] != [0, 1] {
+        return None;
+    }
+    let behind = octets.get(HEADER..)?;
+    let length = name::wire_length(behind)?;
+    let is_soa = behind.get(length..length + 2)? == RecordType::SOA.0.to_be_bytes();
+    let key = behind.get(..length)?.to_ascii_lowercase();
+    is_soa.then(|| Name::from_wire(&key).ok()).flatten()
+}
+
+/// RFC 1996 §3.12: the same message with QR and AA, and nothing behind the question.
+pub(crate) fn acknowledge(octets: &[u8], apex: &Name, out: &mut Vec<u8>) -> Reply {
+    out.clear();
+    out.extend(octets.iter().take(HEADER + apex.as_wire().len() + 4));
+    if let Some([_, _, flags0, flags1, _, _, counts @ ..]) = out.first_chunk_mut::<HEADER>() {
+        (*flags0, *flags1) = (0x84 | query::OPCODE_NOTIFY << 3, 0);
+        *counts = [0; 6];
+    }
+    Reply::error(Rcode::NoError, Some(RecordType::SOA))
+}
+
 impl Reply {
     fn error(rcode: Rcode, of_type: Option<RecordType>) -> Self {
         Self {
@@ -267,6 +292,10 @@ impl<'s, 'q> Responder<'s, 'q> {
             }
             return self.refuse(query.head, question, Rcode::Refused, out);
         };
+        // RFC 1034 §4.3.5: a copy that has expired is not answered from.
+        if served.has_expired(self.asked.now) {
+            return self.refuse(query.head, question, Rcode::ServFail, out);
+        }
         let room = self.limit - self.opt.as_ref().map_or(0, OptReply::length).min(self.limit);
         let message = Message::begin(out, Some(question.octets), room);
         let mut answer = Answer::new(self.snapshot, &served.zone, question.of_type, self.asked, message);

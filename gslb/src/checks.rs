@@ -1,10 +1,8 @@
 //! Runs the checks of all published services, lets time pass for them, and tells secondaries of new zones.
 
 use crate::{
-    Name,
-    metrics::DnsMetrics,
-    notify,
-    server::Random,
+    Name, fetch, notify,
+    server::{Host, Random},
     snapshot::Snapshot,
     steer::{CheckTarget, Clocks},
 };
@@ -13,16 +11,47 @@ use portcullis_health::{Prober, Target};
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
+    io,
     sync::Arc,
+    thread::JoinHandle,
     time::Duration,
 };
 use tokio::sync::watch;
+
+/// The checks of one process: members are asked once, however many listeners it has. Dropping it ends them.
+#[derive(Debug)]
+pub struct Checks {
+    stop: watch::Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checks {
+    /// Also fetches zones of which this is a secondary.
+    pub fn start(live: &Live<Snapshot>, host: &Host) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (live, host) = (live.clone(), host.clone());
+        let thread = std::thread::Builder::new().name("dns-checks".to_owned());
+        let thread = thread.spawn(move || runtime.block_on(run(live, host, stopped)))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        self.stop.send_replace(());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of DNS checks panicked");
+        }
+    }
+}
 
 /// How often slow starts grow and orders end.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Until told to stop.
-pub(crate) async fn run(live: Live<Snapshot>, metrics: Arc<DnsMetrics>, mut stop: watch::Receiver<()>) {
+async fn run(live: Live<Snapshot>, Host { metrics, republish, .. }: Host, mut stop: watch::Receiver<()>) {
+    let _fetching = tokio::spawn(fetch::run(live.clone(), republish));
     let mut prober = Prober::default();
     let mut reloads = live.subscribe();
     let mut ticks = tokio::time::interval(TICK);

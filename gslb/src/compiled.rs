@@ -24,7 +24,9 @@ impl CompiledAnswers {
     /// Of all names that have records of their own; what is steered, expanded or delegated is made when it is asked for.
     pub(crate) fn new(snapshot: &Snapshot) -> Self {
         let mut answers = HashMap::default();
-        for (index, served) in snapshot.zones.zones.iter().enumerate() {
+        // A fetched zone may expire: it is looked at for each query.
+        let own = snapshot.zones.zones.iter().enumerate().filter(|(_, served)| served.secondary.is_none());
+        for (index, served) in own {
             let nodes = served.zone.nodes.iter();
             let plain = nodes
                 .filter(|(_, node)| matches!(node.kind, NodeKind::Plain | NodeKind::Dname) && node.service.is_none());

@@ -2,7 +2,7 @@
 //!
 //! [`GslbSpec`] is what the operator writes, [`Snapshot`] what it means, [`Server`] what runs it; a reload publishes the next
 //! snapshot to the same `Live`. A query is decided by pure functions of snapshot, client, time and draw ([`Snapshot::answer`]);
-//! sockets are in `udp`, `tcp`, `notify` and the house's prober only.
+//! sockets are in `udp`, `tcp`, `doh`, `notify` and the house's prober only.
 //!
 //! Deliberately absent: recursion, forwarding, caches of others' data, dynamic update, files opened for anybody but the compile
 //! step, and any knowledge of the proxy.
@@ -14,7 +14,10 @@ mod checks;
 mod compiled;
 mod cookie;
 mod dnssec;
+mod doh;
 mod edns;
+mod fetch;
+mod journal;
 mod message;
 mod metrics;
 mod name;
@@ -25,6 +28,7 @@ mod query_log;
 mod rate_limit;
 mod rdata;
 mod record_type;
+mod secondary;
 mod server;
 mod snapshot;
 mod spec;
@@ -33,24 +37,30 @@ mod svcb;
 mod tcp;
 mod token;
 mod transfer;
+mod transfer_in;
 mod tsig;
 mod udp;
 mod zone;
 mod zone_file;
+mod zone_status;
 mod zones;
 
 pub use answer::{Asked, Transport};
+pub use checks::Checks;
 pub use dnssec::{Algorithm, CdsSpec, DenialSpec, DnssecKeySpec, DnssecSpec, KeyError, KeyRole, generate_key};
 pub use metrics::DnsMetrics;
 pub use name::{Name, NameError};
 pub use query_log::{QueryLog, QueryRecord};
 pub use record_type::{Rcode, RecordType, UnknownType};
-pub use server::{Host, Listeners, Server};
+pub use server::{Host, Listeners, Republish, Server, TlsSwitch};
 pub use snapshot::Snapshot;
-pub use spec::{CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, TcpSpec, TransferSpec, TsigAlgorithm, TsigSpec};
+pub use spec::{
+    CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, SecondarySpec, TcpSpec, TransferSpec, TsigAlgorithm, TsigSpec,
+};
 pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use steer::{
     AllDownSpec, Area, Balance, Clocks, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec,
-    MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec, SitesSpec,
-    Spread, WhatIf,
+    MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec, SiteStatus,
+    SitesSpec, Spread, ToldMember, WhatIf,
 };
+pub use zone_status::{Delegation, ZoneStatus};

@@ -45,7 +45,12 @@ const SECRETS_MAX: usize = 8;
 
 impl ServerPlan {
     /// `previous` lends the cookie secret that was made at random.
-    pub(crate) fn compile(spec: Option<&DnsSpec>, previous: Option<&Self>, cx: &mut Context) -> Self {
+    pub(crate) fn compile(
+        spec: Option<&DnsSpec>,
+        logged: Option<Percent>,
+        previous: Option<&Self>,
+        cx: &mut Context,
+    ) -> Self {
         let at = Path::root().key("dns");
         let absent = DnsSpec::default();
         let spec = spec.unwrap_or(&absent);
@@ -64,7 +69,7 @@ impl ServerPlan {
             keepalive_tenths: u16::try_from(tcp.idle.as_millis() / 100).unwrap_or(u16::MAX),
             rate_limit: rate_limit(spec.rate_limit.as_ref(), &at.key("rate_limit"), cx),
             tcp,
-            log_sample: spec.log_sample.unwrap_or(Percent::ALL),
+            log_sample: logged.unwrap_or(Percent::ALL),
             tsig: TsigKeys::compile(&spec.tsig, &at.key("tsig"), cx),
         }
     }

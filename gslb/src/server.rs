@@ -1,10 +1,10 @@
-//! Runs the DNS server on sockets that it is given: a thread a UDP socket, one thread for all streams.
+//! Runs the DNS server on sockets that it is given: a thread a UDP socket, one thread for all streams. Members are checked by
+//! [`crate::Checks`], once for all servers of a process.
 //!
 //! Reloads happen elsewhere: whoever publishes a snapshot to [`Live`] changes what the next query is answered from.
 
 use crate::{
     answer::{self, Asked, Handled, Reply, ReplyKind, Transport},
-    checks,
     cookie::CookieState,
     metrics::DnsMetrics,
     name,
@@ -14,6 +14,7 @@ use crate::{
     snapshot::Snapshot,
     tcp, udp,
 };
+use arc_swap::ArcSwap;
 use portcullis_config::{Live, Reader};
 use std::{
     io,
@@ -35,7 +36,41 @@ pub struct Listeners {
     pub udp: Vec<UdpSocket>,
     pub tcp: Vec<TcpListener>,
     /// DNS over TLS (RFC 7858).
-    pub tls: Vec<(TcpListener, Arc<rustls::ServerConfig>)>,
+    pub tls: Vec<(TcpListener, TlsSwitch)>,
+}
+
+/// What TLS is spoken with: replaced by a reload, for connections that come after. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct TlsSwitch(Arc<ArcSwap<rustls::ServerConfig>>);
+
+impl TlsSwitch {
+    pub fn new(config: Arc<rustls::ServerConfig>) -> Self {
+        Self(Arc::new(ArcSwap::new(config)))
+    }
+
+    pub fn set(&self, config: Arc<rustls::ServerConfig>) {
+        self.0.store(config);
+    }
+
+    pub(crate) fn load(&self) -> Arc<rustls::ServerConfig> {
+        self.0.load_full()
+    }
+}
+
+/// Told when a zone was fetched, so that a snapshot with it is compiled and published.
+#[derive(Clone, Default)]
+pub struct Republish(Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl Republish {
+    pub fn new(tell: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    pub(crate) fn tell(&self) {
+        if let Some(tell) = &self.0 {
+            tell();
+        }
+    }
 }
 
 /// What a test replaces.
@@ -43,6 +78,7 @@ pub struct Listeners {
 pub struct Host {
     pub metrics: Arc<DnsMetrics>,
     pub log: Option<Arc<dyn QueryLog>>,
+    pub republish: Republish,
 }
 
 /// A server that runs. Dropping it ends it.
@@ -116,9 +152,6 @@ impl Server {
                 runtime.block_on(tcp::run(roads, service, stopped));
             })?;
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (live, metrics, stopped) = (live.clone(), host.metrics.clone(), server.streams.subscribe());
-        server.spawn("dns-checks".to_owned(), move || runtime.block_on(checks::run(live, metrics, stopped)))?;
         Ok(server)
     }
 
@@ -127,7 +160,8 @@ impl Server {
         Ok(())
     }
 
-    /// Ends the server and waits for its threads. Queries that were read are answered.
+    /// Ends the server and waits for its threads: datagrams that the kernel has are answered, and streams get the replies to
+    /// what they have sent.
     pub fn stop(mut self) {
         self.end();
     }
@@ -249,8 +283,25 @@ impl Service {
         octets.get(8..10) == Some(&[0, 1]) && self.snapshot.load().snapshot.zones.gives_any()
     }
 
+    /// RFC 1996 §3.11: a primary's word that a zone of ours has changed. Anybody else's is refused like any other message.
+    fn notified(&mut self, octets: &[u8], asked: &Asked, out: &mut Vec<u8>) -> Option<Reply> {
+        let apex = answer::notified(octets)?;
+        let snapshot = &self.snapshot.load().snapshot;
+        let secondary = snapshot.zones.at(apex.as_wire())?.secondary.as_ref()?;
+        if !secondary.is_primary(asked.client) {
+            return None;
+        }
+        let reply = answer::acknowledge(octets, &apex, out);
+        snapshot.fetched.notify(apex);
+        self.host.metrics.answered(snapshot, asked.transport, &reply);
+        Some(reply)
+    }
+
     fn answer(&mut self, octets: &[u8], client: SocketAddr, transport: Transport, out: &mut Vec<u8>) -> Option<Reply> {
         let asked = Asked { client: udp::plain(client.ip()), transport, now: self.now.unix, draw: self.random.draw() };
+        if let Some(reply) = self.notified(octets, &asked, out) {
+            return Some(reply);
+        }
         let snapshot = &self.snapshot.load().snapshot;
         // A query of death must not end the thread that serves all others: it costs itself its reply.
         let handled = catch_unwind(AssertUnwindSafe(|| answer::respond(snapshot, octets, &asked, out)));

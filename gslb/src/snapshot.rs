@@ -7,8 +7,12 @@ use crate::{
     edns::Subnet,
     plan::ServerPlan,
     rdata,
+    secondary::Fetched,
     spec::GslbSpec,
-    steer::{Clocks, Explanation, MemberStatus, Order, OrderError, Ordered, Registries, Services, WhatIf},
+    steer::{
+        Clocks, Explanation, MemberStatus, Order, OrderError, Ordered, Registries, Services, SiteStatus, ToldMember,
+        WhatIf,
+    },
     zone::{Alias, Found},
     zones::Zones,
 };
@@ -23,6 +27,7 @@ pub struct Snapshot {
     pub(crate) services: Services,
     pub(crate) plan: ServerPlan,
     pub(crate) compiled: CompiledAnswers,
+    pub(crate) fetched: Fetched,
 }
 
 impl Snapshot {
@@ -38,8 +43,10 @@ impl Snapshot {
         // Serials wrap as RFC 1982 says.
         let keys: Vec<_> = spec.dns.iter().flat_map(|dns| dns.tsig.keys()).map(ObjectName::as_str).collect();
         let before = previous.map(|previous| &previous.zones);
-        let mut zones = Zones::compile(&spec.zone, before, &keys, clocks.unix as u32, cx);
-        let plan = ServerPlan::compile(spec.dns.as_ref(), previous.map(|previous| &previous.plan), cx);
+        let fetched = previous.map(|previous| previous.fetched.clone());
+        let fetched = fetched.unwrap_or_else(|| Fetched::new(spec.state.clone()));
+        let mut zones = Zones::compile(&spec.zone, before, &keys, &fetched, clocks.unix as u32, cx);
+        let plan = ServerPlan::compile(spec.dns.as_ref(), spec.logged, previous.map(|previous| &previous.plan), cx);
         let geo = spec.dns.as_ref().and_then(|dns| dns.geo.as_ref());
         let before = previous.map(|previous| &previous.services);
         let services = Services::compile(&spec.public_service, geo, registries, before, clocks, cx);
@@ -59,11 +66,24 @@ impl Snapshot {
                 }
             }
         }
+        if let Some(previous) = previous {
+            for served in &mut zones.zones {
+                if let Some(before) = previous.zones.get(&served.zone.apex) {
+                    served.follow(&services, (before, &previous.services), clocks.unix as u32, cx);
+                }
+            }
+        }
         let types = |index: usize| services.list.get(index).map_or_else(Vec::new, |served| served.service.types());
         zones.zones.iter_mut().for_each(|zone| zone.zone.link(&types));
-        let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default() };
+        let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default(), fetched };
         snapshot.compiled = CompiledAnswers::new(&snapshot);
         Arc::new(snapshot)
+    }
+
+    /// To be called when it has been published: forgets members that are no more, and takes in what became known of the others
+    /// while it was compiled. Compiling alone changes nothing of what serves.
+    pub fn settle(&self, clocks: Clocks) {
+        self.services.settle(clocks);
     }
 
     /// The reply to one message, as the wire has it; `None`: it gets none. What the server does but for rate limits.
@@ -108,6 +128,16 @@ impl Snapshot {
     /// Every member with its state, for an admin page.
     pub fn members(&self, clocks: Clocks) -> Vec<MemberStatus> {
         self.services.status(clocks)
+    }
+
+    /// Every site of every published service.
+    pub fn sites(&self, clocks: Clocks) -> Vec<SiteStatus> {
+        self.services.sites(clocks)
+    }
+
+    /// Members whose state is to be told by [`Snapshot::observe`].
+    pub fn told(&self) -> Vec<ToldMember> {
+        self.services.told()
     }
 
     /// Forces the state of a member or a site. Holds over reloads; [`Snapshot::orders`] is what to keep over restarts.

@@ -19,6 +19,12 @@ pub struct GslbSpec {
     pub zone: BTreeMap<ObjectName, ZoneSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub public_service: BTreeMap<ObjectName, PublicServiceSpec>,
+    /// Share of queries that the log of the host is told (default all). The host's own tables say it.
+    #[serde(skip)]
+    pub logged: Option<Percent>,
+    /// Where fetched zones are kept over restarts. The host's own tables say it.
+    #[serde(skip)]
+    pub state: Option<PathBuf>,
 }
 
 /// `[zone.X]`: a zone from a zone file, from lines in the document, or both.
@@ -42,6 +48,9 @@ pub struct ZoneSpec {
     /// Name servers of the zone, when no record gives them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ns: Vec<String>,
+    /// Fetch the zone from another server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secondary: Option<SecondarySpec>,
     /// Give the zone to secondaries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transfer: Option<TransferSpec>,
@@ -98,9 +107,6 @@ pub struct DnsSpec {
     /// Where the place of a client is known from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub geo: Option<GeoSpec>,
-    /// Share of queries that go to the query log (default 100%).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_sample: Option<Percent>,
 }
 
 /// `cookies = { secret = { file = "cookie.key" } }`: nodes with one secret know one another's cookies (RFC 9018).
@@ -144,7 +150,7 @@ pub enum RateLimitSwitch {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TcpSpec {
-    /// Default 1000.
+    /// Of one listener (default 1000).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<NonZeroU32>,
     /// Of one IPv4 address or IPv6 /56 (default 100).
@@ -180,6 +186,18 @@ pub enum TsigAlgorithm {
     HmacSha384,
     #[serde(rename = "hmac-sha512")]
     HmacSha512,
+}
+
+/// `secondary = { of = ["192.0.2.1:53"], key = "xfr" }`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecondarySpec {
+    /// Servers that have it, asked in this order; their word of a change (NOTIFY) is taken.
+    #[schemars(with = "Vec<String>")]
+    pub of: Vec<SocketAddr>,
+    /// A name of `[dns.tsig]`: sign what is asked, and take nothing that is not signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<ObjectName>,
 }
 
 /// `transfer = { to = ["192.0.2.0/24"], keys = ["xfr"], notify = ["192.0.2.1:53"] }`. With both, both must hold.

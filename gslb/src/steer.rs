@@ -21,7 +21,7 @@ pub(crate) use place::{PlaceMap, Places};
 pub use service::Registries;
 pub(crate) use service::Service;
 pub(crate) use services::{CheckTarget, Round, Services};
-pub use services::{Clocks, MemberStatus};
+pub use services::{Clocks, MemberStatus, SiteStatus, ToldMember};
 pub use spec::{
     AllDownSpec, Balance, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec, Policies, Policy, PublicServiceSpec,
     SiteSpec, SitesSpec, Spread,

@@ -1,18 +1,19 @@
-//! The stream road: DNS over TCP (RFC 7766) and over TLS (RFC 7858), pipelined and capped.
+//! The stream road: DNS over TCP (RFC 7766) and over TLS (RFC 7858), pipelined and capped. What turns out to be HTTP goes on
+//! in `doh`.
 
 use crate::{
     answer::Transport,
+    doh,
     plan::TcpPlan,
-    server::{Answered, Service},
+    server::{Answered, Service, TlsSwitch},
     udp::plain,
 };
 use std::{
-    cell::RefCell,
+    cell::{RefCell, RefMut},
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -27,13 +28,14 @@ use tokio_rustls::TlsAcceptor;
 /// Listening sockets of streams.
 pub(crate) struct Roads {
     tcp: Vec<std::net::TcpListener>,
-    tls: Vec<(std::net::TcpListener, Arc<rustls::ServerConfig>)>,
+    tls: Vec<(std::net::TcpListener, TlsSwitch)>,
 }
 
 /// What the connections of one thread share.
 struct Shared {
     service: RefCell<Service>,
     open: RefCell<Open>,
+    stop: watch::Receiver<()>,
 }
 
 #[derive(Default)]
@@ -43,7 +45,7 @@ struct Open {
 }
 
 /// Counts a connection as long as it is held.
-struct Permit {
+pub(crate) struct Permit {
     shared: Rc<Shared>,
     client: IpAddr,
 }
@@ -55,11 +57,15 @@ const IDLE_UNDER_PRESSURE: Duration = Duration::from_secs(1);
 /// Replies that are gathered before they are written: RFC 7766 §8 wants few segments, and a slow reader must not cost memory.
 const GATHERED_MAX: usize = 64 * 1024;
 const READ_SIZE: usize = 4_096;
+/// How long a connection is still read when the end has come: for what its client has sent by then.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(300);
+/// By then all connections are gone, or are cut.
+const LAST_MAX: Duration = Duration::from_secs(5);
 
 impl Roads {
     pub(crate) fn new(
         tcp: Vec<std::net::TcpListener>,
-        tls: Vec<(std::net::TcpListener, Arc<rustls::ServerConfig>)>,
+        tls: Vec<(std::net::TcpListener, TlsSwitch)>,
     ) -> io::Result<Self> {
         for listener in tcp.iter().chain(tls.iter().map(|(listener, _)| listener)) {
             listener.set_nonblocking(true)?;
@@ -70,25 +76,34 @@ impl Roads {
 
 /// Accepts and serves until told to stop.
 pub(crate) async fn run(roads: Roads, service: Service, mut stop: watch::Receiver<()>) {
-    let shared = Rc::new(Shared { service: RefCell::new(service), open: RefCell::default() });
-    let tasks = LocalSet::new();
+    let shared = Rc::new(Shared { service: RefCell::new(service), open: RefCell::default(), stop: stop.clone() });
+    let mut tasks = LocalSet::new();
     let tcp = roads.tcp.into_iter().map(|listener| (listener, None));
-    let tls = roads.tls.into_iter().map(|(listener, config)| (listener, Some(TlsAcceptor::from(config))));
-    for (listener, acceptor) in tcp.chain(tls) {
+    let tls = roads.tls.into_iter().map(|(listener, config)| (listener, Some(config)));
+    for (listener, switch) in tcp.chain(tls) {
         match TcpListener::from_std(listener) {
-            Ok(listener) => _ = tasks.spawn_local(accept(listener, acceptor, shared.clone())),
+            Ok(listener) => _ = tasks.spawn_local(accept(listener, switch, shared.clone())),
             Err(error) => tracing::error!(%error, "a DNS listener cannot be used"),
         }
     }
     tokio::select! {
-        () = tasks => {}
-        _ = stop.changed() => {}
+        () = &mut tasks => {}
+        _ = stop.changed() => {
+            timeout(LAST_MAX, tasks).await.ok();
+        }
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Rc<Shared>) {
+async fn accept(listener: TcpListener, switch: Option<TlsSwitch>, shared: Rc<Shared>) {
+    let mut stop = shared.stop.clone();
     loop {
-        let (stream, client) = match listener.accept().await {
+        // Whoever the kernel has let in by the end is served.
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => return,
+        };
+        let (stream, client) = match accepted {
             Ok(accepted) => accepted,
             Err(_) => {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -101,7 +116,8 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Rc
             shared.service.borrow().refused_connection();
             continue;
         };
-        tokio::task::spawn_local(serve(stream, client, acceptor.clone(), permit, plan));
+        let acceptor = switch.as_ref().map(|switch| TlsAcceptor::from(switch.load()));
+        tokio::task::spawn_local(serve(stream, client, acceptor, permit, plan));
     }
 }
 
@@ -112,6 +128,9 @@ async fn serve(stream: TcpStream, client: SocketAddr, acceptor: Option<TlsAccept
         None => talk(stream, client, Transport::Tcp, &permit, plan).await,
         Some(acceptor) => {
             let Ok(Ok(stream)) = timeout(plan.first_message, acceptor.accept(stream)).await else { return };
+            if doh::is_http(stream.get_ref().1.alpn_protocol()) {
+                return doh::serve(stream, client, permit, plan).await;
+            }
             talk(stream, client, Transport::Tls, &permit, plan).await;
         }
     }
@@ -129,6 +148,8 @@ async fn talk(
     let mut output = Vec::new();
     let mut reply = Vec::new();
     let mut deadline = Instant::now() + plan.first_message;
+    let mut stop = permit.shared.stop.clone();
+    let mut last = None;
     loop {
         let (used, messages) = answer_all(permit, &input, client, transport, &mut reply, &mut output);
         input.drain(..used);
@@ -153,9 +174,14 @@ async fn talk(
             deadline = Instant::now() + permit.idle(&plan);
         }
         // Octets of a message that is never whole do not prolong the deadline: a drip is no query.
-        match timeout_at(deadline, stream.read_buf(&mut input)).await {
-            Ok(Ok(read)) if read > 0 => {}
-            _ => break,
+        let until = last.map_or(deadline, |last| deadline.min(last));
+        tokio::select! {
+            biased;
+            read = timeout_at(until, stream.read_buf(&mut input)) => match read {
+                Ok(Ok(read)) if read > 0 => {}
+                _ => break,
+            },
+            _ = stop.changed(), if last.is_none() => last = Some(Instant::now() + LAST_WORDS),
         }
     }
     timeout(plan.write, stream.shutdown()).await.ok();
@@ -227,8 +253,17 @@ impl Permit {
         Some(Self { shared: shared.clone(), client })
     }
 
+    /// For one answer; not to be held over an await.
+    pub(crate) fn service(&self) -> RefMut<'_, Service> {
+        self.shared.service.borrow_mut()
+    }
+
+    pub(crate) fn stop(&self) -> watch::Receiver<()> {
+        self.shared.stop.clone()
+    }
+
     /// How long this connection may be silent, as full as the server is now.
-    fn idle(&self, plan: &TcpPlan) -> Duration {
+    pub(crate) fn idle(&self, plan: &TcpPlan) -> Duration {
         let is_pressed = self.shared.open.borrow().all > plan.max_connections / 4 * 3;
         if is_pressed { plan.idle.min(IDLE_UNDER_PRESSURE) } else { plan.idle }
     }

@@ -1,4 +1,5 @@
-//! Zones sent to secondaries (RFC 5936): whole, also where a difference was asked for (RFC 1995 §4 allows it).
+//! Zones sent to secondaries: whole (RFC 5936), or what changed since the serial that they have (RFC 1995), as far as that is
+//! known.
 
 use crate::{
     Name, Rcode, RecordType,
@@ -8,9 +9,10 @@ use crate::{
     record_type::CLASS_IN,
     snapshot::Snapshot,
     spec::TransferSpec,
-    steer::Service,
+    steer::{Service, Services},
     tsig::Verified,
     zone::{Node, RrSet, Zone},
+    zones::ServedZone,
 };
 use portcullis_config::{Context, Path};
 use portcullis_names::{CidrSet, ObjectName};
@@ -69,6 +71,9 @@ pub(crate) fn messages(
     let key = verified.as_ref().map(|verified| &verified.key.name);
     let plan = served.transfer.as_ref().filter(|plan| plan.allows(asked.client, key));
     plan.ok_or(Rcode::Refused)?;
+    if served.has_expired(asked.now) {
+        return Err(Rcode::ServFail);
+    }
     let zone = &served.zone;
     let is_ixfr = question.of_type == RecordType::IXFR;
     if !is_ixfr && asked.transport == Transport::Udp {
@@ -78,7 +83,16 @@ pub(crate) fn messages(
     // RFC 1982: what is not behind us is as new as can be.
     let is_current = query.ixfr_serial.is_some_and(|serial| (zone.serial.wrapping_sub(serial) as i32) <= 0);
     let only_soa = is_ixfr && (is_current || asked.transport == Transport::Udp);
-    let sets = if only_soa { vec![(&zone.apex, zone.soa.clone())] } else { sets(snapshot, zone) };
+    let soa = || (zone.apex.clone(), zone.soa.clone());
+    let sets = if only_soa {
+        vec![soa()]
+    } else {
+        let whole = sets(&snapshot.services, zone);
+        match query.ixfr_serial.filter(|_| is_ixfr).and_then(|serial| difference(served, serial, whole.len())) {
+            Some(difference) => [vec![soa()], difference, vec![soa()]].concat(),
+            None => whole.into_iter().map(|(owner, set)| (owner.clone(), set)).collect(),
+        }
+    };
     let mut sender = Sender { query, question, messages: Vec::new(), room: 0 };
     sender.room = verified.as_ref().map_or(0, Verified::length);
     sender.send(&sets)?;
@@ -89,22 +103,26 @@ pub(crate) fn messages(
     Ok(messages)
 }
 
+fn difference(served: &ServedZone, serial: u32, whole: usize) -> Option<Vec<(Name, RrSet)>> {
+    served.journal.since(&served.zone.apex, serial, whole)
+}
+
 /// All of a zone, SOA first and last. A secondary does not steer: it has every member of a published service.
-fn sets<'z>(snapshot: &Snapshot, zone: &'z Zone) -> Vec<(&'z Name, RrSet)> {
+pub(crate) fn sets<'z>(services: &Services, zone: &'z Zone) -> Vec<(&'z Name, RrSet)> {
     let soa = || (&zone.apex, zone.soa.clone());
     let mut all = vec![soa()];
     for name in zone.names() {
         let Some(node) = zone.nodes.get(name) else { continue };
         let sets = node.sets.iter().filter(|set| set.of_type != RecordType::SOA);
         all.extend(sets.map(|set| (name, set.clone())));
-        all.extend(steered(snapshot, node).into_iter().map(|set| (name, set)));
+        all.extend(steered(services, node).into_iter().map(|set| (name, set)));
     }
     all.push(soa());
     all
 }
 
-fn steered(snapshot: &Snapshot, node: &Node) -> Vec<RrSet> {
-    let service: Option<&Service> = node.service.and_then(|index| Some(&snapshot.services.list.get(index)?.service));
+fn steered(services: &Services, node: &Node) -> Vec<RrSet> {
+    let service: Option<&Service> = node.service.and_then(|index| Some(&services.list.get(index)?.service));
     let Some(service) = service else { return Vec::new() };
     let members = || service.sites.iter().flat_map(|site| &site.members).map(|member| member.address);
     let v4 = members().filter_map(|address| match address {
@@ -129,10 +147,10 @@ struct Sender<'q, 'd> {
 }
 
 impl Sender<'_, '_> {
-    fn send(&mut self, sets: &[(&Name, RrSet)]) -> Result<(), Rcode> {
+    fn send(&mut self, sets: &[(Name, RrSet)]) -> Result<(), Rcode> {
         let mut records = sets
             .iter()
-            .flat_map(|(owner, set)| set.data.iter().map(move |data| (*owner, set.of_type, set.ttl, data)))
+            .flat_map(|(owner, set)| set.data.iter().map(move |data| (owner, set.of_type, set.ttl, data)))
             .peekable();
         while records.peek().is_some() {
             let mut out = Vec::new();

@@ -41,6 +41,21 @@ enum Next {
     Later,
 }
 
+/// The client's side of an exchange: our query was signed, the replies have to be.
+#[derive(Debug)]
+pub(crate) struct Signing<'k> {
+    key: &'k TsigKey,
+    owner: Name,
+    mac: Vec<u8>,
+    next: Next,
+    /// Messages without a signature since the last one.
+    unsigned: Vec<u8>,
+    count: usize,
+}
+
+/// RFC 8945 §5.3.1: at least every hundredth message is signed.
+const UNSIGNED_MAX: usize = 99;
+
 /// Why a signature does not count.
 #[derive(Debug)]
 pub(crate) enum Rejected<'k> {
@@ -107,19 +122,17 @@ impl TsigKeys {
         Self(keys)
     }
 
+    pub(crate) fn get(&self, name: &ObjectName) -> Option<&TsigKey> {
+        self.0.get(&Name::absolute(name.as_str()).ok()?)
+    }
+
     /// RFC 8945 §5.2: key, then signature, then time.
     pub(crate) fn verify(&self, message: &[u8], at: usize, now: u64) -> Result<Verified<'_>, Rejected<'_>> {
         let record = Record::read(message.get(at..).unwrap_or_default()).ok_or(Rejected::Malformed)?;
         let Some(key) = self.0.get(&record.owner).filter(|key| key.algorithm == record.algorithm) else {
             return Err(Rejected::Error { record, code: ErrorCode::Key, key: None });
         };
-        let mut octets = message.get(..at).unwrap_or_default().to_vec();
-        // As it was before the record was added, and before a forwarder changed the id.
-        if let Some([id0, id1, .., count0, count1]) = octets.get_mut(..12) {
-            [*id0, *id1] = record.original_id;
-            let count = u16::from_be_bytes([*count0, *count1]).saturating_sub(1);
-            [*count0, *count1] = count.to_be_bytes();
-        }
+        let mut octets = as_signed(message, at, &record);
         octets.extend(variables(&record.owner, &record.algorithm, record.time, record.fudge, 0, &[]));
         // Compared in constant time, and only whole: a cut signature is easier to guess.
         if hmac::verify(&key.key, &octets, &record.mac).is_err() {
@@ -130,6 +143,60 @@ impl TsigKeys {
         }
         Ok(Verified { key, owner: record.owner, mac: record.mac, next: Next::First })
     }
+}
+
+impl TsigKey {
+    /// Signs a query of ours.
+    pub(crate) fn sign_query(&self, now: u64, message: &mut Vec<u8>) -> Signing<'_> {
+        // The key was found by this name when it was compiled.
+        let owner = Name::absolute(self.name.as_str()).unwrap_or_else(|_| self.algorithm.clone());
+        let octets = [&message[..], &variables(&owner, &self.algorithm, now, FUDGE, 0, &[])].concat();
+        let mac = hmac::sign(&self.key, &octets).as_ref().to_vec();
+        append(&owner, &self.algorithm, now, &mac, 0, &[], message);
+        Signing { key: self, owner, mac, next: Next::First, unsigned: Vec::new(), count: 0 }
+    }
+}
+
+impl Signing<'_> {
+    /// Whether a reply proves the key; between the first and the last, some need not.
+    pub(crate) fn verify(&mut self, message: &[u8], tsig_at: Option<usize>, now: u64) -> bool {
+        let Some(at) = tsig_at else {
+            self.unsigned.extend(message);
+            self.count += 1;
+            return self.next == Next::Later && self.count <= UNSIGNED_MAX;
+        };
+        let Some(record) = Record::read(message.get(at..).unwrap_or_default()) else { return false };
+        let mut octets = counted(&self.mac);
+        octets.append(&mut self.unsigned);
+        octets.extend(as_signed(message, at, &record));
+        match self.next {
+            Next::First => {
+                octets.extend(variables(&self.owner, &self.key.algorithm, record.time, record.fudge, 0, &[]))
+            }
+            Next::Later => octets.extend(timers(record.time, record.fudge)),
+        }
+        let same = record.owner == self.owner && record.algorithm == self.key.algorithm;
+        let in_time = now.abs_diff(record.time) <= u64::from(record.fudge);
+        let proved = hmac::verify(&self.key.key, &octets, &record.mac).is_ok();
+        (self.mac, self.next, self.count) = (record.mac, Next::Later, 0);
+        same && in_time && proved
+    }
+
+    /// Whether the last reply was signed.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.count == 0 && self.next == Next::Later
+    }
+}
+
+/// A message as it was before its TSIG record was added, and before a forwarder changed the id.
+fn as_signed(message: &[u8], at: usize, record: &Record) -> Vec<u8> {
+    let mut octets = message.get(..at).unwrap_or_default().to_vec();
+    if let Some([id0, id1, .., count0, count1]) = octets.get_mut(..12) {
+        [*id0, *id1] = record.original_id;
+        let count = u16::from_be_bytes([*count0, *count1]).saturating_sub(1);
+        [*count0, *count1] = count.to_be_bytes();
+    }
+    octets
 }
 
 impl Record {

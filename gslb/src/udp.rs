@@ -25,6 +25,8 @@ const BATCH: usize = 64;
 const DATAGRAM_MAX: usize = 4_096;
 /// Looks at an empty socket before the thread sleeps: some ten microseconds, in which a busy socket has the next datagram.
 const SPINS: u32 = 30;
+/// Batches that are still answered once the end has come: more than the kernel keeps for a socket.
+const LAST_BATCHES: usize = 64;
 
 /// How replies leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,20 +53,27 @@ pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, mut ser
     let mut replies: Vec<Vec<u8>> = (0..BATCH).map(|_| Vec::with_capacity(DATAGRAM_MAX)).collect();
     let mut ends: Vec<Ends> = Vec::with_capacity(BATCH);
     let mut spins = 0;
-    while !service.is_stopped() {
+    let mut last = LAST_BATCHES;
+    loop {
+        if service.is_stopped() {
+            last = last.saturating_sub(1);
+        }
+        if last == 0 {
+            return Ok(());
+        }
         ends.clear();
         {
             let mut slices: Vec<[IoSliceMut<'_>; 1]> =
                 buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
             let batch = match recvmmsg(fd, &mut received, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
                 Ok(batch) => batch,
+                Err(Errno::EAGAIN) if service.is_stopped() => return Ok(()),
                 Err(Errno::EAGAIN | Errno::EINTR) => {
                     spins += 1;
                     if spins < SPINS {
                         std::hint::spin_loop();
-                    } else if !wait(socket, stop) {
-                        return Ok(());
                     } else {
+                        wait(socket, stop);
                         spins = 0;
                     }
                     continue;
@@ -72,9 +81,7 @@ pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, mut ser
                 // An ICMP error of an earlier reply is told on the socket; it is about somebody else.
                 Err(error) if !matches!(error, Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL) => {
                     // Whatever it is, it must neither end the service nor take a whole core.
-                    if !wait(socket, stop) {
-                        return Ok(());
-                    }
+                    wait(socket, stop);
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -97,7 +104,6 @@ pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, mut ser
             Source::PerDatagram => send_each(fd, &replies, &ends),
         }
     }
-    Ok(())
 }
 
 /// To be called before the socket is heard of: a datagram that came earlier does not say where it was sent to.
@@ -113,13 +119,11 @@ pub(crate) fn prepare(socket: &UdpSocket) -> std::io::Result<Source> {
     Ok(Source::PerDatagram)
 }
 
-/// Sleeps until there is something to read; `false`: the end has come.
-fn wait(socket: &UdpSocket, stop: &UnixStream) -> bool {
+/// Sleeps until there is something to read, or the end has come.
+fn wait(socket: &UdpSocket, stop: &UnixStream) {
     let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut fds, PollTimeout::NONE) {
-        Ok(_) => !fds[1].any().unwrap_or(false),
-        Err(error) => error == Errno::EINTR,
-    }
+    // What it says is found out by reading; a signal is as good a reason to look.
+    poll(&mut fds, PollTimeout::NONE).ok();
 }
 
 fn send_batch(fd: i32, headers: &mut MultiHeaders<SockaddrStorage>, replies: &[Vec<u8>], ends: &[Ends]) {

@@ -3,9 +3,12 @@
 use crate::{
     Name, RecordType,
     dnssec::Signer,
+    journal::{Entry, Journal, Step},
     name::Suffixes,
-    spec::{SoaSpec, ZoneSpec},
-    transfer::TransferPlan,
+    secondary::{Fetched, SecondaryPlan},
+    spec::{SecondarySpec, SoaSpec, ZoneSpec},
+    steer::Services,
+    transfer::{self, TransferPlan},
     zone::{RrSet, Zone, ZoneBuilder},
     zone_file::{Origin, Record, ZoneReader},
 };
@@ -31,10 +34,23 @@ pub(crate) struct ServedZone {
     pub(crate) name: ObjectName,
     pub(crate) zone: Zone,
     pub(crate) transfer: Option<TransferPlan>,
+    /// `None`: the zone is our own.
+    pub(crate) secondary: Option<SecondaryPlan>,
+    serial_by: SerialBy,
+    pub(crate) journal: Journal,
     /// Of everything but the serial: tells whether a reload changed the zone.
     content: u64,
     /// By code; resolved when the zone answers first.
     pub(crate) counters: OnceLock<Vec<IntCounter>>,
+}
+
+/// Who counts a zone's changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SerialBy {
+    /// We: it moves when the zone does.
+    Us,
+    /// Whoever wrote the SOA.
+    Author,
 }
 
 const ZONES_MAX: usize = 10_000;
@@ -45,6 +61,7 @@ impl Zones {
         specs: &BTreeMap<ObjectName, ZoneSpec>,
         previous: Option<&Self>,
         keys: &[&str],
+        fetched: &Fetched,
         now: u32,
         cx: &mut Context,
     ) -> Self {
@@ -64,7 +81,7 @@ impl Zones {
                 continue;
             }
             let before = previous.and_then(|previous| previous.get(&apex));
-            if let Some(zone) = compile_zone(name, spec, &apex, before, keys, now, &at, cx) {
+            if let Some(zone) = compile_zone(name, spec, &apex, before, keys, fetched, now, &at, cx) {
                 zones.by_apex.insert(apex, zones.zones.len());
                 zones.zones.push(zone);
             }
@@ -72,7 +89,7 @@ impl Zones {
         zones
     }
 
-    fn get(&self, apex: &Name) -> Option<&ServedZone> {
+    pub(crate) fn get(&self, apex: &Name) -> Option<&ServedZone> {
         self.zones.get(*self.by_apex.get(apex)?)
     }
 
@@ -125,10 +142,14 @@ fn compile_zone(
     apex: &Name,
     previous: Option<&ServedZone>,
     keys: &[&str],
+    fetched: &Fetched,
     now: u32,
     at: &Path,
     cx: &mut Context,
 ) -> Option<ServedZone> {
+    if let Some(secondary) = &spec.secondary {
+        return compile_secondary(name, spec, secondary, apex, keys, fetched, at, cx);
+    }
     let ttl = whole_seconds(spec.ttl, Duration::from_secs(300), &at.key("ttl"), cx);
     let mut reader = ZoneReader::new(apex, at.key("file"), cx);
     if let Some(file) = &spec.file {
@@ -163,7 +184,16 @@ fn compile_zone(
         }
     }
     let zone = ZoneBuilder { cx, at, apex }.build(records)?;
-    let mut served = ServedZone { name: name.clone(), content: 0, zone, transfer: None, counters: OnceLock::new() };
+    let mut served = ServedZone {
+        name: name.clone(),
+        serial_by: if makes_serial { SerialBy::Us } else { SerialBy::Author },
+        journal: Journal::default(),
+        content: 0,
+        zone,
+        transfer: None,
+        secondary: None,
+        counters: OnceLock::new(),
+    };
     served.content = content(&served.zone);
     if let Some(transfer) = &spec.transfer {
         let at = at.key("transfer");
@@ -189,7 +219,118 @@ fn compile_zone(
     Some(served)
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is one independent input of the compilation")]
+fn compile_secondary(
+    name: &ObjectName,
+    spec: &ZoneSpec,
+    secondary: &SecondarySpec,
+    apex: &Name,
+    keys: &[&str],
+    fetched: &Fetched,
+    at: &Path,
+    cx: &mut Context,
+) -> Option<ServedZone> {
+    let own = [
+        ("file", spec.file.is_some()),
+        ("records", !spec.records.is_empty()),
+        ("ttl", spec.ttl.is_some()),
+        ("soa", spec.soa.is_some()),
+        ("ns", !spec.ns.is_empty()),
+    ];
+    for (key, _) in own.into_iter().filter(|(_, given)| *given) {
+        cx.error(&at.key(key), format!("`{key}` is the primary's affair in a zone with `secondary`"));
+    }
+    let copy = fetched.get(apex);
+    let built = copy.as_ref().and_then(|copy| {
+        // What somebody else wrote must not keep our own document from being served: it is told, and not answered from.
+        let mut scratch = Context::default();
+        let zone = ZoneBuilder { cx: &mut scratch, at, apex }.build(copy.records.clone());
+        let (report, _) = scratch.finish();
+        match report.has_errors() {
+            false => zone,
+            true => {
+                let first = report.lines().into_iter().next().unwrap_or_default();
+                cx.warning(at, format!("zone {apex} was fetched and cannot be served: {first}"));
+                None
+            }
+        }
+    });
+    let plan =
+        SecondaryPlan::compile(secondary, keys, copy.as_deref().filter(|_| built.is_some()), &at.key("secondary"), cx);
+    let zone = match built {
+        Some(zone) => zone,
+        None => placeholder(apex, at)?,
+    };
+    let mut served = ServedZone {
+        name: name.clone(),
+        serial_by: SerialBy::Author,
+        journal: Journal::default(),
+        content: 0,
+        zone,
+        transfer: spec.transfer.as_ref().map(|transfer| TransferPlan::compile(transfer, keys, &at.key("transfer"), cx)),
+        secondary: Some(plan),
+        counters: OnceLock::new(),
+    };
+    if let Some(dnssec) = &spec.dnssec
+        && let Some(signer) = Signer::compile(dnssec, apex, 300, &at.key("dnssec"), cx)
+    {
+        served.zone.sign_with(signer);
+    }
+    Some(served)
+}
+
+/// A zone of which nothing is known yet: it is there to be answered SERVFAIL.
+fn placeholder(apex: &Name, at: &Path) -> Option<Zone> {
+    let record = |of_type, rdata: Vec<u8>| Record {
+        owner: apex.clone(),
+        of_type,
+        ttl: 0,
+        rdata: rdata.into(),
+        origin: Origin::Made,
+    };
+    let soa = [apex.as_wire(), apex.as_wire(), &[0; 20]].concat();
+    let records = vec![record(RecordType::SOA, soa), record(RecordType::NS, vec![0])];
+    ZoneBuilder { cx: &mut Context::default(), at, apex }.build(records)
+}
+
 impl ServedZone {
+    /// Goes on from an earlier version: a zone that is given away notes what changed, published services included.
+    pub(crate) fn follow(
+        &mut self,
+        services: &Services,
+        (before, services_before): (&Self, &Services),
+        now: u32,
+        cx: &mut Context,
+    ) {
+        if self.transfer.is_none() || before.transfer.is_none() {
+            return;
+        }
+        let old = Entry::all_of(&transfer::sets(services_before, &before.zone));
+        let new = Entry::all_of(&transfer::sets(services, &self.zone));
+        let is_same = Step::between((&before.zone, &old), (&self.zone, &new)).is_empty();
+        if !is_same && self.zone.serial == before.zone.serial {
+            if self.serial_by == SerialBy::Author {
+                let at = Path::root().key("zone").key(&self.name);
+                let message = format!("zone {} has changed and its serial has not", self.zone.apex);
+                cx.warning(&at, message).help("secondaries will not follow: count the serial up, or leave it to `soa`");
+                return;
+            }
+            self.set_serial(now.max(before.zone.serial.wrapping_add(1)));
+        }
+        let is_ahead = self.zone.serial.wrapping_sub(before.zone.serial) as i32 > 0;
+        self.journal = match self.zone.serial == before.zone.serial {
+            true => before.journal.clone(),
+            false if is_ahead => before.journal.with(Step::between((&before.zone, &old), (&self.zone, &new))),
+            // RFC 1982: a serial that went back begins anew.
+            false => Journal::default(),
+        };
+    }
+
+    /// Whether it may be answered from.
+    pub(crate) fn has_expired(&self, now: u32) -> bool {
+        self.secondary.as_ref().is_some_and(|secondary| secondary.has_expired(now))
+    }
+
     fn set_serial(&mut self, serial: u32) {
         let zone = &mut self.zone;
         zone.serial = serial;

@@ -5,22 +5,28 @@ mod origin;
 
 use anyhow::{Context, Result};
 use portcullis_gateway::{Gateway, Stop};
-use std::{fs, net::SocketAddr, path::Path};
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    path::Path,
+};
 
 /// Starts origins, certificates and an edge; prints what to try; ends on Ctrl-C.
-pub(crate) async fn run(folder: &Path, port: u16) -> Result<()> {
+pub(crate) async fn run(folder: &Path, port: u16, dns_port: u16) -> Result<()> {
     let certificates = folder.join("certs");
     authority::issue(
         &certificates,
         "demo",
         &["localhost".to_owned(), "127.0.0.1".to_owned(), "shop.localhost".to_owned()],
     )?;
-    let (blue, green) = (origin::start("blue").await?, origin::start("green").await?);
+    let (blue, green) = origin::start_both().await?;
     let file = folder.join("edge.toml");
     let admin = folder.join("admin.sock");
-    fs::write(&file, config(port, blue, green, folder)).with_context(|| format!("cannot write {}", file.display()))?;
+    let dns_port = free_dns_port(dns_port);
+    fs::write(&file, config(port, dns_port, blue, green, folder))
+        .with_context(|| format!("cannot write {}", file.display()))?;
     let gateway = crate::command::start(vec![file.clone()], Vec::new())?;
-    print_invitation(&gateway, &file, &certificates, &admin);
+    print_invitation(&gateway, &file, &certificates, &admin, blue);
     let serving = crate::command::Serving::new(gateway.clone()).await?;
     tokio::select! {
         ended = tokio::signal::ctrl_c() => ended?,
@@ -31,9 +37,16 @@ pub(crate) async fn run(folder: &Path, port: u16) -> Result<()> {
     Ok(())
 }
 
-fn config(port: u16, blue: SocketAddr, green: SocketAddr, folder: &Path) -> String {
+/// The port wished for, or 0 when somebody has it: 5353 is multicast DNS's on many machines.
+fn free_dns_port(wished: u16) -> u16 {
+    let at = ("127.0.0.1", wished);
+    if UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok() { wished } else { 0 }
+}
+
+fn config(port: u16, dns_port: u16, blue: SocketAddr, green: SocketAddr, folder: &Path) -> String {
     let plain = if port == 0 { 0 } else { port.saturating_add(1) };
     let folder = folder.display();
+    let (blue_ip, green_ip, origin_port) = (blue.ip(), green.ip(), blue.port());
     format!(
         r#"# Written by `portcullis demo`. Edit and save it while the demo runs: the change is live at once.
 schema = "1"
@@ -71,17 +84,36 @@ respond = {{ status = 200, body = "pong\n" }}
 [route.shop.rule.old]
 path     = "/old"
 redirect = {{ path = "/new", status = 308 }}
+
+# A name whose address follows health: blue as long as it answers, then green.
+[listener.dns]
+address  = "127.0.0.1:{dns_port}"
+protocol = "dns"
+
+[zone.demo]
+name    = "demo.test"
+ns      = ["ns1.demo.test"]
+soa     = {{ mname = "ns1.demo.test", rname = "noc@demo.test" }}
+records = ["ns1 A 127.0.0.1"]
+
+[public_service.shop]
+host         = "shop.demo.test"
+policy       = "failover"
+ttl          = "4s"
+sites        = {{ blue = ["{blue_ip}"], green = ["{green_ip}"] }}
+port         = {origin_port}
+health_check = {{ path = "/healthz", interval = "2s", timeout = "1s", healthy = 1, unhealthy = 2 }}
 "#
     )
 }
 
-fn print_invitation(gateway: &Gateway, file: &Path, certificates: &Path, admin: &Path) {
+fn print_invitation(gateway: &Gateway, file: &Path, certificates: &Path, admin: &Path, blue: SocketAddr) {
     let listeners = gateway.listeners();
     let port = |name: &str| {
         let bound = listeners.iter().find(|(listener, _)| listener == name).and_then(|(_, bound)| *bound);
         bound.map_or(0, |bound: SocketAddr| bound.port())
     };
-    let (https, http) = (port("https"), port("http"));
+    let (https, http, dns) = (port("https"), port("http"), port("dns"));
     let (file, ca, admin) = (file.display(), certificates.join("ca.crt"), admin.display());
     let ca = ca.display();
     let program = std::env::current_exe().map_or_else(|_| "portcullis".to_owned(), |path| path.display().to_string());
@@ -92,6 +124,9 @@ fn print_invitation(gateway: &Gateway, file: &Path, certificates: &Path, admin: 
          \n    curl --cacert {ca} https://localhost:{https}/anything -H 'X-Hello: world'\
          \n    curl -i http://localhost:{http}/old\
          \n    {program} explain GET https://localhost:{https}/ping --admin {admin}\n\
+         \n    dig @127.0.0.1 -p {dns} shop.demo.test +short        # blue's address\
+         \n    curl -X POST http://{blue}/stop                # stops blue: in some seconds dig says green's\
+         \n    {program} gslb status --admin {admin}\n\
          \n  Edit and save the file: the change is live. Ctrl-C ends the demo.\n"
     );
 }

@@ -6,22 +6,47 @@ use axum::{
     extract::Request,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{any, get},
+    routing::{any, get, post},
 };
-use std::net::SocketAddr;
-use tokio::net::TcpListener;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{net::TcpListener, sync::Notify};
 
-/// Starts an origin on a free loopback port; it lives as long as the runtime.
-pub(crate) async fn start(name: &'static str) -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// Starts the two origins on one free port of two loopback addresses, so that a name can lead to either. They live as long as
+/// the runtime, or until they are asked to stop.
+pub(crate) async fn start_both() -> Result<(SocketAddr, SocketAddr)> {
+    let mut tries = 0;
+    loop {
+        let blue = TcpListener::bind("127.0.0.1:0").await?;
+        tries += 1;
+        match TcpListener::bind(("127.0.0.2", blue.local_addr()?.port())).await {
+            // The port is somebody else's on the other address: the next one may be free on both.
+            Err(_) if tries < PORT_TRIES => {}
+            green => return Ok((start("blue", blue)?, start("green", green?)?)),
+        }
+    }
+}
+
+const PORT_TRIES: usize = 16;
+
+fn start(name: &'static str, listener: TcpListener) -> Result<SocketAddr> {
     let address = listener.local_addr()?;
+    let stop = Arc::new(Notify::new());
+    let stopped = stop.clone();
     let router = Router::new()
         .route("/", get(move || async move { format!("Welcome to the shop, served by {name}.\n") }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/sse", get(events))
+        .route(
+            "/stop",
+            post(move || async move {
+                stop.notify_one();
+                format!("{name} stops\n")
+            }),
+        )
         .fallback(any(move |request: Request| async move { echo(name, &request) }));
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
+        let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.notified().await });
+        if let Err(error) = serving.await {
             tracing::error!(origin = name, %error, "demo origin ended");
         }
     });

@@ -12,9 +12,9 @@ address = "127.0.0.1:8443"
 protocol = "htps"                                            # 2 `htps` is not one of
 [listener.http]
 adress = ":80"                                               # 3 unknown key `adress`
-[listener.dns]
+[listener.udp]
 address = ":53"
-protocol = "dns"                                             # 4 `dns` is not supported by this version
+protocol = "udp"                                             # 4 `udp` is not supported by this version
 [upstream.shop]
 endpoints = ["10.0.0.1:80", { address = "10.0.0.2:80", wieght = 3 }]  # 5 unknown key `wieght`
 connect_timeout = 250                                        # 6 expected a duration with a unit

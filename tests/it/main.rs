@@ -7,6 +7,8 @@ mod api;
 mod auth;
 mod check;
 mod discovery;
+mod dns;
+mod dns_zones;
 mod examples;
 mod explain;
 mod filters;
@@ -19,6 +21,7 @@ mod limits;
 #[path = "../../gslb/tests/it/mmdb.rs"]
 mod mmdb;
 mod observe;
+mod policy_keys;
 mod privacy;
 mod releases;
 mod reload;

@@ -224,3 +224,28 @@ async fn state_that_cannot_be_read_is_neither_begun_anew_nor_written_over() {
     assert_eq!(gateway.reload(&text).await.0, 200);
     assert_eq!(state(&gateway).await, "aborted");
 }
+
+#[tokio::test]
+async fn what_a_fallback_answers_does_not_speak_for_the_new_version() {
+    let (old, dead) = (Origin::fixed("old").await, Origin::raw(|stream| async move { drop(stream) }).await);
+    let rollout = "steps = [\"50%\", \"100%\"]\nhold = \"1h\"\ngate = { slo = \"shop\", min_requests = 5, max_latency_ratio = 1000.0 }";
+    let config = config(&old, &dead, rollout)
+        .replace("outlier.max_ejected = \"0%\"", "outlier.max_ejected = \"100%\"\nfallback = \"old\"");
+    let gateway = Gateway::start(&config).await;
+    eventually("taken back", async || {
+        traffic(&gateway).await;
+        (state(&gateway).await == "rolled_back").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dark_launch_needs_an_upstream_that_copies_can_reach() {
+    let (old, new) = (Origin::fixed("old").await, Origin::fixed("new").await);
+    let config = config(&old, &new, "steps = [\"100%\"]\nmirror_first = { hold = \"1s\" }\n")
+        .replace("outlier.max_ejected = \"0%\"", "protocol = \"h2c\"");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("edge.toml"), config).unwrap();
+    let (code, text) = crate::support::gateway::run_in(folder.path(), &["check", "edge.toml"]).await;
+    assert!(code == 1 && text.contains("upstream \"new\" cannot be mirrored to"), "{text}");
+}

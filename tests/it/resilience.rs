@@ -91,8 +91,8 @@ enum Fault {
 }
 
 #[tokio::test]
-async fn with_defaults_a_client_sees_nothing_of_an_endpoint_that_closes_or_answers_garbage() {
-    for fault in [Fault::Close, Fault::Garbage, Fault::BadLength] {
+async fn with_defaults_a_client_sees_nothing_of_an_endpoint_that_closes_cuts_or_answers_garbage() {
+    for fault in [Fault::Close, Fault::Garbage, Fault::BadLength, Fault::Truncated] {
         let (well, sick) = (Origin::fixed("ok").await, faulty(fault).await);
         let gateway = edge(&endpoints(&[&well, &sick]), "").await;
         assert_eq!(failed(&ask(&gateway, 60, GET).await), 0, "{fault:?}");
@@ -225,6 +225,30 @@ async fn the_fallback_is_asked_when_nobody_else_can_be() {
 }
 
 #[tokio::test]
+async fn a_fallback_has_its_own_key_and_its_own_cookie() {
+    let spares = [Origin::fixed("0").await, Origin::fixed("1").await, Origin::fixed("2").await];
+    for (balance, fields, sticks) in [
+        ("balance = { policy = \"consistent_hash\", key = \"header:x-user\" }", "X-User: ada\r\n", true),
+        ("balance.policy = \"random\"", "X-User: ada\r\n", false),
+    ] {
+        let upstream = format!(
+            "endpoints = [\"127.0.0.1:1\"]\nfallback = \"spare\"\noutlier = {{ consecutive_connect = 1, eject = \"1h\" }}\n\
+             [upstream.spare]\n{}{balance}\nsticky = {{ cookie = \"aff\" }}\n",
+            endpoints(&[&spares[0], &spares[1], &spares[2]])
+        );
+        let gateway = edge(&upstream, "").await;
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let answers = ask(&gateway, 40, &request).await;
+        let all: std::collections::HashSet<String> = answers[1..].iter().flatten().map(Response::text).collect();
+        assert_eq!(all.len() == 1, sticks, "{balance}: {all:?}");
+        let last = answers.last().unwrap().as_ref().unwrap();
+        let cookie = last.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n");
+        assert!(ask(&gateway, 10, &request).await.iter().flatten().all(|answer| answer.text() == last.text()));
+    }
+}
+
+#[tokio::test]
 async fn the_circuit_breaker_answers_at_once_what_is_too_much() {
     let slow = slow_by(Duration::from_millis(400)).await;
     for breaker in ["requests = 2", "connections = 2"] {
@@ -267,7 +291,7 @@ async fn a_sticky_client_stays_and_the_cookie_is_the_clients_alone() {
         assert_eq!((response.text(), response.header("set-cookie")), (first.text(), None));
     }
     let without: std::collections::HashSet<String> =
-        ask(&gateway, 9, GET).await.into_iter().map(|response| response.unwrap().text()).collect();
+        ask(&gateway, 60, GET).await.into_iter().map(|response| response.unwrap().text()).collect();
     assert_eq!(without.len(), 3);
 }
 

@@ -32,12 +32,12 @@ const PROXY: &[&str] = &[
     "health", "upstream",
 ];
 const GATEWAY: &[&str] = &[
-    "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
-    "discover", "health", "upstream", "proxy",
+    "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls",
+    "ops", "discover", "health", "upstream", "proxy",
 ];
 const BINARY: &[&str] = &[
-    "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
-    "discover", "health", "upstream", "proxy", "gateway",
+    "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls",
+    "ops", "discover", "health", "upstream", "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.

@@ -41,7 +41,7 @@ async fn a_dead_endpoint_costs_no_request_and_a_dead_upstream_says_so_at_once() 
     assert_eq!(gateway.metric("portcullis_upstream_retries_total", &[]).await, 3.0, "then it was ejected");
     let gateway = edge(&format!("endpoints = [\"{a}\", \"{b}\"]")).await;
     assert_eq!(statuses(&gateway, 5).await, [502; 5]);
-    let record = gateway.records().pop().unwrap();
+    let record = eventually("it is recorded", async || gateway.records().pop()).await;
     assert_eq!(
         (record["reason"].as_str(), record["ended_by"].as_str(), record["attempts"].as_u64()),
         (Some("connect_refused"), Some("upstream"), Some(2))
@@ -137,9 +137,17 @@ async fn a_silent_upstream_is_504_and_one_that_dies_in_the_body_ends_the_respons
     .await;
     let gateway = edge(&format!("endpoints = [\"{}\"]", silent.addr)).await;
     assert_eq!(statuses(&gateway, 1).await, [504]);
+    // A short answer is awaited whole before its head is passed on, so its end before the time is known in time.
     let dying = Origin::raw(|mut stream| async move {
         let _ = read_request(&mut stream, &mut Vec::new()).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+    })
+    .await;
+    let gateway = edge(&format!("endpoints = [\"{}\"]", dying.addr)).await;
+    assert_eq!(statuses(&gateway, 1).await, [502]);
+    let dying = Origin::raw(|mut stream| async move {
+        let _ = read_request(&mut stream, &mut Vec::new()).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nhalf").await;
     })
     .await;
     let gateway = edge(&format!("endpoints = [\"{}\"]", dying.addr)).await;

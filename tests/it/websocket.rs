@@ -1,7 +1,7 @@
 //! Upgrades, streams and large bodies: nothing is held back, nothing opens before its time.
 
 use crate::support::{
-    client::Client,
+    client::{Client, h2},
     gateway::Gateway,
     origin::{Origin, ok, read_request},
 };
@@ -188,4 +188,26 @@ async fn an_upgrade_nobody_asked_for_is_not_passed_on() {
     let mut client = Client::connect(gateway.addr("http")).await;
     client.send("POST /chat HTTP/1.1\r\nHost: a\r\nX-Upgrade: websocket\r\nContent-Length: 0\r\n\r\n").await;
     assert_eq!(client.response().await.status, 502);
+}
+
+#[tokio::test]
+async fn a_short_answer_that_comes_slowly_is_passed_on_as_it_comes() {
+    let origin = Origin::raw(|mut stream| async move {
+        let _ = read_request(&mut stream, &mut Vec::new()).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst").await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let _ = stream.write_all(b"-last").await;
+        let _ = stream.read(&mut [0; 100]).await;
+    })
+    .await;
+    let gateway = edge(&origin, "").await;
+    // Over h2: to a client of HTTP/1 the engine sends an answer of known length when it is whole.
+    let stream = tokio::net::TcpStream::connect(gateway.addr("http")).await.unwrap();
+    let mut sender = h2(stream).await.ready().await.unwrap();
+    let begun = std::time::Instant::now();
+    let request = http::Request::get("http://a/").body(()).unwrap();
+    let mut body = sender.send_request(request, true).unwrap().0.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "first");
+    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    assert_eq!(body.data().await.unwrap().unwrap(), "-last");
 }

@@ -20,6 +20,6 @@ mod violation;
 
 pub use api::{Api, RequestHead};
 pub use learn::Learner;
-pub use operation::Operation;
+pub use operation::{Operation, Presence};
 pub use spec::{ApiMode, ApiSpec, ValidateSpec};
 pub use violation::{Violation, ViolationGroup, ViolationKind};

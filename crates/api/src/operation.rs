@@ -10,6 +10,13 @@ use crate::{
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// Whether a message has a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Present,
+    Absent,
+}
+
 #[derive(Debug)]
 pub struct Operation {
     /// `GET /pets/{id}`
@@ -75,14 +82,14 @@ impl Operation {
     }
 
     /// What of a request's body the head alone tells.
-    pub fn check_body_head(&self, content_type: Option<&str>, has_body: bool) -> Vec<Violation> {
+    pub fn check_body_head(&self, content_type: Option<&str>, presence: Presence) -> Vec<Violation> {
         let one = |kind, message: &str| vec![Violation::new(kind, "body", message)];
-        match (&self.body, has_body) {
-            (None, false) => Vec::new(),
-            (None, true) => one(ViolationKind::BodyUnexpected, "the operation has none"),
-            (Some(body), false) if body.required => one(ViolationKind::BodyMissing, "it is required"),
-            (Some(_), false) => Vec::new(),
-            (Some(body), true) => match content_type.map(|kind| body.content.find(kind)) {
+        match (&self.body, presence) {
+            (None, Presence::Absent) => Vec::new(),
+            (None, Presence::Present) => one(ViolationKind::BodyUnexpected, "the operation has none"),
+            (Some(body), Presence::Absent) if body.required => one(ViolationKind::BodyMissing, "it is required"),
+            (Some(_), Presence::Absent) => Vec::new(),
+            (Some(body), Presence::Present) => match content_type.map(|kind| body.content.find(kind)) {
                 Some(Some(_)) => Vec::new(),
                 None => one(ViolationKind::ContentType, "the request does not say what its body is"),
                 Some(None) => one(ViolationKind::ContentType, "the operation does not take this content type"),
@@ -103,11 +110,13 @@ impl Operation {
         self.body.as_ref()?.content.find(content_type?)
     }
 
-    pub fn check_response_head(&self, status: u16, content_type: Option<&str>, has_body: bool) -> Vec<Violation> {
+    pub fn check_response_head(&self, status: u16, content_type: Option<&str>, presence: Presence) -> Vec<Violation> {
         let one = |kind, message: &str| vec![Violation::new(kind, "response", message)];
         match self.response(status) {
             None => one(ViolationKind::ResponseStatus, "the operation does not have this status"),
-            Some(content) if has_body && !content.is_empty() => match content_type.map(|kind| content.find(kind)) {
+            Some(content) if presence == Presence::Present && !content.is_empty() => match content_type
+                .map(|kind| content.find(kind))
+            {
                 Some(Some(_)) => Vec::new(),
                 _ => one(ViolationKind::ResponseContentType, "the operation does not answer with this content type"),
             },

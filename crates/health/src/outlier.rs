@@ -45,7 +45,8 @@ pub struct OutlierSpec {
     /// The longest ejection (default 5m).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eject_longest: Option<TimeSpan>,
-    /// The largest share of endpoints that may be out by this (default 30%, though always one of two or more); 0% switches it off.
+    /// The largest share of endpoints that may be out by this (default 30%, 100% with a `fallback`, though always one of two or
+    /// more); 0% switches it off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_ejected: Option<Percent>,
 }

@@ -33,6 +33,8 @@ pub enum Failure {
     Grpc(u16),
     /// gRPC health: NOT_SERVING, UNKNOWN or SERVICE_UNKNOWN.
     NotServing,
+    /// Nobody asked: real requests failed, or whoever watches the member says so.
+    Told,
 }
 
 impl fmt::Display for Failure {
@@ -48,6 +50,7 @@ impl fmt::Display for Failure {
             Self::Body => f.write_str("body does not match"),
             Self::Grpc(status) => write!(f, "grpc status {status}"),
             Self::NotServing => f.write_str("grpc service not serving"),
+            Self::Told => f.write_str("out of service where its traffic passes"),
         }
     }
 }

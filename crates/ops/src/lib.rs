@@ -30,5 +30,6 @@ pub use overload_sources::{OverloadSources, ReadError};
 pub use overload_spec::{OverloadSpec, OverloadTable};
 pub use privacy_metrics::{Leak, PrivacyMetrics};
 pub use spec::{
-    AccessLogSpec, AccessLogTarget, AdminSpec, LogFormat, MetricsSpec, ProcessSpec, TelemetrySpec, Threads,
+    AccessLogSpec, AccessLogTarget, AdminSpec, LogFormat, MetricsSpec, ProcessSpec, QueryLogSpec, TelemetrySpec,
+    Threads,
 };

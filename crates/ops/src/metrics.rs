@@ -347,6 +347,11 @@ impl Metrics {
         &self.access_log_dropped
     }
 
+    /// For parts of the process that declare metrics of their own.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// The text exposition format.
     pub fn render(&self) -> String {
         self.resident.set(resident_bytes().unwrap_or(0.0));

@@ -55,8 +55,22 @@ pub struct TelemetrySpec {
     /// A line for each exchange that the WAF has something to say about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_log: Option<AuditLogSpec>,
+    /// A line for each DNS query (default: none).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query_log: Option<QueryLogSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<MetricsSpec>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QueryLogSpec {
+    /// Default stdout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<AccessLogTarget>,
+    /// Share of queries that are told (default 100%).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Percent>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]

@@ -14,11 +14,14 @@ pub fn sockets() -> Vec<(String, OwnedFd)> {
         // An error says that the descriptor is not a socket of this kind; the next kind is tried.
         let socket = match given.take_tcp_listener(index) {
             Ok(Some(tcp)) => Some(OwnedFd::from(tcp)),
-            _ => given.take_unix_listener(index).ok().flatten().map(OwnedFd::from),
+            _ => match given.take_unix_listener(index) {
+                Ok(Some(unix)) => Some(OwnedFd::from(unix)),
+                _ => given.take_udp_socket(index).ok().flatten().map(OwnedFd::from),
+            },
         };
         match socket {
             Some(socket) => sockets.push((name, socket)),
-            None => tracing::warn!(index, name, "a socket given by systemd is neither TCP nor unix"),
+            None => tracing::warn!(index, name, "a socket given by systemd is neither TCP, unix nor UDP"),
         }
     }
     sockets

@@ -54,6 +54,21 @@ pub(crate) fn ends(text: &[u8], at: usize, end: bool) -> Option<bool> {
     }
 }
 
+/// What may stand between the groups of a number: its first octet, which tells it from the others, and its length.
+pub(crate) fn separator(text: &[u8], at: usize) -> Option<(u8, usize)> {
+    match text.get(at..).unwrap_or_default() {
+        [octet @ (b' ' | b'-' | b'+'), ..] => Some((*octet, 1)),
+        // A blank in a URL or a form.
+        [b'%', b'2', b'0', ..] => Some((b'%', 3)),
+        _ => None,
+    }
+}
+
+/// Whether what comes next may become a separator.
+pub(crate) fn may_separate(text: &[u8], at: usize) -> bool {
+    matches!(text.get(at..), Some([b'%'] | [b'%', b'2']))
+}
+
 pub(crate) fn is_word(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || octet == b'_'
 }

@@ -1,6 +1,6 @@
 //! Payment card numbers: 12 to 19 digits of an issuer's range (ISO/IEC 7812) whose last one is Luhn's, in one piece or in groups.
 
-use crate::boundary::{Reading, Search, begins, ends};
+use crate::boundary::{self, Reading, Search, begins, ends, may_separate};
 
 const DIGITS_MAX: usize = 19;
 /// `4111 1111 1111 1111 111` has five.
@@ -77,27 +77,29 @@ fn read(text: &[u8], at: usize, end: bool) -> Reading {
             }
             at += 1;
         }
-        if at >= text.len() && !end {
+        if !end && (at >= text.len() || may_separate(text, at)) {
             return Reading::More;
         }
         if let Some(slot) = number.groups.get_mut(number.group_count) {
             *slot = (number.count, at);
             number.group_count += 1;
         }
-        let next = text.get(at).copied().filter(|octet| matches!(octet, b' ' | b'-' | b'+'));
-        let (Some(next), true) = (next, number.group_count < GROUPS_MAX && (3..=8).contains(&number.last_len())) else {
+        let next = boundary::separator(text, at);
+        let (Some((next, width)), true) =
+            (next, number.group_count < GROUPS_MAX && (3..=8).contains(&number.last_len()))
+        else {
             break;
         };
         if separator.is_some_and(|before| before != next) {
             break;
         }
-        match text.get(at + 1) {
+        match text.get(at + width) {
             None if !end => return Reading::More,
             Some(octet) if octet.is_ascii_digit() => {}
             _ => break,
         }
         separator = Some(next);
-        at += 1;
+        at += width;
     }
     judge(&number, text, end)
 }
@@ -240,6 +242,7 @@ mod tests {
             ("4111 1111 1111 1111 737", "4111 1111 1111 1111"),
             ("no. 17 4111 1111 1111 1111", "4111 1111 1111 1111"),
             ("%204111111111111111", "4111111111111111"),
+            ("n=4111%201111%201111%201111&", "4111%201111%201111%201111"),
             ("a\\n4111111111111111", "4111111111111111"),
             ("paid by 4111111111111111.", "4111111111111111"),
         ] {

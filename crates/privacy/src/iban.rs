@@ -1,6 +1,6 @@
 //! Bank account numbers by ISO 13616: a country, its length, and a remainder of 1 modulo 97; in one piece or in groups of four.
 
-use crate::boundary::{Reading, Search, begins, ends};
+use crate::boundary::{self, Reading, Search, begins, ends, may_separate};
 
 pub(crate) fn search(text: &[u8], from: usize, end: bool) -> Search {
     let mut at = from;
@@ -26,24 +26,24 @@ fn read(text: &[u8], at: usize, end: bool) -> Reading {
         return Reading::No;
     }
     let (mut at, mut read, mut remainder, mut head) = (at, 0, 0, 0);
-    let mut separator = None;
+    let (mut style, mut separated) = (None, false);
     while read < length {
         let Some(octet) = text.get(at).copied() else { return more(at) };
-        if read > 0 && read % 4 == 0 && matches!(octet, b' ' | b'-' | b'+') {
+        if read > 0 && read % 4 == 0 && !separated {
+            if !end && may_separate(text, at) {
+                return Reading::More;
+            }
             // Either no group is set apart or all are, in the same way.
-            if separator.is_some_and(|before| before != octet) || (separator.is_none() && read > 4) {
+            let between = boundary::separator(text, at);
+            if read == 4 {
+                style = between.map(|(octet, _)| octet);
+            } else if style != between.map(|(octet, _)| octet) {
                 return Reading::No;
             }
-            separator = Some(octet);
-            at += 1;
+            (at, separated) = (at + between.map_or(0, |(_, width)| width), true);
             continue;
         }
-        if separator.is_some()
-            && read % 4 == 0
-            && at.checked_sub(1).and_then(|back| text.get(back)).copied() != separator
-        {
-            return Reading::No;
-        }
+        separated = false;
         let fits = match read {
             0 | 1 => true,
             2 | 3 => octet.is_ascii_digit(),
@@ -211,6 +211,7 @@ mod tests {
             "GB29 NWBK 6016 1331 9268 19",
             "GB29-NWBK-6016-1331-9268-19",
             "CH93+0076+2011+6238+5295+7",
+            "CH93%200076%202011%206238%205295%207",
         ] {
             assert_eq!(found(text), [text]);
             assert_eq!(found(&format!("iban: {text}, bic")), [text]);

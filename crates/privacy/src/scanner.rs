@@ -124,9 +124,13 @@ impl Scanner {
             }
             let cover = if self.json.is_some_and(|json| !json.is_inside()) { b'9' } else { b'*' };
             let range = begin + first - self.passed..begin + last - self.passed;
-            for octet in out.get_mut(range).unwrap_or_default() {
-                // Punctuation stays: it is the form, which the reader's parser needs.
-                if octet.is_ascii_alphanumeric() || !octet.is_ascii() {
+            for (index, octet) in out.get_mut(range).unwrap_or_default().iter_mut().enumerate() {
+                // Punctuation stays: it is the form, which the reader's parser needs. So do escapes in URLs.
+                let escaped = (1..3).any(|back| {
+                    let before = (first + index).checked_sub(back).and_then(|at| self.buffer.get(at));
+                    before == Some(&b'%')
+                });
+                if (octet.is_ascii_alphanumeric() || !octet.is_ascii()) && !escaped {
                     *octet = cover;
                 }
             }
@@ -191,6 +195,7 @@ mod tests {
             ("DE89370400440532013000", "******************3000"),
             ("ssn 536-90-4399", "ssn ***-**-****"),
             ("badge B1234567!", "badge ********!"),
+            ("n=4111%201111%201111%201111&", "n=****%20****%20****%201111&"),
             ("4111111111111111 5555555555554444", "************1111 ************4444"),
         ] {
             assert_eq!(masked(text), expected);

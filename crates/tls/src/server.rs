@@ -69,12 +69,14 @@ pub enum Tickets {
     Off,
 }
 
-/// HTTP versions offered by ALPN.
+/// What is offered by ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alpn {
     H1,
     H2,
     Both,
+    /// DNS over TLS, and over HTTPS.
+    Dns,
 }
 
 /// A compiled configuration, with what a reload needs to carry sessions over.
@@ -161,6 +163,7 @@ impl Alpn {
             Self::H1 => vec![b"http/1.1".to_vec()],
             Self::H2 => vec![b"h2".to_vec()],
             Self::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Self::Dns => vec![b"dot".to_vec(), b"h2".to_vec(), b"http/1.1".to_vec()],
         }
     }
 }

@@ -116,15 +116,15 @@ pub struct Wish {
     pub now: Instant,
 }
 
-/// Whether a request may be the one that finds out whether an ejected endpoint is well again. One that cannot be sent a second
-/// time had better not: it would pay for the answer.
+/// Whether a request may be the one that finds out whether an ejected endpoint, or one whose last try failed, is well again.
+/// One that cannot be sent a second time had better not: it would pay for the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Volunteer {
     Yes,
     No,
 }
 
-/// How long a trial waits for a volunteer.
+/// How long a question about an endpoint waits for a volunteer.
 const VOLUNTEERS_COME: Duration = Duration::from_secs(2);
 
 /// Why no endpoint was picked.
@@ -287,7 +287,11 @@ impl Cluster {
         });
         let balance = spec.balance.clone().unwrap_or_default().compile(&endpoints, &at.key("balance"), cx);
         check_zones(spec, &balance, around.zone, at, cx);
-        let outlier = spec.outlier.clone().unwrap_or_default().compile(&at.key("outlier"), cx);
+        let mut outlier = spec.outlier.clone().unwrap_or_default().compile(&at.key("outlier"), cx);
+        if spec.fallback.is_some() && spec.outlier.as_ref().is_none_or(|outlier| outlier.max_ejected.is_none()) {
+            // An upstream that nobody is left in has somebody to take its place.
+            outlier.max_ejected = Percent::ALL;
+        }
         let breaker = spec.circuit_breaker.clone().unwrap_or_default();
         let circuit_breaker = breaker.compile(protocol, &at.key("circuit_breaker"), cx);
         let retry_budget = spec.retry_budget.clone().unwrap_or_default().compile(&at.key("retry_budget"), cx);
@@ -385,7 +389,10 @@ impl Cluster {
         loop {
             let index = match kept {
                 Some(index) => index,
-                None => self.choose(&view, wish, *tried, busy).ok_or(NotPicked::NoEndpoint)?,
+                None => {
+                    let chosen = self.choose(&view, wish, *tried, busy).ok_or(NotPicked::NoEndpoint)?;
+                    self.steady(chosen, &view, wish, *tried)
+                }
             };
             let state = self.endpoints.get(index).ok_or(NotPicked::NoEndpoint)?.state.clone();
             let trial = view.is_trial(index) && wish.may_try(&state) && state.begin_trial();
@@ -403,6 +410,22 @@ impl Cluster {
                 .flatten();
             return Ok(Pick { index, state, set_cookie, trial: AtomicBool::new(trial), _permit: permit });
         }
+    }
+
+    /// Instead of an endpoint whose last try failed, one of the same level that is not in doubt, for a request that cannot
+    /// be sent again. Keys of a consistent hash stay where they are: their endpoint knows them.
+    fn steady(&self, chosen: usize, view: &View, wish: Wish, tried: Tried) -> usize {
+        let doubted = |index: usize| {
+            let endpoint = self.endpoints.get(index);
+            endpoint.is_some_and(|endpoint| endpoint.state.failed_within(VOLUNTEERS_COME, wish.now))
+        };
+        if wish.volunteer == Volunteer::Yes || self.balance.policy == Policy::ConsistentHash || !doubted(chosen) {
+            return chosen;
+        }
+        let mut draw = wish.draw;
+        let takes = |index: usize| !tried.has(index) && !view.is_trial(index) && !doubted(index);
+        let level = view.group(&mut draw).filter(|group| group.contains(chosen));
+        level.and_then(|group| self.choose_in(group, wish, &mut draw, takes)).unwrap_or(chosen)
     }
 
     /// A first try: what retries are measured by.
@@ -454,7 +477,8 @@ impl Cluster {
 
     fn eject(&self, index: usize, reason: EjectReason, now: Instant) -> bool {
         let out = |endpoint: &&Endpoint| matches!(endpoint.state.state(now), HealthState::Ejected | HealthState::Trial);
-        if self.endpoints.iter().filter(out).count() >= self.outlier.ejectable(self.endpoints.len()) {
+        let known = self.endpoints.len() + usize::from(self.fallback.is_some());
+        if self.endpoints.iter().filter(out).count() >= self.outlier.ejectable(known) {
             return false;
         }
         self.endpoints.get(index).is_some_and(|endpoint| endpoint.state.eject(reason, &self.outlier, now).is_some())
@@ -784,6 +808,39 @@ mod tests {
         assert_eq!(endpoints[1].state.active(), 1);
         drop(pick);
         assert_eq!(endpoints[1].state.active(), 0);
+    }
+
+    #[test]
+    fn who_cannot_be_sent_again_keeps_away_from_a_fresh_failure() {
+        for policy in ["round_robin", "least_request", "random"] {
+            let clusters = cluster(
+                &format!(r#"{{"endpoints":["10.0.0.1:1","10.0.0.2:1"],"balance":{{"policy":"{policy}"}}}}"#),
+                None,
+            );
+            let (cluster, start) = (clusters.get(0).unwrap(), Instant::now());
+            let (good, bad) =
+                (TryOutcome::Answered { status: 200, micros: 1 }, TryOutcome::Answered { status: 500, micros: 1 });
+            let share = |volunteer, at: Duration| {
+                let picked = (0..40).map(|draw| {
+                    let wish = Wish { volunteer, ..Wish::plain(draw << 56 | 12_345 * draw, start + at) };
+                    cluster.pick(wish, &mut Tried::default()).unwrap().index
+                });
+                picked.filter(|index| *index == 0).count()
+            };
+            let ended = |outcome| {
+                let mut picked =
+                    (0..).map(|draw| cluster.pick(Wish::plain(draw << 56, start), &mut Tried::default()).unwrap());
+                let pick = picked.find(|pick| pick.index == 0).unwrap();
+                cluster.record(&pick, outcome, start);
+            };
+            ended(bad);
+            let soon = Duration::from_millis(1_900);
+            assert_eq!(share(Volunteer::No, soon), 0, "{policy}");
+            assert!(share(Volunteer::Yes, soon) > 0, "{policy}");
+            assert!(share(Volunteer::No, Duration::from_secs(3)) > 0, "{policy}: nobody came");
+            ended(good);
+            assert!(share(Volunteer::No, soon) > 0, "{policy}: it is well");
+        }
     }
 
     #[test]

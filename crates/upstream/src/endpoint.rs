@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// An endpoint in one snapshot. Its state is shared with every snapshot that has the same address in the same upstream.
@@ -34,6 +34,9 @@ pub struct EndpointState {
     pub(crate) latency: PeakEwma,
     /// Its one request of a trial is under way.
     trial: AtomicBool,
+    born: Instant,
+    /// Milliseconds from birth to the last failed try, plus one; 0 when a good one came after it.
+    failed_at: AtomicU64,
     streaks: Streaks,
     health: Mutex<Health>,
     /// Of the upstream: counts changes of any endpoint's health, so that the balancer sees that its view is old.
@@ -48,6 +51,8 @@ impl EndpointState {
             failures: AtomicU64::new(0),
             latency: PeakEwma::new(now),
             trial: AtomicBool::new(false),
+            born: now,
+            failed_at: AtomicU64::new(0),
             streaks: Streaks::default(),
             health: Mutex::new(Health::new(now)),
             epoch,
@@ -100,6 +105,9 @@ impl EndpointState {
         }
         if !outcome.is_good() {
             self.failures.fetch_add(1, Relaxed);
+            self.failed_at.store(self.age_ms(now) + 1, Relaxed);
+        } else if self.failed_at.load(Relaxed) != 0 {
+            self.failed_at.store(0, Relaxed);
         }
         self.streaks.record(outcome, rules)
     }
@@ -111,6 +119,18 @@ impl EndpointState {
             self.health.lock().unwrap_or_else(PoisonError::into_inner).quiet();
         }
         sums
+    }
+
+    /// Its last try failed, and that is not longer ago than this.
+    pub(crate) fn failed_within(&self, time: Duration, now: Instant) -> bool {
+        match self.failed_at.load(Relaxed) {
+            0 => false,
+            at => self.age_ms(now).saturating_sub(at - 1) < u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn age_ms(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX >> 1)
     }
 
     /// True for the one caller that may send the trial's request.

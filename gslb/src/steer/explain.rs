@@ -2,6 +2,7 @@
 
 use super::{
     Client, Family, Ordered, Outcome, Services,
+    pick::Draw,
     service::{Service, SiteSet, bit},
     services::{Clocks, Round},
     view::Mood,
@@ -17,6 +18,8 @@ pub struct WhatIf {
     pub down: Vec<Ordered>,
     /// What chance says, where the policy draws.
     pub draw: u64,
+    /// Whose turn it is, where the policy takes turns. Default: that of the next query.
+    pub turn: Option<u64>,
 }
 
 /// The choice for one client, and how it came about.
@@ -48,12 +51,13 @@ impl Services {
         let service = &served.service;
         let view = served.view_if(&what_if.down, clocks);
         let client = self.client(service, source, subnet);
-        let draw = served.next_draw(what_if.draw, Round::V4);
-        let picked = served.pick(&view, &client, draw);
-        let addresses = |family, round| {
+        let next = |round| {
             let draw = served.next_draw(what_if.draw, round);
-            served.addresses(&picked, &view, &client, draw, family)
+            Draw { turn: what_if.turn.unwrap_or(draw.turn), ..draw }
         };
+        let draw = next(Round::V4);
+        let picked = served.pick(&view, &client, draw);
+        let addresses = |family, round| served.addresses(&picked, &view, &client, next(round), family);
         let site = match picked.outcome {
             Outcome::Site(id) => service.sites.get(usize::from(id)),
             Outcome::Addresses | Outcome::Empty | Outcome::Refuse => None,
@@ -78,7 +82,8 @@ impl Services {
             ipv4: addresses(Family::V4, Round::V4),
             ipv6: addresses(Family::V6, Round::V6),
             ttl: picked.ttl,
-            scope: picked.scope,
+            // As the reply has it: never longer than what the query told.
+            scope: subnet.map_or(picked.scope, |subnet| picked.scope.min(subnet.source)),
             refused: picked.outcome == Outcome::Refuse,
             steps,
         })

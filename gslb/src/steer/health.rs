@@ -108,10 +108,6 @@ impl Withdrawals {
         let allowed = max.fraction() * members as f64;
         if self.falls.len() as f64 > allowed { Belief::Held } else { Belief::Believed }
     }
-
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.falls.is_empty()
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::{
     Area, Balance, Places, Policy, PublicServiceSpec, Spread,
     place::{AreaId, PlaceMap},
-    spec::{AllDownSpec, HttpsSpec, SiteSpec},
+    spec::{AllDownSpec, HttpsSpec, MemberSpec, SiteSpec},
 };
 use crate::{
     Name, RecordType, svcb,
@@ -52,6 +52,8 @@ pub(crate) type SiteSet = u64;
 pub(crate) struct Site {
     pub(crate) name: ObjectName,
     pub(crate) members: Vec<Member>,
+    /// Whose endpoints the members are, and who says how they are.
+    pub(crate) upstream: Option<ObjectName>,
     pub(crate) cname: Option<Name>,
     pub(crate) weight: u32,
     pub(crate) areas: Vec<Area>,
@@ -103,6 +105,8 @@ pub(crate) struct Rule {
 pub struct Registries<'r> {
     pub certificates: &'r Certificates,
     pub trusts: &'r Trusts,
+    /// Addresses of the endpoints of each upstream of the process.
+    pub upstreams: &'r BTreeMap<ObjectName, Vec<IpAddr>>,
 }
 
 /// A set of sites is one word.
@@ -129,8 +133,12 @@ impl Service {
             cx.error(&sites_at, format!("a service has 1 to {SITES_MAX} sites"));
             return None;
         }
-        let sites: Vec<_> =
-            spec.sites.0.iter().map(|(name, site)| Site::compile(name, site, &sites_at.key(name), cx)).collect();
+        let sites: Vec<_> = spec
+            .sites
+            .0
+            .iter()
+            .map(|(name, site)| Site::compile(name, site, registries, &sites_at.key(name), cx))
+            .collect();
         let names: Vec<&str> = spec.sites.0.keys().map(ObjectName::as_str).collect();
         let policies = policies(spec, at, cx);
         for area in sites.iter().flat_map(|site| &site.areas).chain(spec.latency.keys()) {
@@ -229,6 +237,22 @@ impl Service {
         types
     }
 
+    /// Outcomes in a row that change the state of a member; `None`: nobody looks.
+    pub(crate) fn thresholds(&self, site: &ObjectName) -> Option<(u32, u32)> {
+        let site = self.sites.iter().find(|own| own.name == *site)?;
+        match (&site.upstream, &self.check) {
+            // Whoever tells has made up its mind.
+            (Some(_), _) => Some((1, 1)),
+            (None, Some(check)) => Some((check.check.healthy, check.check.unhealthy)),
+            (None, None) => None,
+        }
+    }
+
+    /// Every member, by what it is known under.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (ObjectName, IpAddr)> {
+        self.sites.iter().flat_map(|site| site.members.iter().map(|member| (site.name.clone(), member.address)))
+    }
+
     pub(crate) fn site(&self, name: &str) -> Option<SiteId> {
         // There are at most 64.
         self.sites.iter().position(|site| site.name.as_str() == name).map(|index| index as SiteId)
@@ -236,10 +260,11 @@ impl Service {
 }
 
 impl Site {
-    fn compile(name: &ObjectName, spec: &SiteSpec, at: &Path, cx: &mut Context) -> Self {
+    fn compile(name: &ObjectName, spec: &SiteSpec, registries: Registries<'_>, at: &Path, cx: &mut Context) -> Self {
         let members_at = at.key("members");
-        if spec.members.is_empty() && spec.cname.is_none() {
-            cx.error(at, "a site without members answers nothing").help("give `members` or `cname`");
+        let spec = &with_endpoints(spec, registries, at, cx);
+        if spec.members.is_empty() && spec.cname.is_none() && spec.upstream.is_none() {
+            cx.error(at, "a site without members answers nothing").help("give `members`, `upstream` or `cname`");
         }
         if spec.members.len() > MEMBERS_MAX {
             cx.error(&members_at, format!("more than {MEMBERS_MAX} members"));
@@ -283,6 +308,7 @@ impl Site {
         }
         Self {
             name: name.clone(),
+            upstream: spec.upstream.clone(),
             cname: spec.cname.as_ref().and_then(|cname| domain(cname, &at.key("cname"), cx)),
             weight: spec.weight.unwrap_or(1),
             areas: spec.areas.clone(),
@@ -293,6 +319,35 @@ impl Site {
             members,
         }
     }
+}
+
+/// A site of an upstream has its endpoints as members.
+fn with_endpoints(spec: &SiteSpec, registries: Registries<'_>, at: &Path, cx: &mut Context) -> SiteSpec {
+    let mut spec = spec.clone();
+    let Some(upstream) = &spec.upstream else { return spec };
+    if !spec.members.is_empty() {
+        cx.error(&at.key("members"), "the members are the endpoints of `upstream`").help("give one of the two");
+        return spec;
+    }
+    // Written short, the name has no key of its own.
+    let own = at.key("upstream");
+    let at = if cx.document().has(&own) { own } else { at.clone() };
+    match registries.upstreams.get(upstream) {
+        None => cx.undefined(
+            &at,
+            "upstream",
+            upstream.as_str(),
+            registries.upstreams.keys().map(ObjectName::as_str).collect::<Vec<_>>(),
+        ),
+        Some(addresses) if addresses.is_empty() => {
+            cx.error(&at, format!("upstream \"{upstream}\" has no endpoints with an address of their own"))
+                .help("endpoints that discovery finds cannot be published; give `members`");
+        }
+        Some(addresses) => {
+            spec.members = addresses.iter().map(|address| MemberSpec { address: *address, weight: None }).collect();
+        }
+    }
+    spec
 }
 
 pub(crate) fn bit(site: SiteId) -> SiteSet {
@@ -408,13 +463,14 @@ fn all_down(spec: Option<&AllDownSpec>, names: &[&str], at: &Path, cx: &mut Cont
 }
 
 fn check(spec: &PublicServiceSpec, registries: Registries<'_>, at: &Path, cx: &mut Context) -> Option<Check> {
+    let is_told = spec.sites.0.values().any(|site| site.upstream.is_some());
     let Some(check) = &spec.health_check else {
         let given = [
             ("port", spec.port.is_some()),
             ("tls", spec.tls.is_some()),
-            ("slow_start", spec.slow_start.is_some()),
-            ("max_withdraw", spec.max_withdraw.is_some()),
-            ("withdraw_window", spec.withdraw_window.is_some()),
+            ("slow_start", spec.slow_start.is_some() && !is_told),
+            ("max_withdraw", spec.max_withdraw.is_some() && !is_told),
+            ("withdraw_window", spec.withdraw_window.is_some() && !is_told),
         ];
         for (key, _) in given.iter().filter(|(_, given)| *given) {
             cx.error(&at.key(key), format!("`{key}` has no effect without `health_check`"));

@@ -5,7 +5,7 @@ use super::{
     health::{Belief, Certainty, Change, MemberHealth, Withdrawals},
     order::{Forced, ORDERS_MAX},
     pick::{self, Chosen, Client, Draw, Pick, pick},
-    service::Registries,
+    service::{Registries, Site},
     spec::GeoSpec,
     view::{MemberFacts, Mood, SiteFacts, View},
 };
@@ -16,7 +16,7 @@ use portcullis_health::{Failure, HealthState, Probe, ProbeKind};
 use portcullis_names::{EndpointAddress, ObjectName};
 use serde::Serialize;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -52,15 +52,6 @@ struct Known {
     orders: Vec<Order>,
     /// The last view with a fit site, for `last_known`.
     last: Option<View>,
-    /// Something changes by time alone: a slow start, an order, a hold.
-    restless: Restless,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Restless {
-    #[default]
-    No,
-    Yes,
 }
 
 /// Both clocks: `Instant` for intervals, seconds since 1970 for what people write.
@@ -110,6 +101,29 @@ pub struct MemberStatus {
     pub for_seconds: u64,
     /// More fell than `max_withdraw` allows: all are answered.
     pub held: bool,
+}
+
+/// A site as an operator sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct SiteStatus {
+    pub service: ObjectName,
+    pub host: String,
+    pub site: ObjectName,
+    /// Whether it is answered with now.
+    pub fit: bool,
+    pub forced: Option<Forced>,
+    pub members: usize,
+    pub up: usize,
+    /// Why the service does not go by health alone: `all_down`, `held`.
+    pub mood: Option<&'static str>,
+}
+
+/// A member that somebody else watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldMember {
+    pub upstream: ObjectName,
+    /// Service, site, address: what [`crate::Snapshot::observe`] takes.
+    pub member: (ObjectName, ObjectName, IpAddr),
 }
 
 const SERVICES_MAX: usize = 10_000;
@@ -175,10 +189,10 @@ impl Services {
     ) -> Change {
         let (service, site, member) = target;
         let Some(served) = self.find(service) else { return Change::None };
-        let Some(check) = &served.service.check else { return Change::None };
+        let Some((healthy, unhealthy)) = served.service.thresholds(site) else { return Change::None };
         let mut known = served.known();
         let Some(health) = known.members.get_mut(&(site.clone(), *member)) else { return Change::None };
-        let change = health.observe(outcome, check.check.healthy, check.check.unhealthy, clocks.instant);
+        let change = health.observe(outcome, healthy, unhealthy, clocks.instant);
         if change == Change::Fell {
             known.withdrawals.fell(clocks.instant);
         }
@@ -186,13 +200,18 @@ impl Services {
         change
     }
 
-    /// Lets time do its part: slow starts, ends of orders and of holds.
+    /// Lets time do its part: slow starts, ends of orders and of holds. What an older snapshot was told at the moment of a
+    /// reload is taken in as well.
     pub(crate) fn tick(&self, clocks: Clocks) {
+        self.list.iter().for_each(|served| served.refresh(&mut served.known(), clocks));
+    }
+
+    pub(crate) fn settle(&self, clocks: Clocks) {
         for served in &self.list {
             let mut known = served.known();
-            if known.restless == Restless::Yes {
-                served.refresh(&mut known, clocks);
-            }
+            let wanted: HashSet<_> = served.service.members().collect();
+            known.members.retain(|key, _| wanted.contains(key));
+            served.refresh(&mut known, clocks);
         }
     }
 
@@ -233,6 +252,24 @@ impl Services {
         self.list.iter().flat_map(Served::targets).collect()
     }
 
+    pub(crate) fn sites(&self, clocks: Clocks) -> Vec<SiteStatus> {
+        self.list.iter().flat_map(|served| served.sites(clocks)).collect()
+    }
+
+    pub(crate) fn told(&self) -> Vec<ToldMember> {
+        let sites = self.list.iter().flat_map(|served| served.service.sites.iter().map(move |site| (served, site)));
+        let told = |(served, site): (&Served, &Site)| {
+            let (service, name) = (served.service.name.clone(), site.name.clone());
+            let upstream = site.upstream.clone()?;
+            let each = site.members.iter().map(move |member| ToldMember {
+                upstream: upstream.clone(),
+                member: (service.clone(), name.clone(), member.address),
+            });
+            Some(each.collect::<Vec<_>>())
+        };
+        sites.filter_map(told).flatten().collect()
+    }
+
     pub(crate) fn status(&self, clocks: Clocks) -> Vec<MemberStatus> {
         self.list.iter().flat_map(|served| served.status(clocks)).collect()
     }
@@ -270,13 +307,7 @@ impl Served {
         let turns = before.map_or_else(Arc::default, |before| before.turns.clone());
         {
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            let wanted: Vec<_> = service
-                .sites
-                .iter()
-                .flat_map(|site| site.members.iter().map(|member| (site.name.clone(), member.address)))
-                .collect();
-            known.members.retain(|key, _| wanted.contains(key));
-            for key in wanted {
+            for key in service.members() {
                 known.members.entry(key).or_insert_with(|| MemberHealth::new(clocks.instant));
             }
         }
@@ -301,9 +332,6 @@ impl Served {
         let (window, max) = (self.service.withdraw_window, self.service.max_withdraw);
         let belief = known.withdrawals.belief(window, max, members, clocks.instant);
         let view = View::derive(&self.service, &facts, belief, known.last.as_ref(), clocks.instant);
-        let grows = view.shares.iter().flatten().any(|share| (1..super::view::FULL).contains(share));
-        let restless = grows || !known.orders.is_empty() || !known.withdrawals.is_quiet();
-        known.restless = if restless { Restless::Yes } else { Restless::No };
         if view.mood != Mood::AllDown {
             known.last = Some(view.clone());
         }
@@ -326,7 +354,7 @@ impl Served {
                 forced: forced(site, Some(address)),
             }
         };
-        let site = |site: &super::service::Site| SiteFacts {
+        let site = |site: &Site| SiteFacts {
             members: site.members.iter().map(|one| member(&site.name, one.address)).collect(),
             forced: forced(&site.name, None),
         };
@@ -402,7 +430,7 @@ impl Served {
             Some(tls) => ProbeKind::Tls { config: tls.config(b"http/1.1"), server_name: tls.server_name.clone() },
         };
         let mut targets = Vec::new();
-        for site in &self.service.sites {
+        for site in self.service.sites.iter().filter(|site| site.upstream.is_none()) {
             for member in &site.members {
                 let address = SocketAddr::new(member.address, check.port);
                 let tls = check.tls.as_ref().map(|tls| tls.server_name.to_str().into_owned());
@@ -416,6 +444,27 @@ impl Served {
             }
         }
         targets
+    }
+
+    fn sites(&self, clocks: Clocks) -> Vec<SiteStatus> {
+        let facts = self.facts(&self.known(), clocks.unix);
+        let view = self.view();
+        let each = self.service.sites.iter().zip(&facts).zip(&view.shares).enumerate();
+        let status = |(index, ((site, facts), shares)): (usize, ((&Site, &SiteFacts), &Vec<u16>))| SiteStatus {
+            service: self.service.name.clone(),
+            host: self.service.host.to_string(),
+            site: site.name.clone(),
+            fit: view.fit & super::service::bit(index as u8) != 0,
+            forced: facts.forced,
+            members: site.members.len(),
+            up: shares.iter().filter(|share| **share > 0).count(),
+            mood: match view.mood {
+                Mood::Normal => None,
+                Mood::Held => Some("held"),
+                Mood::AllDown => Some("all_down"),
+            },
+        };
+        each.map(status).collect()
     }
 
     fn status(&self, clocks: Clocks) -> Vec<MemberStatus> {

@@ -68,10 +68,13 @@ pub struct PublicServiceSpec {
 #[serde(transparent)]
 pub struct SitesSpec(pub BTreeMap<ObjectName, SiteSpec>);
 
-/// `["192.0.2.1", "2001:db8::1"]`, or a table.
+/// `["192.0.2.1", "2001:db8::1"]`, `"upstream:NAME"`, or a table.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SiteSpec {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<MemberSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<ObjectName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cname: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +95,8 @@ struct SiteTable {
     /// Addresses of the site.
     #[serde(default)]
     members: Vec<MemberSpec>,
+    /// Take the addresses and the health of this upstream's endpoints: its probes, and what its real requests showed.
+    upstream: Option<ObjectName>,
     /// Answer with this name in place of addresses; members are then only checked.
     cname: Option<String>,
     /// Share of clients under `weighted` (default 1; 0 takes none while another is fit).
@@ -237,7 +242,13 @@ impl<'de> Deserialize<'de> for SiteSpec {
         impl<'de> de::Visitor<'de> for Visitor {
             type Value = SiteSpec;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a list of addresses, or a table with `members` or `cname`")
+                f.write_str("a list of addresses, \"upstream:NAME\", or a table with `members`, `upstream` or `cname`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<SiteSpec, E> {
+                let name =
+                    text.strip_prefix("upstream:").ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))?;
+                let upstream = Some(name.parse().map_err(E::custom)?);
+                Ok(SiteSpec { upstream, ..SiteSpec::default() })
             }
             fn visit_seq<A: de::SeqAccess<'de>>(self, seq: A) -> Result<SiteSpec, A::Error> {
                 let members = Vec::deserialize(de::value::SeqAccessDeserializer::new(seq))?;
@@ -245,8 +256,8 @@ impl<'de> Deserialize<'de> for SiteSpec {
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<SiteSpec, A::Error> {
                 let table = SiteTable::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                let SiteTable { members, cname, weight, areas, balance, count, min_up } = table;
-                Ok(SiteSpec { members, cname, weight, areas, balance, count, min_up })
+                let SiteTable { members, upstream, cname, weight, areas, balance, count, min_up } = table;
+                Ok(SiteSpec { members, upstream, cname, weight, areas, balance, count, min_up })
             }
         }
         deserializer.deserialize_any(Visitor)
@@ -349,7 +360,16 @@ macro_rules! double_form {
     };
 }
 
-double_form!(SiteSpec, g => g.subschema_for::<Vec<MemberSpec>>(), g.subschema_for::<SiteTable>());
+impl JsonSchema for SiteSpec {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SiteSpec".into()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let (list, table) = (generator.subschema_for::<Vec<MemberSpec>>(), generator.subschema_for::<SiteTable>());
+        schemars::json_schema!({ "anyOf": [{ "type": "string" }, list, table] })
+    }
+}
+
 double_form!(MemberSpec, g => g.subschema_for::<String>(), g.subschema_for::<MemberTable>());
 double_form!(Policies, g => g.subschema_for::<Policy>(), g.subschema_for::<Vec<Policy>>());
 double_form!(

@@ -57,13 +57,16 @@ impl View {
         last: Option<&Self>,
         now: Instant,
     ) -> Self {
-        let share = |member: &MemberFacts| match (member.forced, member.state, belief) {
+        // A site that is up by order is up with all it has.
+        let share = |member: &MemberFacts, site: Option<Forced>| match (member.forced, site, member.state, belief) {
             (Some(Forced::Up), ..) => FULL,
             (Some(Forced::Down | Forced::Drain), ..) => 0,
-            (None, HealthState::Down, Belief::Believed) => 0,
+            (None, Some(Forced::Up), ..) => FULL,
+            (None, _, HealthState::Down, Belief::Believed) => 0,
             (None, ..) => grown(member.recovered, service.slow_start, now),
         };
-        let shares: Vec<Vec<u16>> = facts.iter().map(|site| site.members.iter().map(share).collect()).collect();
+        let of_site = |site: &SiteFacts| site.members.iter().map(|member| share(member, site.forced)).collect();
+        let shares: Vec<Vec<u16>> = facts.iter().map(of_site).collect();
         let mut fit = 0;
         for (index, ((site, facts), shares)) in service.sites.iter().zip(facts).zip(&shares).enumerate() {
             let up = shares.iter().filter(|share| **share > 0).count();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod dnssec;
+mod explain;
 mod mmdb;
 mod mutations;
 mod protocol;

@@ -3,7 +3,7 @@
 use crate::support::{NOW, compile, question, shown};
 use hickory_proto::op::Message;
 use portcullis_config::{ContentHash, Live};
-use portcullis_gslb::{DnsMetrics, Host, Listeners, QueryRecord, Server, Snapshot};
+use portcullis_gslb::{Checks, DnsMetrics, Host, Listeners, QueryRecord, Republish, Server, Snapshot, TlsSwitch};
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -18,6 +18,7 @@ struct Running {
     registry: prometheus::Registry,
     log: Arc<Mutex<Vec<String>>>,
     _server: Server,
+    _checks: Checks,
 }
 
 fn document(address: &str, dns: &str) -> String {
@@ -41,10 +42,12 @@ fn start(dns: &str) -> Running {
         log: Some(Arc::new(move |record: &QueryRecord<'_>| {
             written.lock().unwrap().push(serde_json::to_string(record).unwrap());
         })),
+        republish: Republish::default(),
     };
     let listeners = Listeners { udp: vec![udp], tcp: vec![tcp], tls: Vec::new() };
+    let checks = Checks::start(&live, &host).unwrap();
     let server = Server::start(listeners, &live, &host).unwrap();
-    Running { live, udp: udp_at, tcp: tcp_at, registry, log, _server: server }
+    Running { live, udp: udp_at, tcp: tcp_at, registry, log, _server: server, _checks: checks }
 }
 
 impl Running {
@@ -203,12 +206,17 @@ fn connections_over_a_clients_cap_are_closed_at_once() {
 }
 
 /// A server for one snapshot on sockets given.
-fn serve_on(listeners: Listeners, document: &str) -> (Live<Snapshot>, Server) {
+fn serve_on(listeners: Listeners, document: &str) -> (Live<Snapshot>, (Server, Checks)) {
     let snapshot = compile(document, "").unwrap();
     let live = Live::new(snapshot, ContentHash([0; 32]), SystemTime::UNIX_EPOCH);
-    let host = Host { metrics: Arc::new(DnsMetrics::new(&prometheus::Registry::new()).unwrap()), log: None };
+    let host = Host {
+        metrics: Arc::new(DnsMetrics::new(&prometheus::Registry::new()).unwrap()),
+        log: None,
+        republish: Republish::default(),
+    };
     let server = Server::start(listeners, &live, &host).unwrap();
-    (live, server)
+    let checks = Checks::start(&live, &host).unwrap();
+    (live, (server, checks))
 }
 
 #[test]
@@ -238,7 +246,7 @@ fn rfc7858_queries_over_tls_are_answered_and_padded() {
         .unwrap();
     let tls = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tls.local_addr().unwrap();
-    let listeners = Listeners { tls: vec![(tls, Arc::new(config))], ..Listeners::default() };
+    let listeners = Listeners { tls: vec![(tls, TlsSwitch::new(Arc::new(config)))], ..Listeners::default() };
     let (_live, _server) = serve_on(listeners, &document("192.0.2.1", ""));
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();

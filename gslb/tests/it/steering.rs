@@ -409,7 +409,7 @@ fn explain_says_what_the_wire_says() {
         assert_eq!(scope(&server, &question), explained.scope.min(prefix), "{question}: {:?}", explained.steps);
     }
     let down = vec![order("eu1", None, Forced::Down, 0, 1).target, order("eu2", None, Forced::Down, 0, 1).target];
-    let what_if = WhatIf { down, draw: 0 };
+    let what_if = WhatIf { down, draw: 0, turn: None };
     let europe = Some(("203.0.113.0".parse().unwrap(), 24));
     tell(&server, "us", "192.0.2.3", true, 9_000);
     let explained = server.explain(&name, "192.0.2.200".parse().unwrap(), europe, &what_if, clocks(9_000)).unwrap();

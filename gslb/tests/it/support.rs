@@ -40,7 +40,7 @@ pub(crate) fn compile_in(
     let snapshot = spec.map(|spec| {
         let certificates = Certificates::compile(&BTreeMap::new(), &mut cx);
         let trusts = Trusts::compile(&BTreeMap::new(), &mut cx);
-        let registries = Registries { certificates: &certificates, trusts: &trusts };
+        let registries = Registries { certificates: &certificates, trusts: &trusts, upstreams: &BTreeMap::new() };
         Snapshot::compile(&spec, registries, previous, clocks(0), &mut cx)
     });
     let report = cx.finish().0;

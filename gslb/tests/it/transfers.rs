@@ -5,7 +5,7 @@ use crate::support::{compile, compile_in, question};
 use aws_lc_rs::hmac;
 use hickory_proto::op::Message;
 use portcullis_config::{ContentHash, Live};
-use portcullis_gslb::{DnsMetrics, Host, Listeners, Server, Snapshot};
+use portcullis_gslb::{Checks, DnsMetrics, Host, Listeners, Republish, Server, Snapshot};
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -22,15 +22,20 @@ fn document(transfer: &str) -> String {
     )
 }
 
-fn serve(snapshot: Arc<Snapshot>) -> (Live<Snapshot>, Server, TcpStream) {
+fn serve(snapshot: Arc<Snapshot>) -> (Live<Snapshot>, (Server, Checks), TcpStream) {
     let live = Live::new(snapshot, ContentHash([0; 32]), SystemTime::UNIX_EPOCH);
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let host = Host { metrics: Arc::new(DnsMetrics::new(&prometheus::Registry::new()).unwrap()), log: None };
+    let host = Host {
+        metrics: Arc::new(DnsMetrics::new(&prometheus::Registry::new()).unwrap()),
+        log: None,
+        republish: Republish::default(),
+    };
     let listeners = Listeners { tcp: vec![tcp], ..Listeners::default() };
     let server = Server::start(listeners, &live, &host).unwrap();
-    (live, server, stream)
+    let checks = Checks::start(&live, &host).unwrap();
+    (live, (server, checks), stream)
 }
 
 fn exchange(stream: &mut TcpStream, octets: &[u8]) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod client;
+pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod origin;
 

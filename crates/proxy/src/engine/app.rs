@@ -19,7 +19,7 @@ use crate::{
     listen::Underscores,
     release::LiveRollout,
     snapshot::Edge,
-    stage::{self, Arrival, Ending, Exchange},
+    stage::{self, Arrival, Ending, Exchange, Unpicked},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -228,10 +228,15 @@ impl ProxyHttp for App {
             tokio::time::sleep(std::mem::take(&mut exchange.retry_wait)).await;
         }
         let now = Instant::now();
-        let wish = next_wish(session, exchange, now)?;
-        let picked = stage::pick(exchange, &cleared, wish);
+        let (cluster_id, index) = loop {
+            let wish = next_wish(session, exchange, now)?;
+            match stage::pick(exchange, &cleared, wish) {
+                Ok(picked) => break picked,
+                Err(Unpicked::FellBack) => {}
+                Err(Unpicked::Refused(reason)) => return Err(Self::refuse(exchange, reason, "pick")),
+            }
+        };
         exchange.cleared = Some(cleared);
-        let (cluster_id, index) = picked.map_err(|reason| Self::refuse(exchange, reason, "pick"))?;
         let snapshot = exchange.snapshot.clone();
         let (Some(cluster), Some(peers)) = (snapshot.clusters.get(cluster_id), snapshot.peers.cluster(cluster_id))
         else {

@@ -8,7 +8,7 @@ use crate::{api_guard::ApiGuard, stage::Exchange};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use portcullis_api::{Api, ApiMode, Operation, RequestHead, Violation, ViolationGroup, ViolationKind};
+use portcullis_api::{Api, ApiMode, Operation, Presence, RequestHead, Violation, ViolationGroup, ViolationKind};
 use portcullis_policy::Reason;
 use serde::Serialize;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl Contract {
         guard: Arc<ApiGuard>,
         header: &RequestHeader,
         exchange: &mut Exchange,
-        has_body: bool,
+        presence: Presence,
     ) -> (Self, Result<(), Reason>) {
         let mut contract = Self {
             operations: vec![None; guard.apis.len()],
@@ -82,11 +82,11 @@ impl Contract {
             status: 0,
             told: Vec::new(),
         };
-        let verdict = contract.head(header, exchange, has_body);
+        let verdict = contract.head(header, exchange, presence);
         (contract, verdict)
     }
 
-    fn head(&mut self, header: &RequestHeader, exchange: &mut Exchange, has_body: bool) -> Result<(), Reason> {
+    fn head(&mut self, header: &RequestHeader, exchange: &mut Exchange, presence: Presence) -> Result<(), Reason> {
         let values = |name: &str| -> Vec<String> {
             let all = header.headers.get_all(name).iter();
             all.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
@@ -106,10 +106,10 @@ impl Contract {
             }
             self.tell(index, violations)?;
             if let Some(operation) = operation {
-                self.tell(index, operation.check_body_head(content_type.as_deref(), has_body))?;
+                self.tell(index, operation.check_body_head(content_type.as_deref(), presence))?;
             }
         }
-        let Some(content_type) = content_type.filter(|_| has_body) else { return Ok(()) };
+        let Some(content_type) = content_type.filter(|_| presence == Presence::Present) else { return Ok(()) };
         self.request = self.gather(ViolationGroup::Request, &header.headers, content_type)?;
         Ok(())
     }
@@ -169,21 +169,20 @@ impl Contract {
         verdict
     }
 
-    /// Looks at a response's head; `bodyless`: nothing follows it whatever it says.
-    pub(super) fn response_head(&mut self, response: &ResponseHeader, bodyless: bool) -> Result<(), Reason> {
+    /// Looks at a response's head.
+    pub(super) fn response_head(&mut self, response: &ResponseHeader, request: &RequestHeader) -> Result<(), Reason> {
         self.status = response.status.as_u16();
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        let has_body = !bodyless
-            && !matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            && response.headers.get(header::CONTENT_LENGTH).is_none_or(|length| length.as_bytes() != b"0");
+        let is_empty = response.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
+        let presence = if is_empty || is_bodyless(response, request) { Presence::Absent } else { Presence::Present };
         let content_type = text_of(&response.headers);
         for (index, operation) in self.operations.clone().into_iter().enumerate() {
             let Some(operation) = operation else { continue };
-            self.tell(index, operation.check_response_head(self.status, content_type.as_deref(), has_body))?;
+            self.tell(index, operation.check_response_head(self.status, content_type.as_deref(), presence))?;
         }
-        if let Some(content_type) = content_type.filter(|_| has_body) {
+        if let Some(content_type) = content_type.filter(|_| presence == Presence::Present) {
             self.response = self.gather(ViolationGroup::Response, &response.headers, content_type)?;
         }
         Ok(())
@@ -314,4 +313,9 @@ fn text_of(headers: &HeaderMap) -> Option<String> {
         .get(header::CONTENT_TYPE)
         .map(HeaderValue::as_bytes)
         .map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+/// Nothing follows the head, whatever it says (RFC 9112 §6.3).
+pub(super) fn is_bodyless(response: &ResponseHeader, request: &RequestHeader) -> bool {
+    request.method == http::Method::HEAD || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }

@@ -5,7 +5,10 @@
 //! to be covered or withheld are asked for unpacked and whole (no Accept-Encoding, no Range): packing costs the upstream what
 //! unpacking costs us, and half a number is not found. What comes packed nevertheless goes on unpacked.
 
-use super::decode::{Coded, Decoder, Unreadable};
+use super::{
+    contract::is_bodyless,
+    decode::{Coded, Decoder, Unreadable},
+};
 use crate::privacy_guard::PrivacyGuard;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -178,8 +181,12 @@ impl Redactor {
         Ok(())
     }
 
-    /// Looks at a response's head; `bodyless`: nothing follows it whatever it says.
-    pub(super) fn response_head(&mut self, response: &mut ResponseHeader, bodyless: bool) -> Result<(), Reason> {
+    /// Looks at a response's head.
+    pub(super) fn response_head(
+        &mut self,
+        response: &mut ResponseHeader,
+        request: &RequestHeader,
+    ) -> Result<(), Reason> {
         let watch = self.guard.response.clone();
         if watch.strictest().is_none() || response.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
@@ -198,7 +205,7 @@ impl Redactor {
                 values.into_iter().for_each(|value| drop(response.append_header(name.clone(), value)));
             }
         }
-        if bodyless || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        if is_bodyless(response, request) {
             return Ok(());
         }
         let limit = if watch.withholds() { u64::MAX } else { LOOKED_AT_MAX };
@@ -207,26 +214,9 @@ impl Redactor {
             remove_digests(|name| drop(response.remove_header(name)));
         }
         if self.response.unpacks() {
-            self.unpack_head(response);
+            unpack_head(response, request);
         }
         Ok(())
-    }
-
-    /// The head of a response that came packed and goes on unpacked.
-    fn unpack_head(&self, response: &mut ResponseHeader) {
-        for name in [header::CONTENT_ENCODING, header::CONTENT_LENGTH, header::ACCEPT_RANGES] {
-            response.remove_header(&name);
-        }
-        // Two forms do not share a strong validator (RFC 9110 §8.8.1).
-        let etag = response.headers.get(header::ETAG).map(|etag| etag.as_bytes().to_vec());
-        if let Some(weak) = etag.filter(|etag| !etag.starts_with(b"W/")).map(|etag| [b"W/", &etag[..]].concat())
-            && let Ok(weak) = HeaderValue::from_bytes(&weak)
-        {
-            let _ = response.insert_header(header::ETAG, weak);
-        }
-        if response.version == http::Version::HTTP_11 {
-            let _ = response.insert_header(header::TRANSFER_ENCODING, "chunked");
-        }
     }
 
     /// The head may be with the client by then: what is refused here is withheld, and the connection ends.
@@ -455,6 +445,23 @@ fn covered(watch: &Arc<Watch>, headers: &HeaderMap) -> Vec<(HeaderName, Vec<Head
         }
     }
     changed
+}
+
+/// The head of a response that came packed and goes on unpacked.
+fn unpack_head(response: &mut ResponseHeader, request: &RequestHeader) {
+    for name in [header::CONTENT_ENCODING, header::CONTENT_LENGTH, header::ACCEPT_RANGES] {
+        response.remove_header(&name);
+    }
+    // Two forms do not share a strong validator (RFC 9110 §8.8.1).
+    let etag = response.headers.get(header::ETAG).map(|etag| etag.as_bytes().to_vec());
+    if let Some(weak) = etag.filter(|etag| !etag.starts_with(b"W/")).map(|etag| [b"W/", &etag[..]].concat())
+        && let Ok(weak) = HeaderValue::from_bytes(&weak)
+    {
+        let _ = response.insert_header(header::ETAG, weak);
+    }
+    if request.version == http::Version::HTTP_11 {
+        let _ = response.insert_header(header::TRANSFER_ENCODING, "chunked");
+    }
 }
 
 /// Sums of a body that may leave in another form (RFC 9530).

@@ -14,6 +14,7 @@ use pingora::{
     http::{RequestHeader, ResponseHeader},
     proxy::Session,
 };
+use portcullis_api::Presence;
 use portcullis_waf::Intervention;
 
 /// Before anything is done about the request; `index` is its plan's.
@@ -25,8 +26,9 @@ pub(super) fn request_head(session: &mut Session, exchange: &mut Exchange, index
         verdict.map_err(|intervention| intervene(exchange, &intervention))?;
     }
     if let Some(guard) = snapshot.apis.get(index).cloned().flatten() {
-        let has_body = !session.is_body_done() && !session.is_upgrade_req();
-        let (contract, verdict) = Contract::begin(guard, session.req_header(), exchange, has_body);
+        let bodyless = session.is_body_done() || session.is_upgrade_req();
+        let presence = if bodyless { Presence::Absent } else { Presence::Present };
+        let (contract, verdict) = Contract::begin(guard, session.req_header(), exchange, presence);
         exchange.contract = Some(Box::new(contract));
         verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
     }
@@ -74,14 +76,13 @@ pub(super) fn response_head(
         let verdict = inspector.response_head(response);
         verdict.map_err(|intervention| intervene(exchange, &intervention))?;
     }
-    let bodyless = session.req_header().method == http::Method::HEAD;
     if let Some(contract) = &mut exchange.contract {
-        let verdict = contract.response_head(response, bodyless);
+        let verdict = contract.response_head(response, session.req_header());
         verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
     }
     if let Some(redactor) = &mut exchange.redactor {
         let had_length = response.headers.contains_key(http::header::CONTENT_LENGTH);
-        let verdict = redactor.response_head(response, bodyless);
+        let verdict = redactor.response_head(response, session.req_header());
         verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
         // To a client of HTTP/1.0 a body without a length ends with the connection.
         if had_length

@@ -9,7 +9,8 @@ use pingora::protocols::{
 };
 use portcullis_upstream::Permit;
 use portcullis_wire::{
-    BodyLimits, BodyScanner, Cursor, Framing, Parse, Refusal, RequestKind, ResponseLimits, parse_response_head,
+    BodyLimits, BodyScanner, Cursor, Framing, Parse, Refusal, RequestKind, ResponseFraming, ResponseLimits,
+    parse_response_head,
 };
 use std::{
     fmt, io,
@@ -52,6 +53,13 @@ enum Reading {
     /// No request was sent since the last response ended: whatever comes now was not asked for.
     Resting,
     Head(Cursor),
+    /// A head whose small body is not whole yet: handed out together, so that an answer cut short can be asked for again
+    /// elsewhere and the client never sees half of it.
+    Held {
+        head: usize,
+        whole: usize,
+        then: Then,
+    },
     /// The judged head in front of `ahead` is being handed out; then `then` follows.
     HandOut {
         left: usize,
@@ -72,6 +80,10 @@ enum Then {
 
 const GATHER_LIMIT: usize = 16 * 1024;
 const HEAD_READ: usize = 8 * 1024;
+/// A body of a known length up to this is awaited before its head is passed on,
+const HELD_BODY: u64 = 16 * 1024;
+/// but not for longer: an origin may send a short answer slowly on purpose.
+const HELD_TIME: Duration = Duration::from_millis(500);
 
 impl UpstreamIo {
     pub(crate) fn clear(socket: Socket, head_timeout: Duration, permit: Permit) -> Self {
@@ -122,13 +134,20 @@ impl UpstreamIo {
                     let then = match head.framing {
                         _ if head.status == 101 => Then::Raw,
                         _ if head.is_interim() => Then::Head,
-                        portcullis_wire::ResponseFraming::Message(Framing::None | Framing::Length(0)) => Then::Done,
-                        portcullis_wire::ResponseFraming::Message(framing) => {
+                        ResponseFraming::Message(Framing::None | Framing::Length(0)) => Then::Done,
+                        ResponseFraming::Message(framing) => {
                             Then::Body(BodyScanner::new(framing, BodyLimits::default()))
                         }
-                        portcullis_wire::ResponseFraming::UntilClose => Then::Raw,
+                        ResponseFraming::UntilClose => Then::Raw,
                     };
-                    self.reading = Reading::HandOut { left: len, then };
+                    self.reading = match (then, head.framing) {
+                        (then @ Then::Body(_), ResponseFraming::Message(Framing::Length(length)))
+                            if length <= HELD_BODY =>
+                        {
+                            Reading::Held { head: len, whole: len + usize::try_from(length).unwrap_or(0), then }
+                        }
+                        (then, _) => Reading::HandOut { left: len, then },
+                    };
                     return Poll::Ready(Ok(Some(())));
                 }
                 Ok(Parse::Incomplete) => {}
@@ -151,6 +170,28 @@ impl UpstreamIo {
             }
             self.ahead.extend_from_slice(fresh.filled());
         }
+    }
+
+    fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Reading::Held { head, whole, .. } = self.reading else { return Poll::Ready(Ok(())) };
+        while self.ahead.len() < whole {
+            let mut stack = [std::mem::MaybeUninit::uninit(); HEAD_READ];
+            let mut fresh = ReadBuf::uninit(&mut stack);
+            if self.raw.poll_read(cx, &mut fresh)?.is_pending() {
+                let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(HELD_TIME)));
+                ready!(alarm.as_mut().poll(cx));
+                break;
+            }
+            if fresh.filled().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.ahead.extend_from_slice(fresh.filled());
+        }
+        self.alarm = None;
+        if let Reading::Held { then, .. } = std::mem::replace(&mut self.reading, Reading::Resting) {
+            self.reading = Reading::HandOut { left: head, then };
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn hand_out(&mut self, buf: &mut ReadBuf<'_>) {
@@ -263,6 +304,7 @@ impl AsyncRead for UpstreamIo {
                 None => return Poll::Ready(Ok(())),
             }
         }
+        ready!(io.poll_hold(cx))?;
         match &io.reading {
             Reading::HandOut { .. } => {
                 io.hand_out(buf);
@@ -270,7 +312,7 @@ impl AsyncRead for UpstreamIo {
             }
             Reading::Body(_) => io.poll_read_body(cx, buf),
             // A pooled connection is watched for its end; anything else that arrives makes pingora drop it.
-            Reading::Resting | Reading::Raw | Reading::Head(_) => io.poll_fill(cx, buf),
+            Reading::Resting | Reading::Raw | Reading::Head(_) | Reading::Held { .. } => io.poll_fill(cx, buf),
         }
     }
 }

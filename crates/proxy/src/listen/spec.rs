@@ -18,7 +18,7 @@ pub struct ListenerSpec {
     /// HTTP versions spoken: h2 by ALPN on https, by prior knowledge on http. Default: both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub versions: Option<Vec<HttpVersion>>,
-    /// Names of certificates; the first is served when none fits. Default on https: all of the document.
+    /// Names of certificates; the first is served when none fits. Default on https: all of the document; on dns: no TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,6 +48,8 @@ pub enum Protocol {
     Tcp,
     /// TLS passed through unopened, by SNI, to the upstream of a `tls_route`.
     Tls,
+    /// Zones over UDP and TCP; with certificates, over TLS and HTTPS.
+    Dns,
 }
 
 /// CGI and its heirs (WSGI, Rack, PHP) read `X_Forwarded_For` and `X-Forwarded-For` as one variable, so that a client could

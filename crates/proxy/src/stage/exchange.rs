@@ -48,7 +48,11 @@ pub(crate) struct Exchange {
     pub(crate) limit_key: Key,
     /// Given back at the end.
     pub(crate) slots: Vec<ConcurrencyPermit>,
+    /// Whom the split or a release chose.
+    pub(crate) chosen: Option<ClusterId>,
+    /// Who serves it: the chosen one, or one that it falls back to.
     pub(crate) cluster: Option<ClusterId>,
+    pub(crate) fallbacks: u32,
     pub(crate) pick: Option<Pick>,
     pub(crate) wish: Option<Wish>,
     pub(crate) tried: Tried,

@@ -6,7 +6,14 @@ use portcullis_upstream::{Cluster, ClusterId, NotPicked, StickyToken, Tried, Vol
 use std::time::Instant;
 
 /// Upstreams that one request may be passed on to.
-const FALLBACKS: usize = 4;
+const FALLBACKS: u32 = 4;
+
+/// Why there is no endpoint for an attempt.
+pub(crate) enum Unpicked {
+    /// The request is now for the upstream's fallback, which may want other things of it: wish anew.
+    FellBack,
+    Refused(Reason),
+}
 
 /// What of the request steers the choice; worked out before its first attempt.
 pub(crate) fn wish(cluster: &Cluster, request: &impl RequestView, draw: u64, now: Instant) -> Wish {
@@ -36,28 +43,27 @@ pub(crate) fn choose_upstream(exchange: &mut Exchange, draw: u64) -> Result<Clus
     if let Some(releases) = exchange.releases() {
         cluster = releases.redirect(cluster, exchange.client_ip);
     }
-    exchange.cluster = Some(cluster);
+    (exchange.chosen, exchange.cluster) = (Some(cluster), Some(cluster));
     Ok(cluster)
 }
 
 /// An endpoint for the next attempt: upstream and index. Needs the proof that the guards were passed.
-pub(crate) fn pick(exchange: &mut Exchange, _cleared: &Cleared, wish: Wish) -> Result<(ClusterId, usize), Reason> {
+pub(crate) fn pick(exchange: &mut Exchange, _cleared: &Cleared, wish: Wish) -> Result<(ClusterId, usize), Unpicked> {
     exchange.pick = None;
     let snapshot = exchange.snapshot.clone();
-    for _ in 0..=FALLBACKS {
-        let id = exchange.cluster.ok_or(Reason::Internal)?;
-        let cluster = snapshot.clusters.get(id).ok_or(Reason::Internal)?;
-        let refused = match pick_in(exchange, cluster, wish) {
-            Ok(index) => return Ok((id, index)),
-            Err(refused) => refused,
-        };
-        let Some(next) = cluster.fallback else {
-            // After a failed try its own reason says more.
-            return Err(exchange.fate.map_or(refused, |(reason, _)| reason));
-        };
-        (exchange.cluster, exchange.tried) = (Some(next), Tried::default());
-    }
-    Err(Reason::NoEndpoint)
+    let id = exchange.cluster.ok_or(Unpicked::Refused(Reason::Internal))?;
+    let cluster = snapshot.clusters.get(id).ok_or(Unpicked::Refused(Reason::Internal))?;
+    let refused = match pick_in(exchange, cluster, wish) {
+        Ok(index) => return Ok((id, index)),
+        Err(refused) => refused,
+    };
+    let Some(next) = cluster.fallback.filter(|_| exchange.fallbacks < FALLBACKS) else {
+        // After a failed try its own reason says more.
+        return Err(Unpicked::Refused(exchange.fate.map_or(refused, |(reason, _)| reason)));
+    };
+    (exchange.cluster, exchange.tried, exchange.wish) = (Some(next), Tried::default(), None);
+    exchange.fallbacks += 1;
+    Err(Unpicked::FellBack)
 }
 
 fn pick_in(exchange: &mut Exchange, cluster: &Cluster, wish: Wish) -> Result<usize, Reason> {

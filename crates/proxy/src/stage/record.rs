@@ -43,8 +43,10 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     // What the client did wrong, or gave up, says nothing about the service.
     let by_client = exchange.fate.is_some_and(|(reason, _)| reason.side() == Side::Client);
     if let Some(releases) = exchange.releases().filter(|_| !by_client) {
-        let good = (100..500).contains(&ending.status) && exchange.fate.is_none();
-        releases.record(exchange.cluster, if good { Outcome::Good } else { Outcome::Bad }, took);
+        // What somebody else had to answer in its place does not speak for it.
+        let own = exchange.chosen == exchange.cluster;
+        let good = own && (100..500).contains(&ending.status) && exchange.fate.is_none();
+        releases.record(exchange.chosen, if good { Outcome::Good } else { Outcome::Bad }, took);
     }
     if let (Some(peers), Some(took)) =
         (exchange.cluster.and_then(|cluster| snapshot.peers.cluster(cluster)), exchange.upstream_took)
