@@ -84,6 +84,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: AdminSocket,
     },
+    /// What may leave by the egress gateway, and what has.
+    Egress {
+        #[command(subcommand)]
+        what: EgressCommand,
+    },
     /// Read the files again and serve what they say now.
     Reload {
         #[command(flatten)]
@@ -146,6 +151,44 @@ pub(crate) enum Command {
         /// File name of the certificate, without ending. Default: the first name.
         #[arg(long)]
         name: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EgressCommand {
+    /// Say whether a caller may reach a URL, by which rule, and why the others do not apply.
+    Explain {
+        /// Like https://api.example.com/v1/charges.
+        url: String,
+        /// An address, spiffe://…, certificate:NAME, user:NAME, uid:NUMBER or cgroup:/PATH. Several describe one caller.
+        #[arg(long, default_value = "127.0.0.1")]
+        from: Vec<String>,
+        #[arg(long, default_value = "GET")]
+        method: String,
+        /// Ask about these files; without, about the running configuration.
+        #[arg(long = "config")]
+        files: Vec<PathBuf>,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Print the least configuration that allows what rules with action = "report" have let through.
+    Learn {
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Run where applications run: tries the ways around the gateway and says which are open.
+    Doctor {
+        /// The gateway's explicit proxy, like 10.0.0.5:3128.
+        #[arg(long)]
+        proxy: SocketAddr,
+        /// A TCP address outside that must not be reached directly.
+        #[arg(long, default_values_t = ["1.1.1.1:443".parse::<SocketAddr>().expect("an address"), "[2606:4700:4700::1111]:443".parse().expect("an address")])]
+        outside: Vec<SocketAddr>,
+        /// A name that must not be resolved by asking outside.
+        #[arg(long, default_value = "example.com")]
+        name: String,
     },
 }
 

@@ -63,6 +63,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Status { admin } => ask(&admin, "GET", "/status", &Value::Null, |answer| format!("{answer:#}\n")),
         Command::Drain { what } => drain(what),
         Command::Force { upstream, address, state, admin } => force(&admin, &upstream, &address, state),
+        Command::Egress { what } => crate::egress::egress(what),
         Command::Rollout { what } => crate::rollout::rollout(what),
         Command::Api { what: ApiCommand::Learn { from, route, title } } => {
             crate::api::learn(&from, route.as_deref(), &title)
@@ -375,7 +376,7 @@ pub(crate) fn call(admin: &AdminSocket, method: &str, target: &str, body: &Value
     Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }
 
-fn text_of(value: &Value) -> String {
+pub(crate) fn text_of(value: &Value) -> String {
     let mut text = value.as_str().unwrap_or_default().to_owned();
     if !text.ends_with('\n') {
         text.push('\n');

@@ -5,6 +5,8 @@ mod api;
 mod cli;
 mod command;
 mod demo;
+mod egress;
+mod egress_doctor;
 mod gslb;
 mod gslb_parent;
 mod privacy;

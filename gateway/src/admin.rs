@@ -1,6 +1,6 @@
 //! The admin interface: what the CLI and an operator's scripts ask over the admin socket.
 
-use crate::{Gateway, Question, compile, dns_admin, explain};
+use crate::{EgressQuestion, Gateway, Question, compile, dns_admin, explain, explain_egress};
 use axum::{
     Json, Router,
     extract::State,
@@ -31,6 +31,8 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/reload", post(reload))
         .route("/diff", post(diff))
         .route("/explain", post(explain_request))
+        .route("/egress/explain", post(explain_egress_flow))
+        .route("/egress/learned", get(learned))
         .route("/force/endpoint", post(force_endpoint))
         .route("/drain/listener", post(drain_listener))
         .merge(dns_admin::routes())
@@ -122,6 +124,25 @@ async fn explain_request(State(gateway): State<Gateway>, Json(question): Json<Qu
     answer(gateway, move |gateway| match explain(&gateway.compiled(), &question) {
         Ok(explanation) => Json(json!({ "text": explanation.to_string(), "explanation": explanation })).into_response(),
         Err(error) => (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response(),
+    })
+    .await
+}
+
+async fn explain_egress_flow(State(gateway): State<Gateway>, Json(question): Json<EgressQuestion>) -> Response {
+    answer(gateway, move |gateway| match explain_egress(&gateway.compiled(), &question) {
+        Ok(explained) => Json(explained).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response(),
+    })
+    .await
+}
+
+async fn learned(State(gateway): State<Gateway>) -> Response {
+    answer(gateway, |gateway| match gateway.learned() {
+        Some((text, overflowed)) => Json(json!({ "text": text, "overflowed": overflowed })).into_response(),
+        None => {
+            let error = "the running configuration has no way out: nothing can have been learnt";
+            (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
+        }
     })
     .await
 }

@@ -4,11 +4,12 @@ use crate::{
     api_sets::compile_apis,
     compile_guards::{self, GuardObjects},
     dns::Dns,
+    egress,
     privacy_sets::compile_privacy,
     spec::{RESERVED, Spec},
     waf_sets::WafSets,
 };
-use portcullis_auth::Identity;
+use portcullis_auth::{AuthNames, Identity};
 use portcullis_config::{Context, Document, Path, Report};
 use portcullis_discover::Resolvers;
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
@@ -18,7 +19,7 @@ use portcullis_policy::{
     SecurityHeaders, UpstreamId,
 };
 use portcullis_proxy::{
-    ApiGuard, Drain, PrivacyGuard, SniRoutes, TcpRoute, WafGuard,
+    ApiGuard, Drain, EgressPlan, InterceptPlan, PrivacyGuard, ProxyPlan, SniRoutes, TcpRoute, WafGuard,
     listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol, Underscores},
 };
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
@@ -50,6 +51,7 @@ pub struct Compiled {
     pub stores: BTreeMap<ObjectName, StoreConfig>,
     pub identities: BTreeMap<ObjectName, Arc<Identity>>,
     pub listeners: Vec<CompiledListener>,
+    pub egress: Option<Arc<EgressPlan>>,
     pub certificates: Certificates,
     /// `None`: nothing in the document is about DNS.
     pub dns: Option<Dns>,
@@ -131,10 +133,6 @@ pub(crate) fn compile(
         now: Instant::now(),
     };
     let clusters = Clusters::compile(&spec.upstream, around, cx);
-    let to_listen =
-        Listeners { spec: &spec, certificates: &certificates, trusts: &trusts, clusters: &clusters, previous };
-    let listeners = to_listen.compile(cx);
-    let dns = to_listen.dns(cx);
     let geo = spec.geo.as_ref().and_then(|geo| geo.compile(&Path::root().key("geo"), cx)).map(Arc::new);
     compile_guards::check_country_keys(&spec, cx);
     let nothing = CarriedGuards::default();
@@ -142,6 +140,18 @@ pub(crate) fn compile(
     let now = Instant::now();
     let objects = GuardObjects::compile(&spec, &certificates, &trusts, carried, now, cx);
     let known = objects.known(carried, now);
+    let to_listen = Listeners {
+        spec: &spec,
+        certificates: &certificates,
+        trusts: &trusts,
+        clusters: &clusters,
+        names: known.names,
+        previous,
+    };
+    let listeners = to_listen.compile(cx);
+    let dns = to_listen.dns(cx);
+    let around = egress::Around { certificates: &certificates, trusts: &trusts, resolvers: &resolvers };
+    let egress = egress::compile(&spec, around, previous, cx);
     let demanded = compile_guards::demanded(&spec, known, cx);
     let routes = compile_routes(&spec, &listeners, &clusters, geo.as_deref(), known, &demanded, cx);
     let (slos, rollouts) = compile_releases(&spec, &routes, &clusters, cx);
@@ -184,6 +194,7 @@ pub(crate) fn compile(
         stores: objects.stores,
         identities: objects.identities,
         listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
+        egress,
         certificates,
         dns,
         log,
@@ -202,7 +213,16 @@ pub(crate) struct Listeners<'l> {
     pub(crate) certificates: &'l Certificates,
     pub(crate) trusts: &'l Trusts,
     pub(crate) clusters: &'l Clusters,
+    pub(crate) names: AuthNames<'l>,
     pub(crate) previous: Option<&'l Compiled>,
+}
+
+fn alpn(h1: bool, h2: bool) -> Alpn {
+    match (h1, h2) {
+        (true, false) => Alpn::H1,
+        (false, true) => Alpn::H2,
+        _ => Alpn::Both,
+    }
 }
 
 impl Listeners<'_> {
@@ -242,18 +262,16 @@ impl Listeners<'_> {
         }
         let protocol = match protocol {
             Protocol::Http => PlanProtocol::Http,
-            Protocol::Https => {
-                let alpn = match (h1, h2) {
-                    (true, false) => Alpn::H1,
-                    (false, true) => Alpn::H2,
-                    _ => Alpn::Both,
-                };
-                PlanProtocol::Https(self.tls(name, spec, alpn, at, cx)?)
-            }
+            Protocol::Https => PlanProtocol::Https(self.tls(name, spec, alpn(h1, h2), at, cx)?),
             Protocol::Tcp => PlanProtocol::Tcp(self.tcp_route(name, at, cx)?),
             Protocol::Tls => PlanProtocol::Tls(Arc::new(self.sni_routes(name, at, cx))),
             // It is no listener of the pipeline.
             Protocol::Dns => return None,
+            Protocol::Proxy => PlanProtocol::Proxy(self.proxy(name, spec, h1, h2, at, cx)?),
+            Protocol::Sni => PlanProtocol::Intercept(InterceptPlan::Named(spec.target_port)),
+            Protocol::Transparent => {
+                PlanProtocol::Intercept(InterceptPlan::Transparent(spec.capture.unwrap_or_default()))
+            }
         };
         Some(ListenerPlan {
             id,
@@ -262,7 +280,7 @@ impl Listeners<'_> {
             protocol,
             proxy_protocol: spec.proxy_protocol.as_ref().map(|from| CidrSet::new(&from.from)),
             client_ip: spec.client_ip.as_ref().map(ClientIp::new).unwrap_or_default(),
-            underscores: spec.underscores.unwrap_or_default(),
+            underscores: spec.underscores.unwrap_or(egress::underscores(spec.effective_protocol())),
             limits,
             h1,
             h2,
@@ -272,11 +290,12 @@ impl Listeners<'_> {
 
     /// A key that has no effect on this protocol is a misunderstanding.
     pub(crate) fn check_keys(&self, spec: &ListenerSpec, protocol: Protocol, at: &Path, cx: &mut Context) {
-        let is_http = matches!(protocol, Protocol::Http | Protocol::Https);
-        let has_tls = matches!(protocol, Protocol::Https | Protocol::Dns);
+        let is_http = !matches!(protocol, Protocol::Tcp | Protocol::Tls | Protocol::Dns);
+        // A proxy speaks TLS when it has a certificate for it.
+        let has_tls = matches!(protocol, Protocol::Https | Protocol::Dns | Protocol::Proxy);
         let keys = [
             ("certificates", spec.certificates.is_some(), has_tls),
-            ("tls", spec.tls.is_some(), has_tls),
+            ("tls", spec.tls.is_some(), has_tls && (protocol != Protocol::Proxy || spec.certificates.is_some())),
             ("http_redirect", spec.http_redirect.is_some(), protocol == Protocol::Https),
             ("versions", spec.versions.is_some(), is_http),
             ("client_ip", spec.client_ip.is_some(), is_http),
@@ -285,6 +304,17 @@ impl Listeners<'_> {
             // Streams of DNS are limited by `[dns.tcp]`.
             ("limits", spec.limits.is_some(), protocol != Protocol::Dns),
         ];
+        let intercept_only = [
+            ("target_port", spec.target_port.is_some() && protocol != Protocol::Sni, "sni"),
+            ("capture", spec.capture.is_some() && protocol != Protocol::Transparent, "transparent"),
+        ];
+        for (key, _, on) in intercept_only.into_iter().filter(|(_, misplaced, _)| *misplaced) {
+            cx.error_at_key(&at.key(key), format!("`{key}` has an effect only on a listener of protocol {on}"));
+        }
+        if spec.auth.is_some() && protocol != Protocol::Proxy {
+            cx.error_at_key(&at.key("auth"), "`auth` on a listener is for clients of a proxy")
+                .help("on routes, say `auth` there, or in [defaults]");
+        }
         let word = format!("{protocol:?}").to_lowercase();
         for (key, given, has_effect) in keys {
             if given && !has_effect {
@@ -348,10 +378,28 @@ impl Listeners<'_> {
             return Some(tls);
         }
         let listener = self.previous?.listeners.iter().find(|listener| listener.plan.name == *name)?;
-        match &listener.plan.protocol {
-            PlanProtocol::Https(tls) => Some(tls),
-            PlanProtocol::Http | PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => None,
-        }
+        listener.plan.protocol.server_tls()
+    }
+
+    fn proxy(
+        &self,
+        name: &ObjectName,
+        spec: &ListenerSpec,
+        h1: bool,
+        h2: bool,
+        at: &Path,
+        cx: &mut Context,
+    ) -> Option<ProxyPlan> {
+        // Fails closed: a listener whose `auth` cannot be compiled is no listener.
+        let auth = match &spec.auth {
+            None => None,
+            Some(auth) => Some(egress::proxy_auth(auth, &at.key("auth"), self.names, cx)?),
+        };
+        let tls = match &spec.certificates {
+            None => None,
+            Some(_) => Some(self.tls(name, spec, alpn(h1, h2), at, cx)?),
+        };
+        Some(ProxyPlan { tls, auth })
     }
 
     fn tcp_route(&self, listener: &ObjectName, at: &Path, cx: &mut Context) -> Option<Arc<TcpRoute>> {
@@ -604,7 +652,7 @@ fn serves(listener: &ListenerPlan, host: &HostPattern) -> bool {
     match &listener.protocol {
         PlanProtocol::Https(tls) => tls.certificates().iter().any(|certificate| certificate.covers(host)),
         PlanProtocol::Http => !listener.redirects_to_https,
-        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => false,
+        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => false,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use crate::Compiled;
 use portcullis_names::TimeSpan;
-use portcullis_proxy::listen::{Limits, PlanProtocol};
+use portcullis_proxy::{
+    InterceptPlan,
+    listen::{Limits, PlanProtocol},
+};
 use portcullis_upstream::{Cluster, HttpProtocol};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -18,6 +21,9 @@ pub(crate) fn effective(compiled: &Compiled) -> Value {
                 PlanProtocol::Https(_) => "https",
                 PlanProtocol::Tcp(_) => "tcp",
                 PlanProtocol::Tls(_) => "tls",
+                PlanProtocol::Proxy(_) => "proxy",
+                PlanProtocol::Intercept(InterceptPlan::Named(_)) => "sni",
+                PlanProtocol::Intercept(InterceptPlan::Transparent(_)) => "transparent",
             },
             "limits": limits(&plan.limits),
         });

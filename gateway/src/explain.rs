@@ -32,7 +32,7 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Result<Explanation, 
     let fits = |protocol: &PlanProtocol| match protocol {
         PlanProtocol::Https(_) => scheme == Scheme::Https,
         PlanProtocol::Http => scheme == Scheme::Http,
-        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => false,
+        PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => false,
     };
     let port = url.port_u16().unwrap_or(if scheme == Scheme::Https { 443 } else { 80 });
     let candidates = || compiled.listeners.iter().filter(|listener| fits(&listener.plan.protocol));

@@ -5,7 +5,7 @@ use crate::{
     compile::{self, Refused},
     dns_listeners::{DnsSide, OpenedDns},
     dns_orders::OrderFile,
-    dns_signals,
+    dns_signals, egress,
     listeners::{Inherited, LiveListeners, Opened},
     release_board::{self, ReleaseBoard},
 };
@@ -22,7 +22,7 @@ use portcullis_ops::{
     metrics::Metrics,
     systemd,
 };
-use portcullis_proxy::{CoreThread, Edge, Peers, Snapshot};
+use portcullis_proxy::{CoreThread, Edge, LiveEgress, Peers, Snapshot};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
 use portcullis_tls::system_client;
 use portcullis_upstream::{Cluster, Clusters};
@@ -66,6 +66,14 @@ pub(crate) struct State {
     /// Files whose change is a reason to read again; after a refusal, also those of what was refused.
     watched: Vec<PathBuf>,
     draining: bool,
+}
+
+/// What a configuration needs that could not be had, and is there before it is published.
+struct Prepared {
+    opened: Opened,
+    dns: OpenedDns,
+    discovery: Discovery,
+    egress: Option<Arc<LiveEgress>>,
 }
 
 /// How the last attempt to change the configuration went.
@@ -129,7 +137,8 @@ impl Gateway {
         let discovery = Discovery::start(compiled.clusters.sources().cloned(), None);
         settle(&discovery);
         let compiled = with_found(compiled, &discovery, None);
-        let (compiled, snapshot) = split(compiled, generation, &releases, &metrics);
+        let live = egress::live(&compiled, opened.bound().collect(), None).map_err(StartError::Listen)?;
+        let (compiled, snapshot) = split(compiled, generation, &releases, live, &metrics);
         let shedding = Shedding::new(compiled.overload);
         let sources = OverloadSources::system(compiled.fixed.threads);
         let mut sampler = JoinSet::new();
@@ -165,6 +174,7 @@ impl Gateway {
         tokio::spawn(follow_discovery(Arc::downgrade(&gateway.0), news));
         tokio::spawn(judge_endpoints(Arc::downgrade(&gateway.0)));
         tokio::spawn(move_releases(Arc::downgrade(&gateway.0)));
+        gateway.republish_found();
         systemd::ready(generation);
         Ok(gateway)
     }
@@ -172,6 +182,14 @@ impl Gateway {
     /// Reads the files again and serves what they say. Whatever is wrong, the old configuration goes on. Waits for files and
     /// for first answers of discovery: not for a runtime's thread.
     pub fn reload(&self, trigger: &str) -> Result<Diff, Report> {
+        let outcome = self.reload_alone(trigger);
+        if outcome.is_ok() {
+            self.republish_found();
+        }
+        outcome
+    }
+
+    fn reload_alone(&self, trigger: &str) -> Result<Diff, Report> {
         let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = self.try_reload();
         let mut state = self.state();
@@ -212,15 +230,15 @@ impl Gateway {
         let watched = compiled.watched.clone();
         let refused = |report| Refused { report, watched };
         let prepared = self.prepare(&compiled);
-        let outcome = prepared.and_then(|(opened, discovery)| {
-            settle(&discovery);
-            self.publish(compiled, opened, discovery)
+        let outcome = prepared.and_then(|prepared| {
+            settle(&prepared.discovery);
+            self.publish(compiled, prepared)
         });
         outcome.map_err(refused)
     }
 
     /// Opens the sockets and starts the sources that are new. Waits for nothing.
-    fn prepare(&self, compiled: &Compiled) -> Result<((Opened, OpenedDns), Discovery), Report> {
+    fn prepare(&self, compiled: &Compiled) -> Result<Prepared, Report> {
         let state = self.state();
         refuse_if_draining(&state, compiled)?;
         let (mut nobodys, cores) = (Inherited::new(Vec::new()), compiled.fixed.threads);
@@ -228,15 +246,16 @@ impl Gateway {
         let opened = opened.map_err(|message| refusal(compiled, "listener", message))?;
         let dns = state.dns.open(compiled.dns.as_ref(), &mut nobodys, cores);
         let dns = dns.map_err(|message| refusal(compiled, "listener", message))?;
-        Ok(((opened, dns), Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery))))
+        let bound = state.listeners.bound().chain(opened.bound()).collect();
+        let before = self.0.edge.snapshot().egress.clone();
+        let egress = egress::live(compiled, bound, before.as_deref());
+        let egress = egress.map_err(|message| refusal(compiled, "egress", message))?;
+        let discovery = Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery));
+        Ok(Prepared { opened, dns, discovery, egress })
     }
 
-    fn publish(
-        &self,
-        compiled: Compiled,
-        (opened, opened_dns): (Opened, OpenedDns),
-        discovery: Discovery,
-    ) -> Result<Diff, Report> {
+    fn publish(&self, compiled: Compiled, prepared: Prepared) -> Result<Diff, Report> {
+        let Prepared { opened, dns: opened_dns, discovery, egress } = prepared;
         let state = &mut *self.state();
         // Since we looked last, it may have been told to end.
         refuse_if_draining(state, &compiled)?;
@@ -252,9 +271,14 @@ impl Gateway {
         let compiled = with_found(compiled, &discovery, Some(&state.compiled.clusters));
         state.discovery = discovery;
         state.releases.update(&compiled);
-        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, &self.0.edge.metrics);
+        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, egress, &self.0.edge.metrics);
+        let before = self.0.edge.snapshot().egress.clone();
         // From here on nothing can fail: everything is compiled and every socket is open.
         self.0.edge.publish(snapshot);
+        // Open tunnels are asked about anew, also when the way out is gone altogether.
+        if let Some(egress) = before {
+            egress.state.changed();
+        }
         self.0.edge.shedding.adopt(compiled.overload);
         state.generation += 1;
         if let Err(error) = state.listeners.apply(&compiled.listeners, opened, &state.cores, &self.0.edge.metrics) {
@@ -282,7 +306,20 @@ impl Gateway {
         self.follow(&mut state);
     }
 
-    /// Serves DNS from what is known by now: a zone was fetched. The document is the one that serves, nothing else changes.
+    /// Takes what discovery has found over into published services.
+    fn republish_found(&self) {
+        let follows = {
+            let state = self.state();
+            let snapshot = state.dns.snapshot();
+            snapshot.is_some_and(|snapshot| dns_signals::follow_discovery(&snapshot, &state.compiled.clusters))
+        };
+        if follows {
+            self.republish_dns();
+        }
+    }
+
+    /// Serves DNS from what is known by now: a zone was fetched, endpoints were found. The document is the one that serves,
+    /// nothing else changes.
     fn republish_dns(&self) {
         let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.compiled();
@@ -425,6 +462,12 @@ impl Gateway {
         self.state().releases.command(name, command, why)
     }
 
+    /// What was let through on report so far, as configuration; and how much more there was than is kept. `None`: there is no
+    /// way out.
+    pub fn learned(&self) -> Option<(String, u64)> {
+        Some(self.0.edge.snapshot().egress.as_ref()?.state.learned())
+    }
+
     pub fn reopen_logs(&self) {
         self.0.edge.access_log.reopen();
         self.0.edge.audit_log.reopen();
@@ -448,6 +491,9 @@ impl Gateway {
             let counts = limit.counts();
             let told = [("refused", counts.refused), ("shadowed", counts.shadowed), ("evicted", counts.evicted)];
             self.0.edge.metrics.rate_limit(limit.name(), told, counts.keys);
+        }
+        for (rule, counts) in snapshot.egress.iter().flat_map(|egress| egress.plan.policy.counts()) {
+            self.0.edge.metrics.egress.rule(rule.as_str(), counts.applied, counts.would_deny);
         }
         self.0.edge.metrics.render()
     }
@@ -528,7 +574,11 @@ async fn follow_discovery(gateway: Weak<Inner>, mut news: tokio::sync::watch::Re
         let Some(inner) = gateway.upgrade() else { return };
         let gateway = Gateway(inner);
         // It builds tables and takes the state's lock: not on a runtime thread.
-        let _ = tokio::task::spawn_blocking(move || gateway.take_in_found()).await;
+        let taken_in = move || {
+            gateway.take_in_found();
+            gateway.republish_found();
+        };
+        let _ = tokio::task::spawn_blocking(taken_in).await;
     }
 }
 
@@ -616,6 +666,7 @@ fn split(
     compiled: Compiled,
     generation: u64,
     releases: &ReleaseBoard,
+    egress: Option<Arc<LiveEgress>>,
     metrics: &Metrics,
 ) -> (Arc<Compiled>, Arc<Snapshot>) {
     let peers = Peers::new(&compiled.clusters, metrics);
@@ -634,6 +685,7 @@ fn split(
         geo: compiled.geo.clone(),
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),
+        egress,
         log: compiled.log.clone(),
         drain: compiled.drain,
         max_connections: compiled.max_connections,

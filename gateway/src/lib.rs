@@ -2,6 +2,7 @@
 //!
 //! `spec` is what the operator wrote, `compile` what it means, [`Gateway`] what runs it.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod admin;
 mod api_sets;
@@ -14,6 +15,8 @@ mod dns_orders;
 mod dns_questions;
 mod dns_signals;
 mod effective;
+mod egress;
+mod egress_explain;
 mod explain;
 mod gateway;
 mod listeners;
@@ -25,6 +28,7 @@ mod waf_sets;
 pub use compile::{Compiled, CompiledListener, check};
 pub use dns::{Dns, DnsListener};
 pub use dns_questions::{DnsQuestion, Moved, Replay, ReplayedQuery};
+pub use egress_explain::{EgressQuestion, explain_egress};
 pub use explain::{Question, explain};
 pub use gateway::{Gateway, StartError, Stop};
 pub use spec::{DefaultsSpec, RESERVED, Spec};

@@ -54,7 +54,19 @@ impl Inherited {
     }
 }
 
+impl Opened {
+    /// Where these sockets are bound.
+    pub(crate) fn bound(&self) -> impl Iterator<Item = SocketAddr> {
+        self.0.iter().filter_map(|(_, sockets)| sockets.first().and_then(BoundSocket::local_addr))
+    }
+}
+
 impl LiveListeners {
+    /// Where the sockets that accept now are bound.
+    pub(crate) fn bound(&self) -> impl Iterator<Item = SocketAddr> {
+        self.live.values().filter_map(|live| live.bound)
+    }
+
     /// Opens what the new configuration needs and is not open. Changes nothing; an error names listener and address.
     pub(crate) fn open(
         &self,
@@ -71,6 +83,12 @@ impl LiveListeners {
                 Some(fds) => BoundSocket::adopt(fds, cores),
                 None => BoundSocket::bind(&plan.address, cores),
             };
+            let sockets = sockets.and_then(|sockets| {
+                if plan.is_tproxy() {
+                    sockets.iter().try_for_each(BoundSocket::set_transparent)?;
+                }
+                Ok(sockets)
+            });
             let sockets = sockets.map_err(|error| {
                 format!(
                     "listener \"{}\": cannot listen on {}: {}",

@@ -5,13 +5,14 @@ use portcullis_api::ApiSpec;
 use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::Reserved;
 use portcullis_discover::DiscoverySpec;
+use portcullis_egress::{AccessSpec, CredentialSpec, DestinationSpec};
 use portcullis_gslb::{DnsSpec, PublicServiceSpec, ZoneSpec};
 use portcullis_limit::{ConcurrencySpec, RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
 use portcullis_policy::{GeoSpec, GuardSpecs, Relaxable, RouteSpec, RouteWafSpec, SecurityHeaders};
 use portcullis_privacy::PrivacySpec;
-use portcullis_proxy::{TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
+use portcullis_proxy::{EgressSpec, TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
 use portcullis_rollout::{RolloutSpec, SloSpec};
 use portcullis_store::StoreSpec;
 use portcullis_tls::{CertificateSpec, TlsVersion, TrustSpec};
@@ -96,6 +97,18 @@ pub struct Spec {
     /// Names whose addresses follow health, weight and place.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub public_service: BTreeMap<ObjectName, PublicServiceSpec>,
+    /// What holds for everything that goes out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressSpec>,
+    /// Parties outside.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub destination: BTreeMap<ObjectName, DestinationSpec>,
+    /// Who may reach what.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub access: BTreeMap<ObjectName, AccessSpec>,
+    /// What the gateway adds to requests that go out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credential: BTreeMap<ObjectName, CredentialSpec>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -193,12 +206,9 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("guardrail"),
     Reserved("identity.*.oidc"),
     Reserved("consumer.*.plan"),
-    Reserved("credential"),
     Reserved("discovery.*.consul"),
     Reserved("udp_route"),
     Reserved("api.*.route"),
-    Reserved("access"),
-    Reserved("destination"),
     Reserved("workload"),
     Reserved("mtls"),
     Reserved("service"),
@@ -213,9 +223,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("listener.*.to"),
     Reserved("listener.*.tls.early_data"),
     Reserved("listener.*.protocol=udp"),
-    Reserved("listener.*.protocol=proxy"),
-    Reserved("listener.*.protocol=sni"),
-    Reserved("listener.*.protocol=transparent"),
     Reserved("listener.*.protocol=h3"),
     Reserved("upstream.*.discover.consul"),
     Reserved("upstream.*.discover.kubernetes"),

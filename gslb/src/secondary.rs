@@ -75,8 +75,12 @@ impl SecondaryPlan {
         Self { of: spec.of.clone(), key: spec.key.clone(), expires }
     }
 
+    pub(crate) fn holds_for(&self, now: u32) -> u32 {
+        self.expires.load(Relaxed).saturating_sub(now)
+    }
+
     pub(crate) fn has_expired(&self, now: u32) -> bool {
-        now >= self.expires.load(Relaxed)
+        self.holds_for(now) == 0
     }
 
     /// RFC 1996 §3.11: word of anybody else is not taken.

@@ -1,4 +1,4 @@
-//! `portcullis demo`: everything that a first look needs, on loopback, in one process.
+//! `portcullis demo`: everything that a first look needs, on loopback, in one process: a way in, and a way out.
 
 pub(crate) mod authority;
 mod origin;
@@ -22,11 +22,14 @@ pub(crate) async fn run(folder: &Path, port: u16, dns_port: u16) -> Result<()> {
     let (blue, green) = origin::start_both().await?;
     let file = folder.join("edge.toml");
     let admin = folder.join("admin.sock");
+    let outside = origin::start_outside().await?;
+    let key = folder.join("partner.key");
+    fs::write(&key, "the-secret-of-the-demo\n").with_context(|| format!("cannot write {}", key.display()))?;
     let dns_port = free_dns_port(dns_port);
-    fs::write(&file, config(port, dns_port, blue, green, folder))
-        .with_context(|| format!("cannot write {}", file.display()))?;
+    let text = config(port, dns_port, blue, green, folder) + &way_out(port, outside);
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let gateway = crate::command::start(vec![file.clone()], Vec::new())?;
-    print_invitation(&gateway, &file, &certificates, &admin, blue);
+    print_invitation(&gateway, &file, &certificates, &admin, blue, outside);
     let serving = crate::command::Serving::new(gateway.clone()).await?;
     tokio::select! {
         ended = tokio::signal::ctrl_c() => ended?,
@@ -107,13 +110,51 @@ health_check = {{ path = "/healthz", interval = "2s", timeout = "1s", healthy = 
     )
 }
 
-fn print_invitation(gateway: &Gateway, file: &Path, certificates: &Path, admin: &Path, blue: SocketAddr) {
+/// Applications of the demo reach one party outside, with a key that they do not have.
+fn way_out(port: u16, outside: SocketAddr) -> String {
+    let proxy = if port == 0 { 0 } else { port.saturating_add(2) };
+    let outside = outside.port();
+    format!(
+        r#"
+# What goes out: nothing but what [access] allows.
+[listener.out]
+address  = "127.0.0.1:{proxy}"
+protocol = "proxy"
+
+[destination.partner]
+hosts             = ["partner.localhost"]
+ports             = [{outside}]
+protocol          = "http"                  # a real one is spoken to by TLS: tls = "originate"
+private_addresses = ["127.0.0.0/8", "::1/128"]
+credential        = "partner"
+
+[credential.partner]
+header = {{ name = "x-api-key", value = {{ file = "partner.key" }} }}
+
+[access.demo-to-partner]
+from   = ["127.0.0.0/8"]
+to     = ["destination:partner"]
+action = "allow"
+reason = "so that the demo has something to show"
+"#
+    )
+}
+
+fn print_invitation(
+    gateway: &Gateway,
+    file: &Path,
+    certificates: &Path,
+    admin: &Path,
+    blue: SocketAddr,
+    outside: SocketAddr,
+) {
     let listeners = gateway.listeners();
     let port = |name: &str| {
         let bound = listeners.iter().find(|(listener, _)| listener == name).and_then(|(_, bound)| *bound);
         bound.map_or(0, |bound: SocketAddr| bound.port())
     };
     let (https, http, dns) = (port("https"), port("http"), port("dns"));
+    let (out, outside) = (port("out"), outside.port());
     let (file, ca, admin) = (file.display(), certificates.join("ca.crt"), admin.display());
     let ca = ca.display();
     let program = std::env::current_exe().map_or_else(|_| "portcullis".to_owned(), |path| path.display().to_string());
@@ -127,6 +168,10 @@ fn print_invitation(gateway: &Gateway, file: &Path, certificates: &Path, admin: 
          \n    dig @127.0.0.1 -p {dns} shop.demo.test +short        # blue's address\
          \n    curl -X POST http://{blue}/stop                # stops blue: in some seconds dig says green's\
          \n    {program} gslb status --admin {admin}\n\
+         \n  the way out, with a key that curl does not know; a host without a rule; and why:\n\
+         \n    curl -x http://127.0.0.1:{out} http://partner.localhost:{outside}/anything\
+         \n    curl -i -x http://127.0.0.1:{out} http://elsewhere.example/\
+         \n    {program} egress explain https://elsewhere.example/ --admin {admin}\n\
          \n  Edit and save the file: the change is live. Ctrl-C ends the demo.\n"
     );
 }

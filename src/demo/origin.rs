@@ -28,6 +28,11 @@ pub(crate) async fn start_both() -> Result<(SocketAddr, SocketAddr)> {
 
 const PORT_TRIES: usize = 16;
 
+/// Somebody whom the demo's applications call.
+pub(crate) async fn start_outside() -> Result<SocketAddr> {
+    start("outside", TcpListener::bind("127.0.0.1:0").await?)
+}
+
 fn start(name: &'static str, listener: TcpListener) -> Result<SocketAddr> {
     let address = listener.local_addr()?;
     let stop = Arc::new(Notify::new());

@@ -29,15 +29,15 @@ const ARROWS: [(&str, &[&str]); 21] = [
 
 const PROXY: &[&str] = &[
     "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
-    "health", "upstream",
+    "health", "upstream", "egress",
 ];
 const GATEWAY: &[&str] = &[
     "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls",
-    "ops", "discover", "health", "upstream", "proxy",
+    "ops", "discover", "health", "upstream", "egress", "proxy",
 ];
 const BINARY: &[&str] = &[
     "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls",
-    "ops", "discover", "health", "upstream", "proxy", "gateway",
+    "ops", "discover", "health", "upstream", "egress", "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.

@@ -95,6 +95,11 @@ impl Resolvers {
         Self { named: named.collect(), system: Arc::default() }
     }
 
+    /// Whom the resolver called `name` asks; an unknown name is an error in the report.
+    pub fn servers(&self, name: &str, at: &Path, cx: &mut Context) -> Option<Servers> {
+        self.find(Some(name), at, cx).map(|resolver| resolver.servers.clone())
+    }
+
     /// The resolver called `name`, or the system's; an unknown name is an error in the report.
     fn find(&self, name: Option<&str>, at: &Path, cx: &mut Context) -> Option<Arc<Nameservers>> {
         let Some(name) = name else { return Some(self.system.clone()) };

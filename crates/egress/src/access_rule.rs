@@ -84,6 +84,10 @@ impl AccessRule {
         }
     }
 
+    pub(crate) fn is_about_processes(&self) -> bool {
+        self.from.iter().any(|from| matches!(from, CallerPattern::Uid(_) | CallerPattern::Cgroup(_)))
+    }
+
     pub(crate) fn is_about_requests(&self) -> bool {
         self.matches.is_some()
     }

@@ -50,6 +50,11 @@ impl Destination {
         &self.quota
     }
 
+    /// Whether octets are counted against a budget, so that whoever moves them has to tell.
+    pub fn counts_octets(&self) -> bool {
+        self.quota.counts_octets()
+    }
+
     /// The port to dial when a client asks for `asked`; `None` when that port is not the destination's.
     ///
     /// Where the gateway opens the TLS, clients write `http://host/`, which says port 80 and means the first of ours.
@@ -89,6 +94,10 @@ impl Destination {
         }
         if spec.ech.is_some() && (tls == TlsMode::Originate || protocol != Protocol::Tls) {
             cx.error_at_key(&at.key("ech"), "`ech` is about TLS that passes through, and here none does");
+        }
+        if spec.trust.is_some() && tls != TlsMode::Originate {
+            cx.error_at_key(&at.key("trust"), "`trust` is about TLS that the gateway opens, and here it opens none")
+                .help("say tls = \"originate\"");
         }
         let ports = ports(spec, protocol, at, cx);
         let destination = Self {

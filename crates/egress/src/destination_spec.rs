@@ -22,6 +22,9 @@ pub struct DestinationSpec {
     /// Default passthrough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
+    /// With tls = "originate": the `[trust.X]` whose authorities may certify the destination (default the system's).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<String>,
     /// Whether the names of policy, tunnel, ClientHello, Host and resolver must be one (default strict).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bind: Option<Bind>,

@@ -192,6 +192,11 @@ impl EgressPolicy {
         self.destinations.get(self.find(name)?)
     }
 
+    /// Whether any rule asks which process of this machine calls: finding out costs more than a decision.
+    pub fn asks_for_processes(&self) -> bool {
+        self.rules.iter().any(AccessRule::is_about_processes)
+    }
+
     /// Decides about one flow or request. Counts nothing; see [`Self::count`].
     pub fn decide(&self, facts: &Facts<'_>, now: SystemTime) -> Decision {
         self.decide_with(facts, now, &mut |_, _, _| {})

@@ -49,7 +49,7 @@ pub enum Ech {
 }
 
 /// Octets that may have to be there before [`sniff`] decides; the caller's buffer needs no more.
-pub const SNIFF_MAX: usize = 20 << 10;
+pub const SNIFF_MAX: usize = 24 << 10;
 
 /// Looks at the octets a flow began with; none is consumed. `Incomplete` wants more of them, never more than [`SNIFF_MAX`].
 pub fn sniff(buf: &[u8]) -> Parse<FirstOctets> {

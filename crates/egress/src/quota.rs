@@ -46,6 +46,10 @@ pub struct Quotas {
 const PAIRS_MAX: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
 
 impl QuotaPlan {
+    pub(crate) fn counts_octets(&self) -> bool {
+        self.budget.is_some()
+    }
+
     pub(crate) fn compile(spec: &DestinationSpec, at: &Path, cx: &mut Context) -> Self {
         let rate = spec.rate_limit.as_ref().and_then(|rate| {
             let at = at.key("rate_limit");

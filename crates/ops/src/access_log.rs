@@ -38,6 +38,10 @@ pub struct Record<'r> {
     pub status: u16,
     pub route: Option<&'r str>,
     pub upstream: Option<&'r str>,
+    /// Egress: the rule of `[access]` that decided.
+    pub rule: Option<&'r str>,
+    /// Egress: the `[destination]`.
+    pub destination: Option<&'r str>,
     pub endpoint: Option<String>,
     pub attempts: u32,
     /// Why it failed: a closed set.
@@ -54,7 +58,7 @@ pub struct Record<'r> {
     pub referer: Option<&'r [u8]>,
 }
 
-const FIELDS: [&str; 30] = [
+const FIELDS: [&str; 32] = [
     "time",
     "request_id",
     "trace_id",
@@ -74,6 +78,8 @@ const FIELDS: [&str; 30] = [
     "status",
     "route",
     "upstream",
+    "rule",
+    "destination",
     "endpoint",
     "attempts",
     "reason",
@@ -94,7 +100,7 @@ pub struct LogPlan {
     format: LogFormat,
     sample: Percent,
     /// A bit per field of [`FIELDS`].
-    fields: u32,
+    fields: u64,
     mask: Vec<String>,
 }
 
@@ -119,7 +125,7 @@ impl LogPlan {
     pub fn compile(spec: Option<&AccessLogSpec>, at: &Path, cx: &mut Context) -> Self {
         let default = AccessLogSpec::default();
         let spec = spec.unwrap_or(&default);
-        let mut fields = u32::MAX;
+        let mut fields = u64::MAX;
         if let Some(wanted) = &spec.fields {
             fields = 0;
             for (index, field) in wanted.iter().enumerate() {
@@ -323,6 +329,8 @@ fn encode(plan: &LogPlan, record: &Record<'_>, now: OffsetDateTime, line: &mut V
     encoder.number("status", u64::from(record.status));
     encoder.maybe("route", record.route);
     encoder.maybe("upstream", record.upstream);
+    encoder.maybe("rule", record.rule);
+    encoder.maybe("destination", record.destination);
     encoder.maybe("endpoint", record.endpoint.as_deref());
     if record.attempts > 0 {
         encoder.number("attempts", u64::from(record.attempts));

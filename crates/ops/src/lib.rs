@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod admin;
+mod egress_metrics;
 pub mod handover;
 pub mod log;
 pub mod metrics;
@@ -19,6 +20,7 @@ pub mod signals;
 mod spec;
 pub mod systemd;
 
+pub use egress_metrics::{EgressMetrics, OpenTunnel};
 pub use overload::{
     MemoryLimit, MemoryWatch, Overload, OverloadAction, OverloadState, Resource, ResourceLevel, ResourceLevels,
     ResourceState, Shedding,

@@ -5,6 +5,7 @@
 mod api_guard;
 mod conn;
 mod core;
+mod egress;
 mod engine;
 pub mod listen;
 mod privacy_guard;
@@ -17,6 +18,7 @@ mod waf_guard;
 pub use crate::core::CoreThread;
 pub use api_guard::ApiGuard;
 pub use conn::{ConnFacts, TlsFacts};
+pub use egress::{Capture, EgressPlan, EgressSources, EgressSpec, EgressState, InterceptPlan, LiveEgress, ProxyPlan};
 pub use engine::Peers;
 pub use privacy_guard::PrivacyGuard;
 pub use release::{LiveRollout, ReleaseStep, Releases};

@@ -1,8 +1,8 @@
 //! What one published configuration is to the data path: compiled tables, pinned by each request for its whole life.
 
 use crate::{
-    api_guard::ApiGuard, core::Counter, engine::Peers, privacy_guard::PrivacyGuard, release::Releases,
-    waf_guard::WafGuard,
+    api_guard::ApiGuard, core::Counter, egress::LiveEgress, engine::Peers, privacy_guard::PrivacyGuard,
+    release::Releases, waf_guard::WafGuard,
 };
 use arc_swap::ArcSwap;
 use portcullis_auth::KeyHandle;
@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub stores: BTreeMap<ObjectName, StoreConfig>,
     /// Of each identity whose keys are fetched; the fetching ends with the last of them.
     pub keys: BTreeMap<ObjectName, KeyHandle>,
+    /// The way out, where the document has one.
+    pub egress: Option<Arc<LiveEgress>>,
     pub log: LogPlan,
     pub drain: Drain,
     pub max_connections: u32,
@@ -61,6 +63,7 @@ impl Snapshot {
             geo: self.geo.clone(),
             stores: self.stores.clone(),
             keys: self.keys.clone(),
+            egress: self.egress.clone(),
             log: self.log.clone(),
             drain: self.drain,
             max_connections: self.max_connections,

@@ -568,7 +568,8 @@ impl Cluster {
 const UNKNOWN_MICROS: f64 = 1_000_000.0;
 
 impl ClusterLoad {
-    fn new(now: Instant) -> Self {
+    /// Nothing under way; `now` becomes the origin of its time.
+    pub fn new(now: Instant) -> Self {
         Self {
             requests: Gauge::default(),
             retries: Gauge::default(),

@@ -23,8 +23,8 @@ pub enum NotHello {
     Malformed,
 }
 
-/// Post-quantum key shares make hellos of 2 KB, a few extensions more 4; browsers stay far below this.
-const HELLO_MAX: usize = 16 << 10;
+/// Post-quantum key shares make hellos of 2 KB, several of them at once 17; browsers stay far below this.
+const HELLO_MAX: usize = 20 << 10;
 /// RFC 8446 §5.1.
 const RECORD_MAX: usize = 1 << 14;
 

@@ -28,6 +28,8 @@ pub(crate) fn zone(address: &str) -> String {
 pub(crate) fn query(id: u16, name: &str, of_type: RecordType) -> Vec<u8> {
     let mut query = Message::query();
     query.metadata.id = id;
+    // As stub resolvers ask; a validator says what it found (RFC 6840 §5.7).
+    (query.metadata.recursion_desired, query.metadata.authentic_data) = (true, true);
     query.add_query(Query::query(Name::from_ascii(name).unwrap(), of_type));
     query.to_vec().unwrap()
 }

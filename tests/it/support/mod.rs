@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod origin;
+pub(crate) mod outside;
 
 use std::time::{Duration, Instant};
 

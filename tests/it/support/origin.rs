@@ -8,7 +8,7 @@ use std::{
     },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -120,7 +120,11 @@ pub(crate) fn ok(body: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nContent-Type: text/plain\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-async fn serve(mut stream: TcpStream, answer: &(dyn Fn(&Seen) -> Vec<u8> + Send + Sync), log: &Mutex<Vec<Seen>>) {
+pub(crate) async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: &(dyn Fn(&Seen) -> Vec<u8> + Send + Sync),
+    log: &Mutex<Vec<Seen>>,
+) {
     let mut buffer = Vec::new();
     while let Some(seen) = read_request(&mut stream, &mut buffer).await {
         log.lock().unwrap().push(seen.clone());
@@ -138,7 +142,7 @@ async fn serve(mut stream: TcpStream, answer: &(dyn Fn(&Seen) -> Vec<u8> + Send 
 }
 
 /// Reads one request with a body by length or in chunks.
-pub(crate) async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
+pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<Seen> {
     let head_end = loop {
         if let Some(at) = find(buffer, b"\r\n\r\n") {
             break at + 4;

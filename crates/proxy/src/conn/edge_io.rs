@@ -144,6 +144,17 @@ impl EdgeIo {
         self.reading = Reading::H2(Box::new(watch));
     }
 
+    /// Drops octets of a head that no engine is to see.
+    pub(crate) fn consume(&mut self, len: usize) {
+        let _ = self.ahead.split_to(len.min(self.ahead.len()));
+    }
+
+    /// What the connection consists of, for those who go on without HTTP: the octets read ahead come first.
+    pub(crate) fn into_parts(mut self) -> Option<(Transport, BytesMut, Box<dyn std::any::Any + Send + Sync>)> {
+        let permit = std::mem::replace(&mut self._permit, Box::new(()));
+        Some((self.transport.take()?, std::mem::take(&mut self.ahead), permit))
+    }
+
     /// Sends bytes of our own making, outside any engine.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes).await?;

@@ -2,7 +2,10 @@
 //!
 //! One value per connection, shared by all its requests. The engines carry it; the stages read it.
 
-use crate::listen::ListenerRuntime;
+use crate::{
+    egress::{Pinned, local_process::LocalProcess},
+    listen::ListenerRuntime,
+};
 use portcullis_ops::metrics::ListenerMetrics;
 use portcullis_tls::PeerIdentity;
 use portcullis_wire as wire;
@@ -27,6 +30,10 @@ pub struct ConnFacts {
     pub metrics: Arc<ListenerMetrics>,
     fault: OnceLock<Fault>,
     tunnel: AtomicBool,
+    /// Egress: what all requests behind an accepted CONNECT are for.
+    pinned: OnceLock<Pinned>,
+    /// Egress: who holds the other end on this machine, once that was looked up.
+    process: OnceLock<Option<LocalProcess>>,
 }
 
 /// What the TLS handshake settled.
@@ -59,6 +66,8 @@ impl ConnFacts {
             tls: None,
             fault: OnceLock::new(),
             tunnel: AtomicBool::new(false),
+            pinned: OnceLock::new(),
+            process: OnceLock::new(),
         }
     }
 
@@ -80,5 +89,27 @@ impl ConnFacts {
 
     pub(crate) fn is_tunnel(&self) -> bool {
         self.tunnel.load(Relaxed)
+    }
+
+    /// From now on the connection's requests are for one target.
+    pub(crate) fn pin(&self, pinned: Pinned) {
+        // A second CONNECT inside the first is refused before it comes here.
+        let _ = self.pinned.set(pinned);
+    }
+
+    pub(crate) fn pinned(&self) -> Option<&Pinned> {
+        self.pinned.get()
+    }
+
+    pub(crate) fn set_process(&self, found: Option<LocalProcess>) {
+        let _ = self.process.set(found);
+    }
+
+    pub(crate) fn process_is_known(&self) -> bool {
+        self.process.get().is_some()
+    }
+
+    pub(crate) fn process(&self) -> Option<&LocalProcess> {
+        self.process.get()?.as_ref()
     }
 }

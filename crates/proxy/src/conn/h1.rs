@@ -2,8 +2,14 @@
 //! message; nothing of an idle connection but this future and its socket stays in memory.
 
 use super::{BodyClock, Conn, EdgeIo, Speaks, refuse};
-use crate::listen::ListenerPlan;
-use portcullis_wire::{BodyLimits, BodyScanner, Cursor, Head, HeadLimits, Parse, Refusal, parse_head};
+use crate::{
+    egress::{connect, socks},
+    listen::{ListenerPlan, PlanProtocol},
+};
+use portcullis_wire::{
+    BodyLimits, BodyScanner, Cursor, Head, HeadLimits, Parse, Refusal, parse_head,
+    proxy_request::{self, ConnectHead, ProxyRequest},
+};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -15,6 +21,18 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
         let head = match next_head(&mut io, &plan, conn, served).await {
             Next::Head(head) => head,
             Next::H2 => return Box::pin(super::h2::serve(io, conn)).await,
+            Next::Connect(head, len) => match Box::pin(connect::serve(io, conn, *head, len)).await {
+                Some(reusable) => {
+                    io = reusable;
+                    served += 1;
+                    if served >= plan.limits.requests {
+                        return io.close().await;
+                    }
+                    continue;
+                }
+                None => return,
+            },
+            Next::Socks => return Box::pin(socks::serve(io, conn)).await,
             Next::NotAllowed => return Box::pin(refuse::not_allowed(io, conn)).await,
             Next::Refused(refusal) => return Box::pin(refuse::malformed(io, conn, refusal)).await,
             Next::TimedOut => return Box::pin(refuse::timed_out(io, conn)).await,
@@ -39,6 +57,10 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
 enum Next {
     Head(Accepted),
     H2,
+    /// A tunnel through an explicit proxy, with the length of its head.
+    Connect(Box<ConnectHead>, usize),
+    /// An explicit proxy's client speaks SOCKS.
+    Socks,
     /// CONNECT: a reverse proxy is nobody's tunnel.
     NotAllowed,
     Refused(Refusal),
@@ -83,9 +105,18 @@ async fn next_head(io: &mut EdgeIo, plan: &ListenerPlan, conn: &Conn, served: u3
                 Preface::No => {}
             }
         }
-        match parse_head(io.ahead(), &limits, &mut cursor) {
-            Ok(Parse::Complete { head, .. }) if head.method(io.ahead()) == "CONNECT" => return Next::NotAllowed,
-            Ok(Parse::Complete { head, len }) => return Next::Head(accepted(&head, len)),
+        let reads = Reads::of(plan, io);
+        if served == 0 && reads == Reads::Proxied && io.ahead().first() == Some(&socks::FIRST_OCTET) {
+            return Next::Socks;
+        }
+        match read_head(io.ahead(), reads, &limits, &mut cursor) {
+            Ok(Parse::Complete { head: Begun::Connect(head), len }) => return Next::Connect(head, len),
+            Ok(Parse::Complete { head: Begun::Request(head), len }) => {
+                if head.method(io.ahead()) == "CONNECT" {
+                    return Next::NotAllowed;
+                }
+                return Next::Head(accepted(&head, len));
+            }
             Ok(Parse::Incomplete) => match timeout_at(deadline, io.fill()).await {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return Next::Gone,
@@ -94,6 +125,53 @@ async fn next_head(io: &mut EdgeIo, plan: &ListenerPlan, conn: &Conn, served: u3
             Err(refusal) => return Next::Refused(refusal),
         }
     }
+}
+
+/// Which heads a connection may bring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    /// Those of a server; also inside a tunnel that the gateway reads.
+    Served,
+    /// Those of an explicit proxy: CONNECT, or a target in absolute form.
+    Proxied,
+}
+
+impl Reads {
+    fn of(plan: &ListenerPlan, io: &EdgeIo) -> Self {
+        match &plan.protocol {
+            PlanProtocol::Proxy(_) if io.facts().pinned().is_none() => Self::Proxied,
+            PlanProtocol::Proxy(_)
+            | PlanProtocol::Http
+            | PlanProtocol::Https(_)
+            | PlanProtocol::Tcp(_)
+            | PlanProtocol::Tls(_)
+            | PlanProtocol::Intercept(_) => Self::Served,
+        }
+    }
+}
+
+enum Begun {
+    Request(Box<Head>),
+    Connect(Box<ConnectHead>),
+}
+
+fn read_head(buf: &[u8], reads: Reads, limits: &HeadLimits, cursor: &mut Cursor) -> Result<Parse<Begun>, Refusal> {
+    let read = match reads {
+        Reads::Served => match parse_head(buf, limits, cursor)? {
+            Parse::Complete { head, len } => Parse::Complete { head: ProxyRequest::Absolute(head), len },
+            Parse::Incomplete => Parse::Incomplete,
+        },
+        Reads::Proxied => proxy_request::parse(buf, limits, cursor)?,
+    };
+    Ok(match read {
+        Parse::Incomplete => Parse::Incomplete,
+        Parse::Complete { head: ProxyRequest::Absolute(head), len } => {
+            Parse::Complete { head: Begun::Request(Box::new(head)), len }
+        }
+        Parse::Complete { head: ProxyRequest::Connect(head), len } => {
+            Parse::Complete { head: Begun::Connect(Box::new(head)), len }
+        }
+    })
 }
 
 fn accepted(head: &Head, len: usize) -> Accepted {

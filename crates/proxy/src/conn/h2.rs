@@ -2,6 +2,7 @@
 //! that rests too long.
 
 use super::{Conn, EdgeIo, Fault, h2_watch::H2Watch};
+use crate::egress::connect_h2;
 use pingora::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
 use portcullis_wire::{H2Abuse, H2Guard};
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
@@ -64,6 +65,14 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
                 let open = streams.open();
                 let engine = conn.core.engine().clone();
                 let plan = plan.clone();
+                if connect_h2::is_for_us(&session, &plan) {
+                    let (facts, core, drain) = (facts.clone(), conn.core.clone(), conn.drain.clone());
+                    tokio::task::spawn_local(async move {
+                        connect_h2::serve(session, &plan, facts, &core, drain).await;
+                        drop(open);
+                    });
+                    continue;
+                }
                 tokio::task::spawn_local(async move {
                     engine.serve_h2(session, &plan).await;
                     drop(open);

@@ -26,6 +26,11 @@ impl Prefixed {
     pub(crate) fn socket(&self) -> &Socket {
         &self.socket
     }
+
+    /// The octets still in front, and the socket.
+    pub(crate) fn into_parts(self) -> (Bytes, Socket) {
+        (self.front, self.socket)
+    }
 }
 
 impl AsyncRead for Prefixed {

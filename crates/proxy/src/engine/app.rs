@@ -1,7 +1,7 @@
 //! The adapter between pingora's phases and our stages. It holds no policy: each phase asks a stage and does what it says.
 
 use super::{
-    fate,
+    egress, fate,
     guard::Passed,
     mirror::MirrorTap,
     reply::{
@@ -129,6 +129,11 @@ impl ProxyHttp for App {
         let arrival = arrival(header, facts.listener.plan().client_ip.header_name());
         let made = stage::admit(self.edge.snapshot(), facts, &arrival, Instant::now());
         let exchange = ctx.0.insert(Box::new(made));
+        // What is no path to us may be one to the destination, and goes there as it came.
+        if exchange.is_outgoing() && matches!(exchange.fate, Some((Reason::BadPath, _))) {
+            exchange.fate = None;
+            exchange.path = header.uri.path().to_owned();
+        }
         // Over h1 the strict reader has counted; over h2 the codec only sums octets.
         if header.headers.len() > exchange.facts.listener.plan().limits.headers {
             let refusal = portcullis_wire::Refusal::TooManyFields;
@@ -154,6 +159,9 @@ impl ProxyHttp for App {
             let mut response = ResponseHeader::build(308, Some(2))?;
             response.insert_header(header::LOCATION, Redirect::to_https().location(&View { header, exchange }))?;
             return redirect(session, response).await;
+        }
+        if exchange.is_outgoing() {
+            return egress::filter(&self.edge, session, exchange).await;
         }
         let plan = match snapshot.routes.find(&View { header, exchange }) {
             Lookup::Found(plan) => plan,
@@ -220,6 +228,13 @@ impl ProxyHttp for App {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let exchange = exchange(ctx)?;
+        if exchange.outgoing.is_some() {
+            let mut peer = egress::peer(exchange).ok_or_else(|| Self::refuse(exchange, Reason::Internal, "pick"))?;
+            if is_websocket(session.req_header()) || is_grpc(session.req_header()) {
+                peer.options.read_timeout = Some(STREAM_IDLE);
+            }
+            return Ok(peer);
+        }
         let Some(cleared) = exchange.cleared.take() else {
             return Err(Self::refuse(exchange, Reason::Internal, "pick"));
         };
@@ -275,6 +290,11 @@ impl ProxyHttp for App {
             stage::judge(exchange, TryOutcome::NotConnected, now);
         }
         let method = session.req_header().method.as_str();
+        if let Some(outgoing) = &exchange.outgoing {
+            error.set_retry(outgoing.has_more_addresses(exchange.attempts));
+            exchange.fate = Some((reason, "connect"));
+            return error;
+        }
         let again =
             reason != Reason::CircuitOpen && stage::try_again(exchange, Failed::Connect, method, held(session), now);
         error.set_retry(again);
@@ -349,7 +369,10 @@ impl ProxyHttp for App {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let exchange = exchange(ctx)?;
-        shape(session.req_header(), request, exchange)?;
+        match exchange.outgoing {
+            Some(_) => egress::shape(session.req_header(), request, exchange)?,
+            None => shape(session.req_header(), request, exchange)?,
+        }
         screen::shape_request(request, exchange);
         if let Some(tap) = &mut exchange.mirror {
             tap.head(request);

@@ -5,6 +5,7 @@ mod bridge;
 mod contract;
 mod decode;
 mod dial;
+mod egress;
 mod encode;
 mod extract;
 mod fate;
@@ -31,6 +32,7 @@ use crate::{
 use app::App;
 pub(crate) use contract::{Breach, Contract};
 use dial::DialConnector;
+pub(crate) use egress::Outgoing;
 pub(crate) use encode::Encoder;
 use http::{HeaderValue, Method, Uri, header};
 pub(crate) use inspect::Inspector;

@@ -19,7 +19,7 @@ use std::{
     hash::{Hash, Hasher},
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// The templates of a snapshot's endpoints.
@@ -128,6 +128,24 @@ fn template(cluster: &Cluster, dialer: &Arc<Dialer>, group: u64) -> HttpPeer {
     peer
 }
 
+/// The peer of an address that was found for one request. Connections are pooled with those of the same `group`.
+pub(super) fn outgoing(dialer: Arc<Dialer>, address: SocketAddr, group: u64, idle: Duration) -> Box<HttpPeer> {
+    let mut peer = HttpPeer::new(address, false, String::new());
+    peer.group_key = group;
+    let options = &mut peer.options;
+    options.connection_timeout = Some(dialer.connect_timeout);
+    options.total_connection_timeout = Some(dialer.connect_timeout * 2);
+    options.read_timeout = Some(OUTGOING_SILENCE);
+    options.write_timeout = Some(OUTGOING_SILENCE);
+    options.idle_timeout = Some(idle);
+    options.alpn = dial::marker();
+    options.proxy_digest_user_data_hook = Some(dial::carry(Dial { dialer, proxy_header: Bytes::new() }));
+    Box::new(peer)
+}
+
+/// Longest silence of a destination within an exchange: as long as a route's requests may take.
+pub(super) const OUTGOING_SILENCE: Duration = Duration::from_secs(60);
+
 impl EndpointPeer {
     pub(crate) fn peer(&self) -> Box<HttpPeer> {
         Box::new(self.template.clone())
@@ -137,7 +155,7 @@ impl EndpointPeer {
     pub(crate) fn peer_for(&self, proxy_header: Bytes) -> Box<HttpPeer> {
         let mut peer = self.peer();
         peer.group_key = fastrand::u64(..);
-        peer.options.idle_timeout = Some(std::time::Duration::ZERO);
+        peer.options.idle_timeout = Some(Duration::ZERO);
         peer.options.proxy_digest_user_data_hook =
             Some(dial::carry(Dial { dialer: self.dialer.clone(), proxy_header }));
         peer

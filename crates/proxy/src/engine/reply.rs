@@ -1,6 +1,6 @@
 //! What the client is sent: our own answers, and what we add to or take from those of upstreams.
 
-use super::{Encoder, headers::ResponseSink, shape::apply_edit, view::View};
+use super::{Encoder, egress, headers::ResponseSink, shape::apply_edit, view::View};
 use crate::stage::{Exchange, Limited};
 use bytes::Bytes;
 use http::{HeaderName, header};
@@ -45,6 +45,9 @@ pub(super) fn close_if_unread(session: &mut Session) {
 }
 
 pub(super) async fn error_page(session: &mut Session, reason: Reason, exchange: Option<&Exchange>) -> Result<()> {
+    if let Some(exchange) = exchange.filter(|exchange| exchange.is_outgoing()) {
+        return egress::error_page(session, reason, exchange).await;
+    }
     let text = reason.text();
     let mut response = ResponseHeader::build(reason.status(), Some(4))?;
     response.insert_header(header::CONTENT_TYPE, "text/plain")?;

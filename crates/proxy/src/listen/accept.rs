@@ -7,6 +7,7 @@ use super::{
 use crate::{
     conn::{self, ConnFacts, EdgeIo, Prefixed, Socket, TlsFacts, Transport, canonical},
     core::Core,
+    egress::{Pinned, intercept},
     tunnel,
 };
 use bytes::{Bytes, BytesMut};
@@ -145,8 +146,9 @@ impl Connection {
     async fn serve(self, drain: watch::Receiver<bool>) {
         let (listener, core) = (self.listener.clone(), self.core.clone());
         let established = match &self.plan.protocol {
-            PlanProtocol::Http | PlanProtocol::Https(_) => Box::pin(self.establish()).await,
+            PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) => Box::pin(self.establish()).await,
             PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => return Box::pin(self.tunnel(drain)).await,
+            PlanProtocol::Intercept(_) => Box::pin(self.intercept(drain.clone())).await,
         };
         if let Some(Established { io, speaks }) = established {
             conn::serve(io, speaks, listener, core, drain).await;
@@ -160,9 +162,9 @@ impl Connection {
     async fn establish(self) -> Option<Established> {
         let deadline = self.deadline();
         let (connection, front) = self.read_proxy_header(deadline).await?;
-        match &connection.plan.protocol {
-            PlanProtocol::Https(_) => connection.handshake(front, deadline).await,
-            PlanProtocol::Http | PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => Some(connection.clear(front)),
+        match connection.plan.protocol.server_tls() {
+            Some(_) => connection.handshake(front, deadline).await,
+            None => Some(connection.clear(front)),
         }
     }
 
@@ -175,9 +177,21 @@ impl Connection {
                 tunnel::serve_tcp(Prefixed::new(front.freeze(), stream), facts, route, &core, drain).await;
             }
             PlanProtocol::Tls(routes) => tunnel::serve_tls(front, stream, facts, routes, &core, drain, deadline).await,
-            PlanProtocol::Http | PlanProtocol::Https(_) => {}
+            PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => {}
         }
         drop(permit);
+    }
+
+    /// A tunnel is carried to its end; http goes on as on any listener, each request for the port that was meant.
+    async fn intercept(self, drain: watch::Receiver<bool>) -> Option<Established> {
+        let deadline = self.deadline();
+        let (connection, front) = self.read_proxy_header(deadline).await?;
+        let Self { stream, facts, permit, plan, core, listener } = connection;
+        let PlanProtocol::Intercept(how) = &plan.protocol else { return None };
+        let caught = intercept::serve(stream, front, facts, how, &core, drain, deadline).await?;
+        caught.facts.pin(Pinned::Port(caught.port));
+        let connection = Self { stream: caught.stream, facts: caught.facts, permit, plan, listener, core };
+        Some(connection.clear(caught.front))
     }
 
     /// From a trusted relay the PROXY header is obligatory, from anybody else it is not looked for: a client cannot
@@ -221,7 +235,7 @@ impl Connection {
 
     async fn handshake(self, front: BytesMut, deadline: Instant) -> Option<Established> {
         let Self { stream, mut facts, permit, plan, .. } = self;
-        let PlanProtocol::Https(server_tls) = &plan.protocol else { return None };
+        let server_tls = plan.protocol.server_tls()?;
         let acceptor = tokio_rustls::TlsAcceptor::from(server_tls.config().clone());
         let handshake = acceptor.accept(Prefixed::new(front.freeze(), stream));
         let tls = match timeout_at(deadline, handshake).await {

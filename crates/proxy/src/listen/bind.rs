@@ -103,6 +103,17 @@ impl BoundSocket {
         })
     }
 
+    /// Takes connections to addresses that are not ours, which the packet filter hands over (TPROXY). Needs CAP_NET_ADMIN.
+    pub fn set_transparent(&self) -> io::Result<()> {
+        let Self::Tcp(tcp) = self else { return Err(io::ErrorKind::Unsupported.into()) };
+        let socket = socket2::SockRef::from(tcp);
+        // A socket of IPv6 takes both families.
+        if tcp.local_addr()?.is_ipv6() {
+            socket.set_ip_transparent_v6(true)?;
+        }
+        socket.set_ip_transparent_v4(true)
+    }
+
     /// The address as bound: with the port that was chosen for port 0.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {

@@ -1,7 +1,10 @@
 //! A listener, compiled: what its connections are served by.
 
 use super::{Limits, Underscores};
-use crate::tunnel::{SniRoutes, TcpRoute};
+use crate::{
+    egress::{Capture, InterceptPlan, ProxyPlan},
+    tunnel::{SniRoutes, TcpRoute},
+};
 use portcullis_names::{CidrSet, ListenAddress, ObjectName};
 use portcullis_policy::{ClientIp, ListenerId};
 use portcullis_tls::ServerTls;
@@ -32,12 +35,32 @@ pub enum PlanProtocol {
     Https(ServerTls),
     Tcp(Arc<TcpRoute>),
     Tls(Arc<SniRoutes>),
+    /// CONNECT, absolute form and SOCKS 5: the explicit way out.
+    Proxy(ProxyPlan),
+    /// Connections that do not know of us: by SNI, by Host, by their original destination.
+    Intercept(InterceptPlan),
+}
+
+impl PlanProtocol {
+    /// What opens the client's TLS, where the listener does.
+    pub fn server_tls(&self) -> Option<&ServerTls> {
+        match self {
+            Self::Https(tls) => Some(tls),
+            Self::Proxy(proxy) => proxy.tls.as_ref(),
+            Self::Http | Self::Tcp(_) | Self::Tls(_) | Self::Intercept(_) => None,
+        }
+    }
 }
 
 impl ListenerPlan {
     /// Whether the peer is a relay that speaks the PROXY protocol to us.
     pub(crate) fn is_relay(&self, peer: IpAddr) -> bool {
         self.proxy_protocol.as_ref().is_some_and(|relays| relays.contains(peer))
+    }
+
+    /// Whether its sockets take connections to addresses that are not ours.
+    pub fn is_tproxy(&self) -> bool {
+        matches!(&self.protocol, PlanProtocol::Intercept(InterceptPlan::Transparent(Capture::Tproxy)))
     }
 
     pub(crate) fn speaks_h2(&self) -> bool {

@@ -1,11 +1,14 @@
 //! `[listener.X]` as the operator writes it.
 
 use super::LimitsSpec;
+use crate::egress::Capture;
+use portcullis_auth::RuleAuthSpec;
 use portcullis_names::{Cidr, ListenAddress};
 use portcullis_policy::ClientIpSpec;
 use portcullis_tls::ListenerTlsSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU16;
 
 /// A socket and how its connections are spoken with.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -29,11 +32,21 @@ pub struct ListenerSpec {
     /// Where the client's address is taken from behind trusted proxies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ip: Option<ClientIpSpec>,
-    /// What becomes of request fields whose names have underscores. Default: `drop`, as nginx does.
+    /// What becomes of request fields whose names have underscores. Default: `drop`, as nginx does; `pass` on
+    /// ways out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub underscores: Option<Underscores>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
+    /// On a proxy listener: the user name and password, or the certificate, that clients must show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RuleAuthSpec>,
+    /// On an sni listener: the port that is meant at destinations (default 443, and 80 for http).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_port: Option<NonZeroU16>,
+    /// On a transparent listener: how connections come here (default redirect).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
     /// On an https listener at port 443: answer port 80 of the same address with 308 (default true).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_redirect: Option<bool>,
@@ -50,6 +63,12 @@ pub enum Protocol {
     Tls,
     /// Zones over UDP and TCP; with certificates, over TLS and HTTPS.
     Dns,
+    /// An explicit proxy for what goes out: CONNECT, targets in absolute form, SOCKS 5. Over TLS when certificates are named.
+    Proxy,
+    /// What goes out without knowing of a proxy: TLS passed through unopened by SNI, http by Host. Names lead here by DNS.
+    Sni,
+    /// The same where the packet filter leads connections here, with the port they were for.
+    Transparent,
 }
 
 /// CGI and its heirs (WSGI, Rack, PHP) read `X_Forwarded_For` and `X-Forwarded-For` as one variable, so that a client could

@@ -94,6 +94,8 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         allow: None,
         location: None,
         encoder: None,
+        outgoing: None,
+        endpoint: None,
         fate,
     }
 }

@@ -3,7 +3,7 @@
 use super::body_in::BodyIn;
 use crate::{
     conn::ConnFacts,
-    engine::{Contract, Encoder, Inspector, MirrorTap, Redactor},
+    engine::{Contract, Encoder, Inspector, MirrorTap, Outgoing, Redactor},
     release::Releases,
     snapshot::Snapshot,
 };
@@ -13,7 +13,7 @@ use portcullis_ops::metrics::ActiveRequest;
 use portcullis_policy::{Cleared, Plan, Reason, Scheme, TraceContext};
 use portcullis_upstream::{ClusterId, Permit, Pick, StickyToken, Tried, Wish};
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -87,6 +87,10 @@ pub(crate) struct Exchange {
     pub(crate) location: Option<String>,
     /// Of the response body, when it is compressed here.
     pub(crate) encoder: Option<Encoder>,
+    /// Egress: who it is for, by which rule, to where.
+    pub(crate) outgoing: Option<Box<Outgoing>>,
+    /// Egress: the address of the present attempt.
+    pub(crate) endpoint: Option<SocketAddr>,
     /// Why it failed, and in which stage that was found.
     pub(crate) fate: Option<(Reason, &'static str)>,
 }

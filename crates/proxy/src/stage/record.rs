@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::{
-    engine::{Breach, Finding, Redactor},
+    engine::{Breach, Finding, Outgoing, Redactor},
     privacy_guard::PrivacyGuard,
     snapshot::Edge,
     waf_guard::WafGuard,
@@ -67,6 +67,9 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     if let Some((reason, _)) = exchange.fate {
         edge.metrics.refused(reason.as_str());
     }
+    if let Some(outgoing) = &exchange.outgoing {
+        count_outgoing(edge, exchange, outgoing);
+    }
     let failed = exchange.fate.is_some() || ending.status >= 500;
     if !snapshot.log.takes(failed, fastrand::u64(..)) {
         return;
@@ -80,6 +83,9 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     let path = hidden.text(&exchange.path);
     let query = ending.query.map(|query| hidden.text(query));
     let (user_agent, referer) = (hidden.octets(ending.user_agent), hidden.octets(ending.referer));
+    let outgoing = exchange.outgoing.as_deref();
+    let caller = outgoing.map(|outgoing| outgoing.caller.name());
+    let reported = outgoing.and_then(|outgoing| outgoing.reported);
     let record = Record {
         request_id: &exchange.request_id,
         trace_id: exchange.trace.map(|trace| trace.trace),
@@ -90,7 +96,10 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         tls_version: tls.map(|tls| tls.version),
         tls_cipher: tls.map(|tls| tls.cipher),
         sni: tls.and_then(|tls| tls.sni.as_deref()),
-        identity: identity.map(|identity| identity.spiffe.as_deref().unwrap_or(&identity.subject)),
+        identity: match &caller {
+            Some(caller) => Some(caller.as_str()),
+            None => identity.map(|identity| identity.spiffe.as_deref().unwrap_or(&identity.subject)),
+        },
         subject: exchange.who.subject(),
         method: ending.method,
         host: &exchange.host,
@@ -101,11 +110,14 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         upstream: cluster.map(|cluster| cluster.name.as_str()),
         endpoint: endpoint
             .zip(cluster)
-            .and_then(|(index, cluster)| Some(cluster.endpoints.get(index)?.address.to_string())),
+            .and_then(|(index, cluster)| Some(cluster.endpoints.get(index)?.address.to_string()))
+            .or_else(|| exchange.endpoint.map(|endpoint| endpoint.to_string())),
+        rule: outgoing.and_then(|outgoing| outgoing.rule()).map(|rule| rule.as_str()),
+        destination: outgoing.and_then(|outgoing| outgoing.destination()).map(|name| name.as_str()),
         attempts: exchange.attempts,
-        reason: exchange.fate.map(|(reason, _)| reason.as_str()),
+        reason: exchange.fate.map(|(reason, _)| reason.as_str()).or(reported.map(|reason| reason.as_str())),
         ended_by: exchange.fate.map(|(reason, _)| reason.side().as_str()),
-        stage: exchange.fate.map(|(_, stage)| stage),
+        stage: exchange.fate.map(|(_, stage)| stage).or(reported.map(|_| "report")),
         bytes_in: exchange.body_in.received(),
         bytes_out: exchange.body_out,
         duration_us: micros(took),
@@ -114,6 +126,28 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         referer: referer.as_deref(),
     };
     edge.access_log.write(&snapshot.log, &record);
+}
+
+/// What went out, by destination.
+fn count_outgoing(edge: &Edge, exchange: &Exchange, outgoing: &Outgoing) {
+    let metrics = &edge.metrics.egress;
+    let destination = outgoing.destination().map(|name| name.as_str());
+    let refused = matches!(exchange.fate, Some((_, "access")));
+    metrics.flow(
+        destination,
+        "request",
+        match outgoing.reported {
+            _ if refused => "refused",
+            Some(_) => "reported",
+            None => "allowed",
+        },
+    );
+    if let Some((reason, _)) = exchange.fate {
+        metrics.refused(destination, reason.as_str());
+    }
+    let (up, down) = (exchange.body_in.received(), if refused { 0 } else { exchange.body_out });
+    metrics.moved(destination, up, down);
+    outgoing.spend(up.saturating_add(down));
 }
 
 /// One line for each transaction that matched something or was cut, and a count for every one.

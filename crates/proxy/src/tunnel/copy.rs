@@ -25,8 +25,8 @@ use tokio::{
     time::timeout_at,
 };
 
-/// A hello is at most 16 KiB of handshake; records add a few octets each.
-const HELLO_BYTES: usize = 20 << 10;
+/// A hello is at most 20 KiB of handshake; records add a few octets each.
+const HELLO_BYTES: usize = 24 << 10;
 /// Tries at endpoints before giving up.
 const TRIES: u32 = 3;
 

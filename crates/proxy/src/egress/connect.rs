@@ -1,0 +1,172 @@
+//! CONNECT over HTTP/1: authenticate, decide, dial, answer, and carry; or say why not, and wait for another try on the same
+//! connection, as git and curl make one after a 407.
+
+use super::{
+    CallerFacts, Ended, FlowRecord, Octets, Tunnel,
+    admission::{self, Refused},
+    answer::{self, ESTABLISHED, Next},
+    auth, local_process,
+    tunnel::Around,
+};
+use crate::{
+    conn::{Conn, ConnFacts, EdgeIo},
+    core::Core,
+    listen::{ListenerPlan, PlanProtocol},
+    snapshot::Edge,
+};
+use portcullis_auth::AuthRule;
+use portcullis_egress::{Reason, Target, Verdict};
+use portcullis_wire::proxy_request::ConnectHead;
+use std::sync::Arc;
+
+/// Serves one CONNECT whose head of `len` octets is in front of the connection. Gives the connection back when a request may
+/// follow: after a refusal, or inside the tunnel where the gateway reads the requests itself.
+pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn, head: ConnectHead, len: usize) -> Option<Box<EdgeIo>> {
+    io.consume(len);
+    let plan = conn.plan();
+    let facts = io.facts().clone();
+    let mut record = FlowRecord::new("CONNECT");
+    record.target = shown(head.authority());
+    let asked = Asked { authority: head.authority(), authorization: head.proxy_authorization() };
+    match open(&plan, &conn.core, &facts, asked, &mut record).await {
+        Ok(Opened::Tunnel(tunnel)) => {
+            if io.send(ESTABLISHED).await.is_err() {
+                record.tell(conn.core.edge(), &facts, Ended::Broken, None, Octets::default());
+                return None;
+            }
+            let (transport, early, permit) = io.into_parts()?;
+            let around = Around {
+                core: &conn.core,
+                facts: &facts,
+                drain: conn.drain.clone(),
+                patience: plan.limits.header_timeout,
+            };
+            facts.open_tunnel();
+            tunnel.carry(transport, early, around, record).await;
+            drop(permit);
+            None
+        }
+        Ok(Opened::Requests(target)) => {
+            facts.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
+            io.send(ESTABLISHED).await.ok()?;
+            Some(io)
+        }
+        Err((refused, challenges)) => {
+            // What follows was meant for the tunnel: taken for a request, it would be one that nobody checked. A client of
+            // HTTP/1.0 does not expect a second chance.
+            let next = if head.minor_version() == 0 || !io.ahead().is_empty() || conn.is_draining() {
+                Next::Close
+            } else {
+                Next::Request
+            };
+            record.tell(conn.core.edge(), &facts, Ended::Refused(refused.reason), None, Octets::default());
+            io.send(answer::refusal(&refused, &record.request_id, &challenges, next).as_bytes()).await.ok()?;
+            match next {
+                Next::Request => Some(io),
+                Next::Close => {
+                    io.close().await;
+                    None
+                }
+            }
+        }
+    }
+}
+
+/// A target as it may stand in a log before it was understood.
+pub(crate) fn shown(target: &str) -> String {
+    target.chars().filter(|c| !c.is_control()).take(TARGET_SHOWN).collect()
+}
+
+/// Longest target that is logged before it was understood.
+const TARGET_SHOWN: usize = 300;
+
+/// What all requests of a connection have in common, where the client did not write it into each of them.
+#[derive(Debug, Clone)]
+pub(crate) enum Pinned {
+    /// A tunnel whose inside the gateway reads: they are for this target, by this user.
+    Target { target: Target, user: Option<String> },
+    /// A connection that was caught on its way: they are for this port, and Host says the name.
+    Port(u16),
+}
+
+pub(crate) enum Opened {
+    Tunnel(Box<Tunnel>),
+    /// The destination's requests pass through the gateway's hands, each decided about by itself.
+    Requests(Target),
+}
+
+/// What matters of a CONNECT, over whichever version of HTTP.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) authority: &'a str,
+    pub(crate) authorization: Option<&'a [u8]>,
+}
+
+pub(crate) async fn open(
+    plan: &ListenerPlan,
+    core: &Core,
+    facts: &Arc<ConnFacts>,
+    asked: Asked<'_>,
+    record: &mut FlowRecord,
+) -> Result<Opened, (Refused, Vec<String>)> {
+    let plain = |refused: Refused| (refused, Vec::new());
+    let user = user_of(plan, facts, asked.authorization).await?;
+    learn_process(core.edge(), facts).await;
+    let caller = CallerFacts::new(facts, user);
+    record.caller = Some(caller.clone());
+    let target = Target::parse(asked.authority).map_err(|reason| plain(reason.into()))?;
+    record.set_target(&target);
+    let snapshot = core.edge().snapshot();
+    let Some(egress) = snapshot.egress.clone() else { return Err(plain(Reason::NoDestination.into())) };
+    let ahead = admission::look_ahead(&egress, &caller, &target);
+    let sees = ahead.destination.as_ref().is_some_and(|destination| destination.sees_requests());
+    if sees && opens_for_requests(ahead.verdict) {
+        return Ok(Opened::Requests(target));
+    }
+    Tunnel::open(egress, caller, &target, record).await.map(|tunnel| Opened::Tunnel(Box::new(tunnel))).map_err(plain)
+}
+
+/// What only the requests can tell is decided with them.
+fn opens_for_requests(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Allow | Verdict::Report(_) | Verdict::Deny(Reason::RequestUnseen) => true,
+        Verdict::Deny(_) => false,
+    }
+}
+
+/// The user that the listener's `auth` finds, or a refusal with its challenges.
+pub(crate) async fn user_of(
+    plan: &ListenerPlan,
+    facts: &ConnFacts,
+    authorization: Option<&[u8]>,
+) -> Result<Option<String>, (Refused, Vec<String>)> {
+    let Some(rule) = auth_of(plan) else { return Ok(None) };
+    let identity = facts.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+    auth::authenticate(rule, authorization, identity)
+        .await
+        .map_err(|refusal| (Reason::ProxyAuthRequired.into(), rule.challenges(refusal)))
+}
+
+pub(crate) fn auth_of(plan: &ListenerPlan) -> Option<&Arc<AuthRule>> {
+    match &plan.protocol {
+        PlanProtocol::Proxy(proxy) => proxy.auth.as_ref(),
+        PlanProtocol::Http
+        | PlanProtocol::Https(_)
+        | PlanProtocol::Tcp(_)
+        | PlanProtocol::Tls(_)
+        | PlanProtocol::Intercept(_) => None,
+    }
+}
+
+/// Finds out whose process is at the other end, once a connection and only if a rule asks for it.
+pub(crate) async fn learn_process(edge: &Edge, facts: &Arc<ConnFacts>) {
+    let snapshot = edge.snapshot();
+    let asks = snapshot.egress.as_ref().is_some_and(|egress| egress.plan.policy.asks_for_processes());
+    let (Some(client), Some(ours)) = (facts.peer, facts.local) else { return };
+    if !asks || facts.process_is_known() {
+        return;
+    }
+    // Reads the kernel's tables: not on the core's thread. Without an answer no such rule matches: fails closed.
+    let found = tokio::task::spawn_blocking(move || local_process::find(client, ours)).await;
+    facts.set_process(found.ok().flatten());
+}

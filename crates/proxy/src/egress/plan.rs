@@ -1,0 +1,133 @@
+//! The egress part of a document, compiled. Immutable; a reload makes a new one.
+
+use super::EgressSpec;
+use portcullis_auth::AuthRule;
+use portcullis_config::{Context, Path};
+use portcullis_egress::{AccessSpec, CredentialSpec, Credentials, DestinationSpec, EgressPolicy, TlsMode};
+use portcullis_names::{ObjectName, TimeSpan};
+use portcullis_tls::{Certificates, ServerTls, Trusts, UpstreamTls, UpstreamTlsSpec};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// What the operator wrote of egress, and what that refers to.
+#[derive(Debug, Clone, Copy)]
+pub struct EgressSources<'s> {
+    pub egress: Option<&'s EgressSpec>,
+    pub destinations: &'s BTreeMap<ObjectName, DestinationSpec>,
+    pub access: &'s BTreeMap<ObjectName, AccessSpec>,
+    pub credentials: &'s BTreeMap<ObjectName, CredentialSpec>,
+    pub certificates: &'s Certificates,
+    pub trusts: &'s Trusts,
+    /// Of `[egress] resolver`; `None`: the system's.
+    pub name_servers: Option<&'s [SocketAddr]>,
+}
+
+/// Everything that decides about what goes out.
+#[derive(Debug)]
+pub struct EgressPlan {
+    pub policy: EgressPolicy,
+    pub(crate) credentials: Credentials,
+    origins: HashMap<ObjectName, OriginTls>,
+    pub(crate) name_servers: Option<Vec<SocketAddr>>,
+    pub(crate) drain: Duration,
+    pub(crate) idle: Duration,
+}
+
+/// How the gateway opens TLS to a destination.
+#[derive(Debug)]
+pub(crate) struct OriginTls {
+    plain: UpstreamTls,
+    /// Showing the certificate of the destination's credential.
+    with_certificate: Option<UpstreamTls>,
+}
+
+/// Whether the credential's certificate is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Showing {
+    Nothing,
+    Certificate,
+}
+
+/// A `proxy` listener.
+#[derive(Debug)]
+pub struct ProxyPlan {
+    /// TLS between client and proxy.
+    pub tls: Option<ServerTls>,
+    /// What a client must show.
+    pub auth: Option<Arc<AuthRule>>,
+}
+
+const DRAIN: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(3_600);
+
+impl EgressPlan {
+    pub fn compile(sources: &EgressSources<'_>, previous: Option<&Self>, now: SystemTime, cx: &mut Context) -> Self {
+        let certificate_names: Vec<&str> = sources.certificates.names().collect();
+        let credentials = Credentials::compile(sources.credentials, &certificate_names, cx);
+        let credential_names: Vec<&ObjectName> = sources.credentials.keys().collect();
+        let mut policy = EgressPolicy::compile(sources.destinations, sources.access, &credential_names, now, cx);
+        if let Some(previous) = previous {
+            policy.carry_over(&previous.policy);
+        }
+        let originating =
+            sources.destinations.iter().filter(|(_, spec)| spec.tls.unwrap_or_default() == TlsMode::Originate);
+        let origins =
+            originating.filter_map(|(name, spec)| Some((name.clone(), OriginTls::compile(name, spec, sources, cx)?)));
+        let origins = origins.collect();
+        let at = Path::root().key("egress");
+        let idle = sources.egress.and_then(|spec| spec.idle_timeout);
+        if idle.is_some_and(TimeSpan::is_zero) {
+            cx.error(&at.key("idle_timeout"), "a tunnel that may not rest at all cannot be used");
+        }
+        Self {
+            policy,
+            credentials,
+            origins,
+            name_servers: sources.name_servers.map(<[_]>::to_vec),
+            drain: sources.egress.and_then(|spec| spec.drain).map_or(DRAIN, TimeSpan::get),
+            idle: idle.map_or(IDLE, TimeSpan::get),
+        }
+    }
+
+    /// How TLS is opened to a destination; `None` where it is not.
+    pub(crate) fn origin(&self, destination: &ObjectName, showing: Showing) -> Option<&UpstreamTls> {
+        let origin = self.origins.get(destination)?;
+        match showing {
+            Showing::Nothing => Some(&origin.plain),
+            Showing::Certificate => origin.with_certificate.as_ref(),
+        }
+    }
+}
+
+impl OriginTls {
+    fn compile(
+        name: &ObjectName,
+        spec: &DestinationSpec,
+        sources: &EgressSources<'_>,
+        cx: &mut Context,
+    ) -> Option<Self> {
+        let at = Path::root().key("destination").key(name);
+        let mut open = |certificate: Option<String>| {
+            // The name is another for each host of the destination and given when it is dialled; this one is never used.
+            let tls = UpstreamTlsSpec {
+                sni: Some("destination.invalid".to_owned()),
+                trust: spec.trust.clone(),
+                certificate,
+                ..UpstreamTlsSpec::default()
+            };
+            UpstreamTls::compile(&tls, sources.certificates, sources.trusts, &at, cx).ok().flatten()
+        };
+        let plain = open(None)?;
+        let credential = spec.credential.as_ref().and_then(|credential| sources.credentials.get(credential));
+        let shown = credential.and_then(|credential| credential.client_certificate.as_ref());
+        let with_certificate = match shown {
+            Some(certificate) => Some(open(Some(certificate.to_string()))?),
+            None => None,
+        };
+        Some(Self { plain, with_certificate })
+    }
+}

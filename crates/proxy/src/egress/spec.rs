@@ -1,0 +1,20 @@
+//! `[egress]` as the operator writes it: what holds for everything that goes out.
+
+use portcullis_names::TimeSpan;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How the way out works. Who may go where is in `[destination.X]` and `[access.X]`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub struct EgressSpec {
+    /// The `[discovery.X]` whose DNS servers are asked for destinations (default: the system's).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<String>,
+    /// How long a tunnel may go on that a new policy, or the end of its grant, no longer allows (default 10s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<TimeSpan>,
+    /// Longest silence in a tunnel (default 1h).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<TimeSpan>,
+}

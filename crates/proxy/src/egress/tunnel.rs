@@ -1,0 +1,339 @@
+//! One tunnel: opened by our own answers, its first octets compared with what was asked for, then carried until somebody is
+//! done or it may not go on.
+
+use super::{
+    CallerFacts, Ended, FlowRecord, LiveEgress, Octets,
+    admission::{self, Refused},
+    relay_any::relay_any,
+};
+use crate::{
+    conn::{ConnFacts, Socket, Transport},
+    core::Core,
+};
+use bytes::BytesMut;
+use portcullis_egress::{
+    Binding, DialLimits, Dialled, FirstOctets, LiveTunnel, Moved, Permit, Protocol, Reason, Request, Resolved,
+    SNIFF_MAX, Target, TunnelEnd, TunnelPlace, TunnelStanding, bind, dial, relay, sniff,
+};
+use portcullis_wire::Parse;
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+};
+
+/// A tunnel whose destination has taken the connection; the client was not answered yet.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    egress: Arc<LiveEgress>,
+    caller: CallerFacts,
+    permit: Permit,
+    resolved: Resolved,
+    origin: TcpStream,
+    place: Option<TunnelPlace>,
+}
+
+/// What a tunnel runs beside.
+pub(crate) struct Around<'a> {
+    pub(crate) core: &'a Rc<Core>,
+    pub(crate) facts: &'a ConnFacts,
+    pub(crate) drain: watch::Receiver<bool>,
+    /// How long a client may take to say its first octets.
+    pub(crate) patience: Duration,
+}
+
+/// The client's end, as it can be moved best.
+pub(crate) enum ClientEnd<S> {
+    /// Spliced in the kernel.
+    Socket(TcpStream),
+    Stream(S),
+}
+
+/// Under a rule that reports and with no destination to say what is spoken: who speaks first is found out.
+const SERVER_FIRST: Duration = Duration::from_millis(150);
+/// How often octets are counted against a budget.
+const SPEND: Duration = Duration::from_millis(250);
+/// access_denied (RFC 8446 §6.2), fatal, in a TLS 1.2 record, which every client understands.
+const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+
+impl Tunnel {
+    /// Decides, resolves, dials. `record` learns the grounds on the way.
+    pub(crate) async fn open(
+        egress: Arc<LiveEgress>,
+        caller: CallerFacts,
+        target: &Target,
+        record: &mut FlowRecord,
+    ) -> Result<Self, Refused> {
+        let admitted = admission::admit(&egress, &caller, target, Request::Unseen);
+        let permit = match admitted {
+            Ok(admitted) => admitted.permit,
+            Err(refused) => {
+                record.decision = refused.decision.as_deref().cloned();
+                return Err(refused);
+            }
+        };
+        record.decision = Some(permit.decision().clone());
+        let place = admission::take_place(&egress, &caller, &permit)?;
+        let (resolved, checked) = admission::resolve(&egress, &permit).await?;
+        let dialled = dial(&checked, &DialLimits::default()).await;
+        let Dialled { stream: origin, to } = dialled.map_err(|reason| Refused::by(permit.decision(), reason))?;
+        record.endpoint = Some(to.socket_address());
+        Ok(Self { egress, caller, permit, resolved, origin, place })
+    }
+
+    /// To its end. `early`: what the client has said already.
+    pub(crate) async fn carry(self, client: Transport, early: BytesMut, around: Around<'_>, record: FlowRecord) {
+        match client {
+            Transport::Clear(prefixed) => {
+                let (front, socket) = prefixed.into_parts();
+                let mut early = early;
+                early.extend_from_slice(&front);
+                match socket {
+                    Socket::Tcp(tcp) => self.run(ClientEnd::<TcpStream>::Socket(tcp), early, around, record).await,
+                    Socket::Unix(unix) => self.run(ClientEnd::Stream(unix), early, around, record).await,
+                }
+            }
+            Transport::Tls(tls) => self.run(ClientEnd::Stream(tls), early, around, record).await,
+        }
+    }
+
+    pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+        mut self,
+        mut client: ClientEnd<S>,
+        mut early: BytesMut,
+        around: Around<'_>,
+        mut record: FlowRecord,
+    ) {
+        let edge = around.core.edge().clone();
+        let first = match self.first_octets(&mut client, &mut early, around.patience).await {
+            Some(first) => first,
+            None => return record.tell(&edge, around.facts, Ended::Broken, None, Octets::default()),
+        };
+        if let FirstOctets::Tls(hello) = &first {
+            record.sni.clone_from(&hello.sni);
+        }
+        let live = LiveTunnel::new(&self.caller.borrow(), &self.permit);
+        let reported = match bind(self.permit.clone(), &first, &self.resolved) {
+            Binding::Bound(_) => self.permit.decision().reason(),
+            Binding::Reported(_, reason) => Some(reason),
+            Binding::Refused(reason) => {
+                if matches!(first, FirstOctets::Tls(_) | FirstOctets::BrokenHello) {
+                    client.say_last(&ALERT).await;
+                }
+                return record.tell(&edge, around.facts, Ended::Refused(reason), None, Octets::default());
+            }
+        };
+        if reported.is_some() {
+            let target = self.permit.target();
+            self.egress.state.lock_learned().observe(&self.caller.borrow(), target, &first);
+        }
+        let destination = self.permit.destination().cloned();
+        let _open =
+            edge.metrics.egress.tunnel_opened(destination.as_ref().map(|destination| destination.name().as_str()));
+        let moved = Moved::default();
+        let ended = if self.origin.write_all(&early).await.is_err() {
+            Ended::Broken
+        } else {
+            moved.up.fetch_add(early.len() as u64, Relaxed);
+            drop(early);
+            self.relay(client, live, &moved, around.core, around.drain).await
+        };
+        let octets = Octets { up: moved.up.load(Relaxed), down: moved.down.load(Relaxed) };
+        record.tell(&edge, around.facts, ended, reported, octets);
+    }
+
+    /// What the client says first; `None` when it is gone.
+    async fn first_octets<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        client: &mut ClientEnd<S>,
+        early: &mut BytesMut,
+        patience: Duration,
+    ) -> Option<FirstOctets> {
+        let patience = match self.permit.destination().map(|destination| destination.protocol()) {
+            Some(Protocol::Opaque) => return Some(FirstOctets::Silence),
+            Some(Protocol::Tls | Protocol::Http | Protocol::Ssh | Protocol::Postgres) => patience,
+            None => SERVER_FIRST,
+        };
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            if let Parse::Complete { head, .. } = sniff(early) {
+                return Some(head);
+            }
+            if early.len() > SNIFF_MAX {
+                return Some(FirstOctets::Unknown);
+            }
+            match tokio::time::timeout_at(deadline, client.read_some(early)).await {
+                Ok(Ok(1..)) => {}
+                Ok(_) => return None,
+                Err(_) if early.is_empty() => return Some(FirstOctets::Silence),
+                Err(_) if early.first() == Some(&22) => return Some(FirstOctets::BrokenHello),
+                Err(_) => return Some(FirstOctets::Unknown),
+            }
+        }
+    }
+
+    async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        client: ClientEnd<S>,
+        live: LiveTunnel,
+        moved: &Moved,
+        core: &Rc<Core>,
+        mut drain: watch::Receiver<bool>,
+    ) -> Ended {
+        let Self { egress, caller, permit, resolved, origin, place } = self;
+        drop(resolved);
+        let grant_end = permit.grant_end();
+        let budgeted = permit.destination().filter(|destination| destination.counts_octets()).cloned();
+        let name = caller.name();
+        let state = egress.state.clone();
+        let idle = egress.plan.idle;
+        // A tunnel may last for days: it must not keep an old configuration alive.
+        drop((egress, permit, caller));
+        let mut spent = 0;
+        let mut spend = || {
+            let Some(destination) = &budgeted else { return Ok(()) };
+            let total = moved.up.load(Relaxed).saturating_add(moved.down.load(Relaxed));
+            let growth = total.saturating_sub(std::mem::replace(&mut spent, total));
+            state.quotas.spend(destination, &name, growth, Instant::now(), SystemTime::now())
+        };
+        let cut = async {
+            let revoked = revoked(&live, grant_end, core, state.changes());
+            let used_up = async {
+                if budgeted.is_none() {
+                    std::future::pending::<()>().await;
+                }
+                loop {
+                    tokio::time::sleep(SPEND).await;
+                    if let Err(reason) = spend() {
+                        return reason;
+                    }
+                }
+            };
+            tokio::select! {
+                reason = revoked => reason,
+                reason = used_up => reason,
+            }
+        };
+        let patience = core.drain().streams;
+        let drained = async {
+            let _ = drain.wait_for(|draining| *draining).await;
+            tokio::time::sleep(patience).await;
+        };
+        let end = {
+            let carried = async {
+                match client {
+                    ClientEnd::Socket(tcp) => relay(tcp, origin, &state.pipes, moved, idle, cut).await,
+                    ClientEnd::Stream(stream) => relay_any(stream, origin, moved, idle, cut).await,
+                }
+            };
+            tokio::select! {
+                end = carried => Some(end),
+                () = drained => None,
+            }
+        };
+        // What was moved since the last count is spent as well; the tunnel is over either way.
+        let _: Result<(), Reason> = spend();
+        drop(place);
+        match end {
+            Some(TunnelEnd::Finished) => Ended::Finished,
+            Some(TunnelEnd::Broken(_)) => Ended::Broken,
+            Some(TunnelEnd::Idle) => Ended::Idle,
+            Some(TunnelEnd::Cut(reason)) => Ended::Cut(reason),
+            None => Ended::Drained,
+        }
+    }
+}
+
+/// Resolves when the policy has not allowed the tunnel for the whole of the drain window. A policy that takes it back in
+/// meanwhile saves it.
+async fn revoked(
+    live: &LiveTunnel,
+    grant_end: Option<SystemTime>,
+    core: &Rc<Core>,
+    mut changes: watch::Receiver<u64>,
+) -> Reason {
+    let mut ends_at = grant_end;
+    // Why, and when it is cut.
+    let mut ending: Option<(Reason, tokio::time::Instant)> = None;
+    loop {
+        tokio::select! {
+            biased;
+            () = until_instant(ending.map(|(_, at)| at)) => {
+                if let Some((reason, _)) = ending {
+                    return reason;
+                }
+            }
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+            () = until_time(ends_at), if ending.is_none() => {}
+        }
+        let snapshot = core.edge().snapshot();
+        let standing = match &snapshot.egress {
+            Some(egress) => live.standing(&egress.plan.policy, SystemTime::now()),
+            None => TunnelStanding::Ends(Reason::PolicyChanged),
+        };
+        match standing {
+            TunnelStanding::Stays(until) => (ends_at, ending) = (until, None),
+            TunnelStanding::Ends(reason) if ending.is_none() => {
+                let drain = snapshot.egress.as_ref().map_or(Duration::ZERO, |egress| egress.plan.drain);
+                ending = Some((reason, tokio::time::Instant::now() + drain));
+            }
+            TunnelStanding::Ends(_) => {}
+        }
+    }
+}
+
+async fn until_instant(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The wall clock may be set while we wait: looked at again every minute.
+async fn until_time(at: Option<SystemTime>) {
+    const LOOK: Duration = Duration::from_secs(60);
+    let Some(at) = at else { return std::future::pending().await };
+    while let Ok(left) = at.duration_since(SystemTime::now()) {
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK)).await;
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientEnd<S> {
+    async fn read_some(&mut self, into: &mut BytesMut) -> std::io::Result<usize> {
+        match self {
+            Self::Socket(tcp) => tcp.read_buf(into).await,
+            Self::Stream(stream) => stream.read_buf(into).await,
+        }
+    }
+
+    /// Best effort: who is refused may not listen any more.
+    async fn say_last(&mut self, octets: &[u8]) {
+        const LAST: Duration = Duration::from_secs(2);
+        let said = async {
+            match self {
+                Self::Socket(tcp) => {
+                    tcp.write_all(octets).await?;
+                    tcp.shutdown().await
+                }
+                Self::Stream(stream) => {
+                    stream.write_all(octets).await?;
+                    stream.flush().await?;
+                    stream.shutdown().await
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LAST, said).await;
+    }
+}

@@ -1,0 +1,118 @@
+//! The way out: its tables compiled, its listeners' plans, and what runs of it.
+
+use crate::{Compiled, spec::Spec};
+use portcullis_auth::{AuthNames, AuthRule, RuleAuthSpec};
+use portcullis_config::{Context, Path};
+use portcullis_discover::{Resolvers, Servers};
+use portcullis_names::ListenAddress;
+use portcullis_proxy::{
+    EgressPlan, EgressSources, LiveEgress,
+    listen::{Protocol, Underscores},
+};
+use portcullis_tls::{Certificates, Trusts};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+
+/// What egress refers to.
+#[derive(Clone, Copy)]
+pub(crate) struct Around<'a> {
+    pub(crate) certificates: &'a Certificates,
+    pub(crate) trusts: &'a Trusts,
+    pub(crate) resolvers: &'a Resolvers,
+}
+
+/// `None` where the document has nothing of it.
+pub(crate) fn compile(
+    spec: &Spec,
+    around: Around<'_>,
+    previous: Option<&Compiled>,
+    cx: &mut Context,
+) -> Option<Arc<EgressPlan>> {
+    let listens = spec.listener.values().any(|listener| is_way_out(listener.effective_protocol()));
+    let tables = [
+        ("destination", !spec.destination.is_empty()),
+        ("access", !spec.access.is_empty()),
+        ("credential", !spec.credential.is_empty()),
+        ("egress", spec.egress.is_some()),
+    ];
+    for (table, written) in tables {
+        if written && !listens {
+            cx.error_at_key(
+                &Path::root().key(table),
+                format!("`{table}` is about what goes out, and no listener lets anything out"),
+            )
+            .help("add [listener.NAME] with protocol = \"proxy\"");
+        }
+    }
+    if !listens && tables.iter().all(|(_, written)| !written) {
+        return None;
+    }
+    if spec.access.is_empty() {
+        cx.warning(&Path::root().key("listener"), "there is no [access] rule: everything that wants out is refused");
+    }
+    let servers = spec.egress.as_ref().and_then(|egress| egress.resolver.as_deref()).and_then(|name| {
+        let at = Path::root().key("egress").key("resolver");
+        match around.resolvers.servers(name, &at, cx)? {
+            Servers::System => None,
+            Servers::Listed(servers) => Some(servers),
+        }
+    });
+    let sources = EgressSources {
+        egress: spec.egress.as_ref(),
+        destinations: &spec.destination,
+        access: &spec.access,
+        credentials: &spec.credential,
+        certificates: around.certificates,
+        trusts: around.trusts,
+        name_servers: servers.as_deref(),
+    };
+    let before = previous.and_then(|previous| previous.egress.as_deref());
+    Some(Arc::new(EgressPlan::compile(&sources, before, SystemTime::now(), cx)))
+}
+
+/// Listeners under `[access]`.
+pub(crate) fn is_way_out(protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Proxy | Protocol::Sni | Protocol::Transparent => true,
+        Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::Tls | Protocol::Dns => false,
+    }
+}
+
+/// What becomes of field names with underscores when the listener does not say: what goes out goes as it came.
+pub(crate) fn underscores(protocol: Protocol) -> Underscores {
+    if is_way_out(protocol) { Underscores::Pass } else { Underscores::default() }
+}
+
+/// What the clients of a proxy listener must show.
+pub(crate) fn proxy_auth(
+    spec: &RuleAuthSpec,
+    at: &Path,
+    names: AuthNames<'_>,
+    cx: &mut Context,
+) -> Option<Arc<AuthRule>> {
+    for (key, written) in [("jwt", spec.jwt.is_some()), ("api_key", spec.api_key.is_some())] {
+        if written {
+            cx.error_at_key(&at.key(key), format!("clients of a proxy do not send what `{key}` asks for"))
+                .help("use `basic`, or `client_cert` with `tls.client_auth`");
+        }
+    }
+    spec.compile(at, names, cx).map(Arc::new)
+}
+
+/// What runs of a compiled configuration. `bound`: every socket that the listeners have.
+pub(crate) fn live(
+    compiled: &Compiled,
+    bound: Vec<SocketAddr>,
+    previous: Option<&LiveEgress>,
+) -> Result<Option<Arc<LiveEgress>>, String> {
+    let Some(plan) = &compiled.egress else { return Ok(None) };
+    // Nobody may reach our own metrics by way of us.
+    let metrics = compiled.fixed.metrics.as_ref().and_then(|address| match address {
+        ListenAddress::Ip(address) => Some(*address),
+        ListenAddress::Any(port) => Some(SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), *port)),
+        ListenAddress::Unix(_) => None,
+    });
+    let listeners = bound.into_iter().chain(metrics);
+    LiveEgress::new(plan.clone(), listeners, previous).map(|live| Some(Arc::new(live))).map_err(|error| {
+        format!("egress: {error}; name servers can be given by [egress] resolver and a [discovery.NAME]")
+    })
+}

@@ -1,0 +1,377 @@
+//! Programs of other people through the way out; in a namespace of their own where the gateway is all that can be reached.
+
+use crate::support::{client::Client, eventually, gateway::Gateway, gateway::binary, have, outside::Outside};
+use std::{path::Path, process::Stdio, time::Duration};
+use tokio::process::Command;
+
+const NAMES: [&str; 3] = ["allowed.test", "plain.test", "denied.test"];
+
+async fn start(outside: &Outside, folder: tempfile::TempDir) -> Gateway {
+    let config = format!(
+        "{}[listener.out]\naddress = \"127.0.0.1:0\"\nprotocol = \"proxy\"\n\
+         [destination.secure]\nhosts = [\"allowed.test\"]\nports = [{}]\nprivate_addresses = [\"127.0.0.0/8\"]\n\
+         [destination.plain]\nhosts = [\"plain.test\"]\nports = [{}]\nprotocol = \"http\"\n\
+         private_addresses = [\"127.0.0.0/8\"]\n\
+         [access.all]\nfrom = [\"127.0.0.0/8\"]\nto = [\"destination:secure\", \"destination:plain\"]\naction = \"allow\"\n",
+        outside.config(folder.path()),
+        outside.tls.port(),
+        outside.clear.addr.port()
+    );
+    Gateway::start_in(folder, &config).await
+}
+
+/// Standard output and error of a program that has nothing but the proxy in its environment.
+async fn run(folder: &Path, proxy: &str, arguments: &[&str]) -> (bool, String) {
+    let ca = folder.join("outside.crt");
+    let mut command = Command::new(arguments[0]);
+    command.args(&arguments[1..]).current_dir(folder).stdin(Stdio::null());
+    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "npm_config_proxy", "npm_config_https_proxy"]
+    {
+        command.env(name, proxy);
+    }
+    for name in ["no_proxy", "NO_PROXY"] {
+        command.env(name, "");
+    }
+    for name in [
+        "SSL_CERT_FILE",
+        "CURL_CA_BUNDLE",
+        "REQUESTS_CA_BUNDLE",
+        "PIP_CERT",
+        "GIT_SSL_CAINFO",
+        "NODE_EXTRA_CA_CERTS",
+        "npm_config_cafile",
+    ] {
+        command.env(name, &ca);
+    }
+    command
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+        .env("HOME", folder)
+        .env("PIP_CONFIG_FILE", "/dev/null");
+    command.env_remove("PIP_FIND_LINKS").env_remove("PIP_NO_INDEX");
+    command.kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await.expect("it ends").unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+const URLLIB: &str =
+    "import sys, urllib.request\nprint(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())";
+const REQUESTS: &str =
+    "import sys, requests\nr = requests.get(sys.argv[1], timeout=20)\nr.raise_for_status()\nprint(r.text)";
+
+#[tokio::test]
+async fn clients_of_other_people_get_through_and_are_told_why_not() {
+    let outside = Outside::start(&NAMES).await;
+    let gateway = start(&outside, tempfile::tempdir().unwrap()).await;
+    let proxy = format!("http://{}", gateway.addr("out"));
+    let (secure, clear) = (outside.tls.port(), outside.clear.addr.port());
+    let allowed = format!("https://allowed.test:{secure}/tool");
+    let plain = format!("http://plain.test:{clear}/tool");
+    let denied = format!("https://denied.test:{secure}/tool");
+    let (python, requests) = (have("python3"), has_module(gateway.path(), "requests").await);
+    for (there, program, why) in [
+        (have("curl"), &["curl", "-sS", "--max-time", "20", "URL"][..], "403"),
+        (
+            have("wget"),
+            &["wget", "-q", "-O", "-", "--tries=1", "--timeout=20", "--ca-certificate=outside.crt", "URL"],
+            "",
+        ),
+        (python, &["python3", "-c", URLLIB, "URL"], "refused: no_destination"),
+        (python && requests, &["python3", "-c", REQUESTS, "URL"], "refused: no_destination"),
+    ] {
+        if !there {
+            continue;
+        }
+        for (url, expected) in [(&allowed, "secretly GET /tool"), (&plain, "GET /tool HTTP/1.1")] {
+            let arguments: Vec<&str> = program.iter().map(|word| if *word == "URL" { url } else { *word }).collect();
+            let (done, out) = run(gateway.path(), &proxy, &arguments).await;
+            assert!(done && out.contains(expected), "{arguments:?}: {out}");
+        }
+        let arguments: Vec<&str> = program.iter().map(|word| if *word == "URL" { &denied } else { *word }).collect();
+        let (done, out) = run(gateway.path(), &proxy, &arguments).await;
+        assert!(!done && out.contains(why), "{arguments:?}: {out}");
+    }
+    assert!(!outside.requests().iter().any(|seen| seen.header("host").is_some_and(|host| host.starts_with("denied"))));
+}
+
+async fn has_module(folder: &Path, module: &str) -> bool {
+    let (there, _) = run(folder, "", &["python3", "-c", &format!("import {module}")]).await;
+    if !there {
+        eprintln!("NOT CHECKED: python's `{module}` is not installed");
+    }
+    there
+}
+
+#[tokio::test]
+async fn git_pip_and_npm_ask_through_it() {
+    let outside = Outside::start(&NAMES).await;
+    let gateway = start(&outside, tempfile::tempdir().unwrap()).await;
+    let proxy = format!("http://{}", gateway.addr("out"));
+    let secure = outside.tls.port();
+    let (repository, index) =
+        (format!("https://allowed.test:{secure}/repo.git"), format!("https://allowed.test:{secure}/simple/"));
+    let registry = format!("https://allowed.test:{secure}/npm/");
+    let denied = format!("https://denied.test:{secure}/");
+    // The origin is no repository, index or registry: what counts is that it was asked, and by TLS that the client verified.
+    for (there, program, asked, refusal) in [
+        (have("git"), vec!["git", "ls-remote", "PLACE"], "/repo.git/info/refs", "403"),
+        (
+            have("pip") || have("pip3"),
+            vec![
+                "python3",
+                "-m",
+                "pip",
+                "download",
+                "--no-input",
+                "--retries",
+                "1",
+                "--no-cache-dir",
+                "--index-url",
+                "PLACE",
+                "nothing-of-the-kind",
+            ],
+            "/simple/nothing-of-the-kind/",
+            "refused: no_destination",
+        ),
+        (
+            have("npm"),
+            vec!["npm", "view", "nothing-of-the-kind", "--fetch-retries=0", "--registry", "PLACE"],
+            "/npm/nothing-of-the-kind",
+            "403",
+        ),
+    ] {
+        if !there {
+            continue;
+        }
+        let place = match program[0] {
+            "git" => &repository,
+            "npm" => &registry,
+            _ => &index,
+        };
+        let with = |place: &str| {
+            program
+                .iter()
+                .map(|word| if *word == "PLACE" { place.to_owned() } else { (*word).to_owned() })
+                .collect::<Vec<_>>()
+        };
+        let all = with(place);
+        let (_, out) = run(gateway.path(), &proxy, &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert!(
+            outside.requests().iter().any(|seen| seen.path().starts_with(asked)),
+            "{all:?}: {out}\n{:?}",
+            outside.requests()
+        );
+        let all = with(&denied);
+        let (done, out) = run(gateway.path(), &proxy, &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert!(!done && out.contains(refusal), "{all:?}: {out}");
+    }
+}
+
+#[tokio::test]
+async fn the_demo_shows_a_way_out_whose_lines_work() {
+    if !have("curl") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let log = std::fs::File::create(folder.path().join("out.txt")).unwrap();
+    let mut demo = Command::new(binary())
+        .args(["demo", "--folder", "demo", "--port", "0"])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let text = eventually("the demo says what to try", async || {
+        let text = std::fs::read_to_string(folder.path().join("out.txt")).unwrap();
+        text.contains("Ctrl-C ends the demo").then_some(text)
+    })
+    .await;
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let line = |part: &str| *lines.iter().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {text}"));
+    for (part, expected) in [
+        ("partner.localhost", "x-api-key: the-secret-of-the-demo"),
+        ("-i -x", "\"reason\":\"no_destination\""),
+        ("egress explain", "denied: no destination has this host"),
+        ("--cacert", "Welcome to the shop"),
+    ] {
+        let shown = line(part);
+        let output = eventually("the line's program ends", async || {
+            let output = Command::new("sh").args(["-c", shown]).current_dir(folder.path()).output().await.ok()?;
+            output.status.success().then_some(output)
+        })
+        .await;
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(out.contains(expected), "{shown}: {out}");
+    }
+    demo.kill().await.unwrap();
+}
+
+/// A namespace without any network but loopback, in which nftables leads what is for elsewhere to the gateway.
+#[tokio::test]
+async fn captured_connections_lead_to_where_their_names_do_and_nowhere_else() {
+    if !have("unshare") || !have("nft") || !have("ip") || !have("curl") {
+        return;
+    }
+    let probe = Command::new("unshare").args(["-Urn", "nft", "list", "ruleset"]).output().await.unwrap();
+    if !probe.status.success() {
+        eprintln!("NOT CHECKED: no namespace of one's own: {}", String::from_utf8_lossy(&probe.stderr));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("edge.toml"), CAPTURED).unwrap();
+    let made = Command::new(binary())
+        .args(["certificate", "allowed.localhost", "--folder", ".", "--name", "origin"])
+        .current_dir(folder.path())
+        .output()
+        .await
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    std::fs::write(folder.path().join("origin.toml"), ORIGIN).unwrap();
+    std::fs::write(folder.path().join("inside.sh"), INSIDE).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["-Urn", "sh", "inside.sh", binary()]).current_dir(folder.path()).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(100), command.output()).await.expect("it ends").unwrap();
+    let out = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    for expected in [
+        "by-sni: 200 origin",
+        "by-host: 200 clear",
+        "another-name: 000",
+        "another-host: 403",
+        "by-address: 000",
+        "v6: 200 origin",
+        "direct: 000",
+    ] {
+        assert!(out.lines().any(|line| line == expected), "{expected}:\n{out}");
+    }
+}
+
+const CAPTURED: &str = r#"
+schema = "1"
+[process]
+threads = 1
+upgrade = "unix:upgrade.sock"
+[admin]
+address = "unix:admin.sock"
+[listener.captured]
+address = ":15001"
+protocol = "transparent"
+[destination.secure]
+hosts = ["allowed.localhost"]
+private_addresses = ["127.0.0.0/8", "::1/128"]
+[destination.clear]
+hosts = ["clear.localhost"]
+protocol = "http"
+private_addresses = ["127.0.0.0/8", "::1/128"]
+[access.all]
+from = ["*"]
+to = ["destination:secure", "destination:clear"]
+action = "allow"
+"#;
+
+/// A second gateway plays the origin: TLS on 443, http on 80.
+const ORIGIN: &str = r#"
+schema = "1"
+[process]
+threads = 1
+upgrade = "unix:origin-upgrade.sock"
+[admin]
+address = "unix:origin-admin.sock"
+[certificate.origin]
+cert = { file = "origin.crt" }
+key = { file = "origin.key" }
+[listener.tls]
+address = ":443"
+protocol = "https"
+http_redirect = false
+[listener.clear]
+address = ":80"
+[route.tls]
+listeners = ["tls"]
+respond = { status = 200, body = "origin" }
+[route.clear]
+listeners = ["clear"]
+respond = { status = 200, body = "clear" }
+"#;
+
+const INSIDE: &str = r#"
+ip link set lo up
+ip link add out type veth peer name far
+ip addr add 198.51.100.2/24 dev out
+ip -6 addr add 2001:db8::2/64 dev out nodad
+ip link set far up
+ip link set out up
+ip route add default dev out
+ip -6 route add default dev out
+nft -f - <<'RULES'
+table inet capture {
+	chain output {
+		type nat hook output priority -100; policy accept;
+		oifname "lo" return
+		tcp dport { 80, 443 } redirect to :15001
+	}
+	chain way_out {
+		type filter hook output priority 0; policy accept;
+		oifname "lo" accept
+		ct status dnat accept
+		reject
+	}
+}
+RULES
+"$1" run origin.toml > origin.log 2>&1 &
+origin=$!
+"$1" run edge.toml > edge.log 2>&1 &
+edge=$!
+tries=0
+until curl -sf --unix-socket admin.sock http://admin/ready > /dev/null && curl -sf --unix-socket origin-admin.sock http://admin/ready > /dev/null; do
+	tries=$((tries + 1))
+	[ $tries -lt 400 ] || break
+	sleep 0.05
+done
+ask() {
+	name=$1
+	shift
+	echo "$name: $(curl -s --max-time 15 --cacert ca.crt -o body -w '%{http_code}' "$@") $(cat body 2>/dev/null)" | sed 's/ *$//'
+	: > body
+}
+ask by-sni --resolve allowed.localhost:443:192.0.2.10 https://allowed.localhost/
+ask by-host --resolve clear.localhost:80:192.0.2.10 http://clear.localhost/
+ask another-name --resolve other.localhost:443:192.0.2.10 https://other.localhost/
+curl -s --max-time 15 -o /dev/null -w 'another-host: %{http_code}\n' --resolve other.localhost:80:192.0.2.10 http://other.localhost/
+ask by-address -k https://192.0.2.10/
+ask v6 --resolve 'allowed.localhost:443:[2001:db8::10]' https://allowed.localhost/
+ask direct --resolve clear.localhost:15001:127.0.0.1 http://clear.localhost:15001/
+kill $edge $origin
+cat edge.log origin.log
+"#;
+
+#[tokio::test]
+async fn bursts_of_short_connections_that_end_by_reset_leave_nothing_behind() {
+    let outside = Outside::start(&NAMES).await;
+    let gateway = start(&outside, tempfile::tempdir().unwrap()).await;
+    let head = format!("CONNECT allowed.test:{} HTTP/1.1\r\n\r\n", outside.tls.port());
+    for _ in 0..2 {
+        let mut burst = tokio::task::JoinSet::new();
+        for _ in 0..200 {
+            let (address, head) = (gateway.addr("out"), head.clone());
+            burst.spawn(async move {
+                let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                let mut client = Client::over(stream);
+                client.send(head).await;
+                assert_eq!(client.try_response(true).await.unwrap().status, 200);
+            });
+        }
+        while let Some(done) = burst.join_next().await {
+            done.unwrap();
+        }
+    }
+    eventually("all is given back", async || {
+        let open = gateway.metric("portcullis_connections_active", &["out"]).await
+            + gateway.metric("portcullis_egress_tunnels_active", &[]).await;
+        (open == 0.0).then_some(())
+    })
+    .await;
+}

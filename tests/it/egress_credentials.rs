@@ -1,0 +1,228 @@
+//! Applications without secrets: they speak http to the gateway, which speaks https to the destination with its credential.
+
+use crate::support::{
+    client::Client,
+    eventually,
+    gateway::{Gateway, run_in},
+    origin::{Origin, ok},
+    outside::Outside,
+};
+use tempfile::TempDir;
+
+const CANARY: &str = "canary-7f3a9c51e2";
+
+/// A gateway with one destination that is reached by TLS of the gateway's own, with the credential `key`.
+async fn start(outside: &Outside, credential: &str, more: &str) -> Gateway {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(outside, &folder, credential, more);
+    Gateway::start_in(folder, &config).await
+}
+
+fn config(outside: &Outside, folder: &TempDir, credential: &str, more: &str) -> String {
+    std::fs::write(folder.path().join("canary"), format!("{CANARY}\n")).unwrap();
+    outside.ca.leaf(&["spiffe://corp/gateway"]).write(folder.path(), "gateway");
+    let (secure, clear) = (outside.tls.port(), outside.clear.addr.port());
+    format!(
+        "{}[listener.out]\naddress = \"127.0.0.1:0\"\nprotocol = \"proxy\"\n\
+         [destination.api]\nhosts = [\"allowed.test\"]\nports = [{secure}]\ntls = \"originate\"\ntrust = \"outside\"\n\
+         credential = \"key\"\nprivate_addresses = [\"127.0.0.0/8\"]\n\
+         [destination.other]\nhosts = [\"other.test\"]\nports = [{clear}, 80]\nprotocol = \"http\"\n\
+         private_addresses = [\"127.0.0.0/8\"]\n\
+         [access.all]\nfrom = [\"127.0.0.0/8\"]\nto = [\"destination:api\", \"destination:other\"]\naction = \"allow\"\n\
+         [credential.key]\n{credential}\n{more}",
+        outside.config(folder.path())
+    )
+}
+
+async fn get(gateway: &Gateway, url: &str, fields: &str) -> crate::support::client::Response {
+    let host = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+    let mut client = Client::connect(gateway.addr("out")).await;
+    client.send(format!("GET {url} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n")).await;
+    client.response().await
+}
+
+#[tokio::test]
+async fn the_destination_gets_our_key_in_place_of_what_the_application_sent() {
+    let outside = Outside::start(&["allowed.test", "other.test"]).await;
+    let header = "header = { name = \"authorization\", prefix = \"Bearer \", value = { file = \"canary\" } }\n\
+                  methods = [\"GET\"]\npaths = [\"/v1\"]\nstrip = [\"x-own\"]";
+    let gateway = start(&outside, header, "").await;
+    let answer = get(&gateway, "http://allowed.test/v1/charges", "Authorization: Bearer mine\r\nX-Own: 1\r\n").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "secretly GET /v1/charges HTTP/1.1"));
+    let seen = outside.requests().pop().unwrap();
+    assert_eq!(seen.all("authorization"), [format!("Bearer {CANARY}")]);
+    assert_eq!((seen.header("x-own"), seen.header("host")), (None, Some("allowed.test")));
+    // Out of its scope nothing is added, nor taken.
+    let answer = get(&gateway, "http://allowed.test/v2", "Authorization: Bearer mine\r\n").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(outside.requests().pop().unwrap().all("authorization"), ["Bearer mine"]);
+    // Nor to where a redirect leads: that is another flow.
+    let away = get(&gateway, "http://allowed.test/away", "").await;
+    assert_eq!((away.status, away.header("location")), (302, Some("http://other.test/there")));
+    let other = format!("http://other.test:{}/there", outside.clear.addr.port());
+    assert_eq!(get(&gateway, &other, "").await.status, 200);
+    assert_eq!(outside.clear.last().header("authorization"), None);
+    // TLS inside would hide the requests: the application speaks http.
+    let mut client = Client::connect(gateway.addr("out")).await;
+    client.send(format!("CONNECT allowed.test:{} HTTP/1.1\r\n\r\n", outside.tls.port())).await;
+    assert_eq!(client.try_response(true).await.unwrap().status, 200);
+    let inside = client.get("allowed.test", "/v1/inside").await;
+    assert_eq!(inside.text(), "secretly GET /v1/inside HTTP/1.1");
+    assert_eq!(outside.requests().pop().unwrap().all("authorization"), [format!("Bearer {CANARY}")]);
+}
+
+#[tokio::test]
+async fn a_secret_is_seen_by_the_destination_and_by_nobody_else() {
+    let outside = Outside::start(&["allowed.test", "other.test"]).await;
+    let header = "header = { name = \"x-key\", value = { file = \"canary\" } }";
+    let mut gateway = start(&outside, header, "[telemetry]\naccess_log = { format = \"json\" }\n").await;
+    assert_eq!(get(&gateway, "http://allowed.test/a", "X-Key: mine\r\n").await.status, 200);
+    assert_eq!(outside.requests().pop().unwrap().all("x-key"), [CANARY]);
+    let mut told = Vec::new();
+    told.push(get(&gateway, "http://nowhere.test/", "").await.head);
+    for path in ["/status", "/config", "/listeners", "/egress/learned"] {
+        told.push(gateway.admin("GET", path, "").await.1.to_string());
+    }
+    told.push(gateway.metrics().await);
+    for arguments in [
+        &["check", "edge.toml"][..],
+        &["show", "--effective", "edge.toml"],
+        &["egress", "explain", "https://allowed.test/a", "--config", "edge.toml"],
+        &["egress", "explain", "https://allowed.test/a", "--admin", "admin.sock", "--format", "json"],
+    ] {
+        let (code, out) = gateway.command(arguments).await;
+        assert_eq!(code, 0, "{arguments:?}: {out}");
+        told.push(out);
+    }
+    // A secret that cannot be a field is refused without being shown, and the old one goes on.
+    std::fs::write(gateway.path().join("canary"), format!("{CANARY}\nsecond line")).unwrap();
+    let (status, report) = gateway.admin("POST", "/reload", "").await;
+    assert_eq!(status, 422, "{report}");
+    told.push(report.to_string());
+    // A destination that is gone.
+    outside.point("allowed.test", &["127.0.0.9"]);
+    told.push(get(&gateway, "http://allowed.test/b", "").await.text());
+    std::fs::write(gateway.path().join("canary"), "rotated-key\n").unwrap();
+    outside.point("allowed.test", &["127.0.0.1"]);
+    assert_eq!(gateway.admin("POST", "/reload", "").await.0, 200);
+    assert_eq!(get(&gateway, "http://allowed.test/c", "").await.status, 200);
+    assert_eq!(outside.requests().pop().unwrap().all("x-key"), ["rotated-key"]);
+    gateway.refresh_listeners().await;
+    told.push(gateway.log());
+    for text in told {
+        assert!(!text.contains(CANARY) && !text.contains("rotated-key"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_authority_of_the_destination_is_believed() {
+    let outside = Outside::start(&["other.test"]).await;
+    outside.point("allowed.test", &["127.0.0.1"]);
+    let header = "header = { name = \"x-key\", value = { file = \"canary\" } }";
+    let gateway = start(&outside, header, "").await;
+    let answer = get(&gateway, "http://allowed.test/", "").await;
+    assert_eq!(answer.status, 502);
+    assert!(answer.text().contains("\"reason\":\"upstream_tls\""), "{}", answer.text());
+    assert!(answer.header("proxy-status").unwrap().contains("error=tls_certificate_error"), "{answer:?}");
+    assert!(outside.requests().is_empty());
+}
+
+#[tokio::test]
+async fn tokens_are_fetched_once_and_kept() {
+    let outside = Outside::start(&["allowed.test", "other.test"]).await;
+    let tokens =
+        Origin::start(|_| ok("{\"access_token\":\"token-1\",\"token_type\":\"Bearer\",\"expires_in\":3600}")).await;
+    let oauth2 = format!(
+        "oauth2 = {{ token_url = \"http://{}/token\", client_id = \"app\", client_secret = {{ file = \"canary\" }}, \
+         scopes = [\"read\"], private_addresses = [\"127.0.0.0/8\"] }}",
+        tokens.addr
+    );
+    let gateway = start(&outside, &oauth2, "").await;
+    for number in 0..3 {
+        assert_eq!(get(&gateway, &format!("http://allowed.test/{number}"), "").await.status, 200);
+        assert_eq!(outside.requests().pop().unwrap().all("authorization"), ["Bearer token-1"]);
+    }
+    assert_eq!(tokens.requests().len(), 1);
+    assert!(String::from_utf8_lossy(&tokens.last().body).contains("grant_type=client_credentials"));
+    drop(tokens);
+    // What cannot be had is refused, not left out.
+    let unreachable = oauth2.replace("app", "another");
+    let gateway = start(&outside, &unreachable, "").await;
+    let answer = get(&gateway, "http://allowed.test/", "").await;
+    assert_eq!(answer.status, 502);
+    assert!(answer.text().contains("\"reason\":\"credential\""), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn passwords_signatures_and_certificates_are_credentials_too() {
+    let outside = Outside::start(&["allowed.test", "other.test"]).await;
+    let basic = "basic = { user = \"app\", password = { file = \"canary\" } }";
+    let gateway = start(&outside, basic, "").await;
+    assert_eq!(get(&gateway, "http://allowed.test/", "").await.status, 200);
+    // base64 of `app:canary-7f3a9c51e2`.
+    assert_eq!(outside.requests().pop().unwrap().all("authorization"), ["Basic YXBwOmNhbmFyeS03ZjNhOWM1MWUy"]);
+    let aws = "aws_sigv4 = { access_key_id = \"AKID\", secret_access_key = { file = \"canary\" }, region = \"eu-west-1\", service = \"s3\" }";
+    let gateway = start(&outside, aws, "").await;
+    assert_eq!(get(&gateway, "http://allowed.test/bucket/key", "").await.status, 200);
+    let seen = outside.requests().pop().unwrap();
+    let authorization = seen.header("authorization").unwrap();
+    assert!(authorization.starts_with("AWS4-HMAC-SHA256 Credential=AKID/"), "{authorization}");
+    let certificate = "client_certificate = \"gateway\"";
+    let table = "[certificate.gateway]\ncert = { file = \"gateway.crt\" }\nkey = { file = \"gateway.key\" }\n";
+    let gateway = start(&outside, certificate, table).await;
+    assert_eq!(get(&gateway, "http://allowed.test/x", "").await.text(), "certified GET /x HTTP/1.1");
+}
+
+#[tokio::test]
+async fn explain_says_what_would_happen_and_why() {
+    let outside = Outside::start(&["allowed.test"]).await;
+    let header = "header = { name = \"x-key\", value = { file = \"canary\" } }";
+    let rules = "[access.pay]\nfrom = [\"spiffe://corp/ns/pay/*\"]\nto = [\"destination:api\"]\naction = \"allow\"\n\
+                 until = \"2100-01-01T00:00:00Z\"\nreason = \"PAY-1312\"\n\
+                 [access.never]\nfrom = [\"user:intern\"]\nto = [\"*\"]\naction = \"deny\"\n";
+    let gateway = start(&outside, header, rules).await;
+    for (arguments, expected) in [
+        (
+            &["https://allowed.test:PORT/a", "--from", "spiffe://corp/ns/pay/sa/a", "--from", "10.0.0.1"][..],
+            "allowed [access.pay] (PAY-1312)",
+        ),
+        (&["http://allowed.test/a", "--from", "127.0.0.1"], "credential key is added"),
+        (&["https://allowed.test:PORT/a", "--from", "10.0.0.1"], "denied: no access rule lets this caller"),
+        (&["https://allowed.test:PORT/a", "--from", "user:intern"], "denied: an access rule denies it [access.never]"),
+        (&["https://nowhere.test/"], "denied: no destination has this host"),
+    ] {
+        let arguments: Vec<String> =
+            arguments.iter().map(|text| text.replace("PORT", &outside.tls.port().to_string())).collect();
+        for place in [["--admin", "admin.sock"], ["--config", "edge.toml"]] {
+            let all: Vec<&str> =
+                ["egress", "explain"].into_iter().chain(arguments.iter().map(String::as_str)).chain(place).collect();
+            let (code, out) = gateway.command(&all).await;
+            assert!(code == 0 && out.contains(expected), "{all:?}: {out}");
+        }
+    }
+    let (code, out) = run_in(gateway.path(), &["egress", "explain", "ftp://x/", "--config", "edge.toml"]).await;
+    assert!(code == 2 && out.contains("is not an http or https URL"), "{out}");
+}
+
+#[tokio::test]
+async fn doctor_tells_open_ways_from_closed_ones() {
+    let outside = Outside::start(&["allowed.test"]).await;
+    let gateway = start(&outside, "header = { name = \"x-key\", value = { file = \"canary\" } }", "").await;
+    let proxy = gateway.addr("out").to_string();
+    let open = outside.clear.addr.to_string();
+    let (code, out) = gateway.command(&["egress", "doctor", "--proxy", &proxy, "--outside", &open]).await;
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains(&format!("OPEN     it takes connections  tcp {open} without the gateway")), "{out}");
+    for line in ["the gateway, to a host without a rule", "the gateway, to cloud metadata", "the gateway, to itself"] {
+        let found = out.lines().find(|found| found.ends_with(line)).unwrap();
+        assert!(found.starts_with("closed   HTTP/1.1 403 refused: "), "{found}");
+    }
+    let closed = eventually("a port that nobody has", async || {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.ok()?;
+        Some(listener.local_addr().ok()?.to_string())
+    })
+    .await;
+    let (_, out) = gateway.command(&["egress", "doctor", "--proxy", &proxy, "--outside", &closed]).await;
+    let line = out.lines().find(|line| line.contains(&format!("tcp {closed} without"))).unwrap();
+    assert!(line.starts_with("closed"), "{out}");
+}
