@@ -1,6 +1,7 @@
 //! `portcullis`: the gate of a network. This file picks the command; everything it does lives in the crates.
 #![forbid(unsafe_code)]
 
+mod api;
 mod cli;
 mod command;
 mod demo;
@@ -8,6 +9,7 @@ mod egress;
 mod egress_doctor;
 mod gslb;
 mod gslb_parent;
+mod privacy;
 mod rollout;
 mod waf;
 

@@ -498,6 +498,11 @@ impl Gateway {
         self.0.edge.metrics.render()
     }
 
+    /// Which route leaks what.
+    pub fn leaks(&self) -> Vec<portcullis_ops::Leak> {
+        self.0.edge.metrics.privacy.leaks()
+    }
+
     /// Names and bound addresses of the listeners that accept now.
     pub fn listeners(&self) -> Vec<(String, Option<std::net::SocketAddr>)> {
         let state = self.state();
@@ -675,6 +680,8 @@ fn split(
         route_metrics,
         releases: releases.releases(&compiled).into(),
         wafs: compiled.wafs.clone(),
+        apis: compiled.apis.clone(),
+        privacy: compiled.privacy.clone(),
         geo: compiled.geo.clone(),
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),

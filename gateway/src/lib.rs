@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod admin;
+mod api_sets;
 mod compile;
 mod compile_guards;
 mod dns;
@@ -19,6 +20,7 @@ mod egress_explain;
 mod explain;
 mod gateway;
 mod listeners;
+mod privacy_sets;
 mod release_board;
 mod spec;
 mod waf_sets;

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod api;
 mod auth;
 mod check;
 mod discovery;
@@ -26,6 +27,7 @@ mod limits;
 mod mmdb;
 mod observe;
 mod policy_keys;
+mod privacy;
 mod releases;
 mod reload;
 mod resilience;

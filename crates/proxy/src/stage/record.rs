@@ -2,7 +2,8 @@
 
 use super::Exchange;
 use crate::{
-    engine::{Difference, Outgoing, ShadowReport},
+    engine::{Breach, Difference, Finding, Outgoing, Redactor, ShadowReport},
+    privacy_guard::PrivacyGuard,
     snapshot::Edge,
     waf_guard::WafGuard,
 };
@@ -11,7 +12,7 @@ use portcullis_policy::Side;
 use portcullis_rollout::Outcome;
 use portcullis_waf::Audit;
 use serde::Serialize;
-use std::time::Instant;
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 /// What only the engine knows when it is over.
 pub(crate) struct Ending<'e> {
@@ -52,10 +53,18 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     {
         peers.metrics.answered(took);
     }
+    let redactor = exchange.redactor.take();
+    if let Some(redactor) = &redactor {
+        tell_findings(edge, exchange, ending, redactor);
+    }
+    let hidden = Hidden(redactor.as_ref().map(|redactor| redactor.guard()));
+    if let Some(contract) = exchange.contract.take() {
+        tell_breaches(edge, exchange, ending, contract.into_breaches(), hidden);
+    }
     if let Some((guard, audit, shadow)) = exchange.inspector.take().map(|inspector| inspector.finish()) {
-        tell_audit(edge, exchange, ending, &guard, &audit);
+        tell_audit(edge, exchange, ending, &guard, &audit, hidden);
         if let Some(shadow) = shadow {
-            tell_shadow(edge, exchange, ending, &guard, &shadow, &audit);
+            tell_shadow(edge, exchange, ending, &guard, Compared { shadow: &shadow, live: &audit, hidden });
         }
     }
     if let Some((reason, _)) = exchange.fate {
@@ -74,6 +83,9 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let route = exchange.plan().map(|plan| plan.name());
     let identity = tls.and_then(|tls| tls.identity.as_ref());
+    let path = hidden.text(&exchange.path);
+    let query = ending.query.map(|query| hidden.text(query));
+    let (user_agent, referer) = (hidden.octets(ending.user_agent), hidden.octets(ending.referer));
     let outgoing = exchange.outgoing.as_deref();
     let caller = outgoing.map(|outgoing| outgoing.caller.name());
     let reported = outgoing.and_then(|outgoing| outgoing.reported);
@@ -94,8 +106,8 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         subject: exchange.who.subject(),
         method: ending.method,
         host: &exchange.host,
-        path: &exchange.path,
-        query: ending.query,
+        path: &path,
+        query: query.as_deref(),
         status: ending.status,
         route: route.as_deref(),
         upstream: cluster.map(|cluster| cluster.name.as_str()),
@@ -113,8 +125,8 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         bytes_out: exchange.body_out,
         duration_us: micros(took),
         upstream_us: exchange.upstream_took.map(micros),
-        user_agent: ending.user_agent,
-        referer: ending.referer,
+        user_agent: user_agent.as_deref(),
+        referer: referer.as_deref(),
     };
     edge.access_log.write(&snapshot.log, &record);
 }
@@ -142,7 +154,14 @@ fn count_outgoing(edge: &Edge, exchange: &Exchange, outgoing: &Outgoing) {
 }
 
 /// One line for each transaction that matched something or was cut in an odd way, and a count for every one.
-fn tell_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &WafGuard, audit: &Audit) {
+fn tell_audit(
+    edge: &Edge,
+    exchange: &Exchange,
+    ending: &Ending<'_>,
+    guard: &WafGuard,
+    audit: &Audit,
+    hidden: Hidden<'_>,
+) {
     let outcome = match (&audit.intervention, audit.matches.is_empty()) {
         (Some(_), _) => "blocked",
         (None, false) => "matched",
@@ -154,18 +173,12 @@ fn tell_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &Waf
     if audit.matches.is_empty() && audit.intervention.is_none() && !odd {
         return;
     }
-    write_audit(edge, exchange, ending, Told { waf: &guard.name, outcome, audit, shadow: None });
+    write_audit(edge, exchange, ending, Told { waf: &guard.name, outcome, audit, shadow: None, hidden });
 }
 
 /// A count for each comparison, a line for each that found a difference.
-fn tell_shadow(
-    edge: &Edge,
-    exchange: &Exchange,
-    ending: &Ending<'_>,
-    guard: &WafGuard,
-    shadow: &ShadowReport,
-    live: &Audit,
-) {
+fn tell_shadow(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &WafGuard, compared: Compared<'_>) {
+    let Compared { shadow, live, hidden } = compared;
     let outcome = shadow.difference.as_str();
     edge.metrics.shadowed(&guard.name, &shadow.guard.name, outcome);
     if shadow.difference == Difference::Same {
@@ -182,7 +195,7 @@ fn tell_shadow(
         refused_live: live.objects(),
         refused_shadow: shadow.audit.objects(),
     };
-    let told = Told { waf: &shadow.guard.name, outcome, audit: &shadow.audit, shadow: Some(difference) };
+    let told = Told { waf: &shadow.guard.name, outcome, audit: &shadow.audit, shadow: Some(difference), hidden };
     write_audit(edge, exchange, ending, told);
 }
 
@@ -191,6 +204,14 @@ struct Told<'a> {
     outcome: &'static str,
     audit: &'a Audit,
     shadow: Option<ShadowLine<'a>>,
+    hidden: Hidden<'a>,
+}
+
+/// What a rule set that only looks on found, beside what the one that decides did.
+struct Compared<'a> {
+    shadow: &'a ShadowReport,
+    live: &'a Audit,
+    hidden: Hidden<'a>,
 }
 
 fn write_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, told: Told<'_>) {
@@ -202,7 +223,7 @@ fn write_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, told: Told
         client: exchange.client_ip,
         method: ending.method,
         host: &exchange.host,
-        path: &exchange.path,
+        path: &told.hidden.text(&exchange.path),
         status: ending.status,
         route: exchange.plan().map(|plan| plan.name()),
         shadow: told.shadow,
@@ -239,4 +260,107 @@ struct AuditLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     shadow: Option<ShadowLine<'a>>,
     audit: &'a Audit,
+}
+
+/// What our own lines must not tell.
+#[derive(Clone, Copy)]
+struct Hidden<'r>(Option<&'r Arc<PrivacyGuard>>);
+
+impl Hidden<'_> {
+    fn text<'t>(self, text: &'t str) -> Cow<'t, str> {
+        self.0.map_or(Cow::Borrowed(text), |guard| guard.hide(text).into())
+    }
+
+    fn octets<'t>(self, octets: Option<&'t [u8]>) -> Option<Cow<'t, [u8]>> {
+        octets.map(|octets| match self.0 {
+            None => Cow::Borrowed(octets),
+            Some(guard) => guard.hide(&String::from_utf8_lossy(octets)).into_bytes().into(),
+        })
+    }
+}
+
+/// One line for each exchange in which something was found, and a count for every place.
+fn tell_findings(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, redactor: &Redactor) {
+    let findings = redactor.findings();
+    if findings.is_empty() {
+        return;
+    }
+    let route = exchange.plan().map(|plan| plan.name()).unwrap_or_default();
+    for one in &findings {
+        let (direction, part) = (one.direction.as_str(), one.part.as_str());
+        edge.metrics.privacy.found(&route, &one.detector, direction, part, one.action, one.count);
+    }
+    let guard = redactor.guard();
+    let line = FindingsLine {
+        time: now_text(),
+        privacy: &guard.names,
+        request_id: &exchange.request_id,
+        client: exchange.client_ip,
+        method: ending.method,
+        host: &exchange.host,
+        path: &guard.hide(&exchange.path),
+        status: ending.status,
+        route: &route,
+        findings,
+    };
+    if let Ok(mut line) = serde_json::to_vec(&line) {
+        line.push(b'\n');
+        edge.audit_log.write_line(line);
+    }
+}
+
+#[derive(Serialize)]
+struct FindingsLine<'a> {
+    time: String,
+    privacy: &'a [String],
+    request_id: &'a str,
+    client: std::net::IpAddr,
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    status: u16,
+    route: &'a str,
+    findings: Vec<Finding>,
+}
+
+/// One line for each exchange that differs from a document, and a count for every difference.
+fn tell_breaches(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, mut breaches: Vec<Breach>, hidden: Hidden<'_>) {
+    if breaches.is_empty() {
+        return;
+    }
+    let route = exchange.plan().map(|plan| plan.name()).unwrap_or_default();
+    for breach in &mut breaches {
+        edge.metrics.violated(&route, &breach.api, breach.violation.kind.as_str(), breach.action);
+        // Names of properties are the client's to choose.
+        breach.violation.place = hidden.text(&breach.violation.place).into_owned();
+        breach.violation.message = hidden.text(&breach.violation.message).into_owned();
+    }
+    let line = BreachesLine {
+        time: now_text(),
+        request_id: &exchange.request_id,
+        client: exchange.client_ip,
+        method: ending.method,
+        host: &exchange.host,
+        path: &hidden.text(&exchange.path),
+        status: ending.status,
+        route: &route,
+        violations: breaches,
+    };
+    if let Ok(mut line) = serde_json::to_vec(&line) {
+        line.push(b'\n');
+        edge.audit_log.write_line(line);
+    }
+}
+
+#[derive(Serialize)]
+struct BreachesLine<'a> {
+    time: String,
+    request_id: &'a str,
+    client: std::net::IpAddr,
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    status: u16,
+    route: &'a str,
+    violations: Vec<Breach>,
 }
