@@ -130,6 +130,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: AdminSocket,
     },
+    /// Ask the web application firewall: why, what if, and what it costs.
+    Waf {
+        #[command(subcommand)]
+        what: crate::waf::WafCommand,
+    },
     /// See and steer DNS: zones, published services, their sites and members.
     Gslb {
         #[command(subcommand)]

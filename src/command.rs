@@ -69,6 +69,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             crate::api::learn(&from, route.as_deref(), &title)
         }
         Command::Privacy { format, admin } => crate::privacy::privacy(&admin, format),
+        Command::Waf { what } => crate::waf::run(what),
         Command::Gslb { what } => crate::gslb::gslb(what),
         Command::Upgrade { admin } => upgrade(&admin),
         Command::Certificate { names, folder, name } => {
@@ -384,6 +385,6 @@ pub(crate) fn text_of(value: &Value) -> String {
     text
 }
 
-fn colour() -> Colour {
+pub(crate) fn colour() -> Colour {
     if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain }
 }

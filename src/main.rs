@@ -11,6 +11,7 @@ mod gslb;
 mod gslb_parent;
 mod privacy;
 mod rollout;
+mod waf;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -38,4 +38,5 @@ mod tls;
 mod tunnels;
 mod upstreams;
 mod waf;
+mod waf_cli;
 mod websocket;

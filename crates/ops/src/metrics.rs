@@ -42,6 +42,8 @@ pub struct Metrics {
     store_failures: IntCounterVec,
     inspected: IntCounterVec,
     violations: IntCounterVec,
+    shadowed: IntCounterVec,
+    uninspected: IntCounterVec,
     slo_budget: GaugeVec,
     slo_burn: GaugeVec,
     rollout_share: GaugeVec,
@@ -169,6 +171,16 @@ impl Metrics {
                 "Differences from an API's document: which kind, and what was done about it.",
                 &["route", "api", "kind", "action"],
             ),
+            shadowed: counters(
+                "portcullis_waf_shadow_total",
+                "Exchanges that a shadow rule set saw: same, other_rules, stricter, laxer or undecided.",
+                &["waf", "shadow", "outcome"],
+            ),
+            uninspected: counters(
+                "portcullis_waf_cut_total",
+                "Exchanges of which the WAF did not see everything, by what.",
+                &["waf", "cut"],
+            ),
             store_failures: counters(
                 "portcullis_store_failures_total",
                 "Requests that a store gave no answer about.",
@@ -295,6 +307,16 @@ impl Metrics {
     /// `kind` and `action` are from closed sets.
     pub fn violated(&self, route: &str, api: &str, kind: &str, action: &str) {
         self.violations.with_label_values(&[route, api, kind, action]).inc();
+    }
+
+    /// How a rule set that only looks on compares with the one that decides; `outcome` is from a closed set.
+    pub fn shadowed(&self, waf: &str, shadow: &str, outcome: &str) {
+        self.shadowed.with_label_values(&[waf, shadow, outcome]).inc();
+    }
+
+    /// `cut` is from a closed set.
+    pub fn uninspected(&self, waf: &str, cut: &str) {
+        self.uninspected.with_label_values(&[waf, cut]).inc();
     }
 
     pub fn objective(&self, slo: &str, budget_left: f64) {

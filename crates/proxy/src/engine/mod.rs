@@ -17,6 +17,7 @@ mod peers;
 mod redact;
 mod reply;
 mod screen;
+mod shadow;
 mod shape;
 mod stores;
 mod stream_watch;
@@ -50,6 +51,7 @@ use pingora::{
 };
 use portcullis_policy::Reason;
 pub(crate) use redact::{Finding, Redactor};
+pub(crate) use shadow::{Difference, ShadowReport};
 use std::{
     sync::Arc,
     time::{Duration, Instant},

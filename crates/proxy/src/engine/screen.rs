@@ -20,8 +20,9 @@ use portcullis_waf::Intervention;
 /// Before anything is done about the request; `index` is its plan's.
 pub(super) fn request_head(session: &mut Session, exchange: &mut Exchange, index: usize) -> Result<()> {
     let snapshot = exchange.snapshot.clone();
-    if let Some(guard) = snapshot.wafs.get(index).cloned().flatten() {
-        let (inspector, verdict) = Inspector::begin(guard, session, exchange);
+    let guard = snapshot.wafs.get(index).cloned().flatten();
+    if let Some(guard) = guard.filter(|guard| guard.sample.takes(fastrand::u64(..))) {
+        let (inspector, verdict) = Inspector::begin(guard, session, exchange, fastrand::u64(..));
         exchange.inspector = Some(Box::new(inspector));
         verdict.map_err(|intervention| intervene(exchange, &intervention))?;
     }
