@@ -104,7 +104,8 @@ fn gzip(text: &[u8]) -> Vec<u8> {
 async fn audits(gateway: &Gateway, count: usize) -> Vec<Value> {
     eventually("audit lines", async || {
         let text = std::fs::read_to_string(gateway.path().join("audit.log")).unwrap_or_default();
-        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        // The last line may be half written.
+        let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         (lines.len() >= count).then_some(lines)
     })
     .await
@@ -188,8 +189,11 @@ async fn only_what_the_document_has_gets_through() {
 async fn logging_tells_where_and_which_rule_and_passes_everything() {
     let origin = Origin::fixed("{\"nom\":\"secret-answer\"}").await;
     let gateway = edge(&origin, "validate = { response = \"log\" }").await;
-    for request in [get("/elsewhere?x=secret-query"), json("{\"name\":\"secret-body\"}"), get("/v1/pets?limit=99999")] {
-        assert_eq!(ask(&gateway, &request).await.text(), "{\"nom\":\"secret-answer\"}");
+    let requests = [get("/elsewhere?x=secret-query"), json("{\"name\":\"secret-body\"}"), get("/v1/pets?limit=99999")];
+    for (index, request) in requests.iter().enumerate() {
+        assert_eq!(ask(&gateway, request).await.text(), "{\"nom\":\"secret-answer\"}");
+        // A record is written after its answer: the next one must not overtake it.
+        audits(&gateway, index + 1).await;
     }
     let lines = audits(&gateway, 3).await;
     let told = |line: &Value| -> Vec<String> {
