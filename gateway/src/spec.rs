@@ -90,12 +90,16 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub public_service: BTreeMap<ObjectName, PublicServiceSpec>,
     /// What holds for everything that goes out.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressSpec>,
     /// Parties outside.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub destination: BTreeMap<ObjectName, DestinationSpec>,
     /// Who may reach what.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub access: BTreeMap<ObjectName, AccessSpec>,
     /// What the gateway adds to requests that go out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credential: BTreeMap<ObjectName, CredentialSpec>,
 }
 
