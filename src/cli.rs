@@ -118,6 +118,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: RolloutCommand,
     },
+    /// Ask the web application firewall: why, what if, and what it costs.
+    Waf {
+        #[command(subcommand)]
+        what: crate::waf::WafCommand,
+    },
     /// See and steer DNS: zones, published services, their sites and members.
     Gslb {
         #[command(subcommand)]

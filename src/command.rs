@@ -65,6 +65,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Force { upstream, address, state, admin } => force(&admin, &upstream, &address, state),
         Command::Egress { what } => crate::egress::egress(what),
         Command::Rollout { what } => crate::rollout::rollout(what),
+        Command::Waf { what } => crate::waf::run(what),
         Command::Gslb { what } => crate::gslb::gslb(what),
         Command::Upgrade { admin } => upgrade(&admin),
         Command::Certificate { names, folder, name } => {
@@ -380,6 +381,6 @@ pub(crate) fn text_of(value: &Value) -> String {
     text
 }
 
-fn colour() -> Colour {
+pub(crate) fn colour() -> Colour {
     if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain }
 }

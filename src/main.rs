@@ -9,6 +9,7 @@ mod egress_doctor;
 mod gslb;
 mod gslb_parent;
 mod rollout;
+mod waf;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -41,6 +41,8 @@ pub struct Metrics {
     mirrors: IntCounterVec,
     store_failures: IntCounterVec,
     inspected: IntCounterVec,
+    shadowed: IntCounterVec,
+    uninspected: IntCounterVec,
     slo_budget: GaugeVec,
     slo_burn: GaugeVec,
     rollout_share: GaugeVec,
@@ -160,6 +162,16 @@ impl Metrics {
                 "portcullis_waf_transactions_total",
                 "Exchanges that the WAF looked at: passed, matched (and let through) or blocked.",
                 &["waf", "outcome"],
+            ),
+            shadowed: counters(
+                "portcullis_waf_shadow_total",
+                "Exchanges that a shadow rule set saw: same, other_rules, stricter, laxer or undecided.",
+                &["waf", "shadow", "outcome"],
+            ),
+            uninspected: counters(
+                "portcullis_waf_cut_total",
+                "Exchanges of which the WAF did not see everything, by what.",
+                &["waf", "cut"],
             ),
             store_failures: counters(
                 "portcullis_store_failures_total",
@@ -282,6 +294,16 @@ impl Metrics {
     /// `outcome` is from a closed set.
     pub fn inspected(&self, waf: &str, outcome: &str) {
         self.inspected.with_label_values(&[waf, outcome]).inc();
+    }
+
+    /// How a rule set that only looks on compares with the one that decides; `outcome` is from a closed set.
+    pub fn shadowed(&self, waf: &str, shadow: &str, outcome: &str) {
+        self.shadowed.with_label_values(&[waf, shadow, outcome]).inc();
+    }
+
+    /// `cut` is from a closed set.
+    pub fn uninspected(&self, waf: &str, cut: &str) {
+        self.uninspected.with_label_values(&[waf, cut]).inc();
     }
 
     pub fn objective(&self, slo: &str, budget_left: f64) {

@@ -54,4 +54,4 @@ pub use security_headers::SecurityHeaders;
 pub use spec::{MirrorSpec, RewriteSpec, RouteSpec, RuleSpec};
 pub use table::{Known, Lookup, RouteDefaults, RouteTable};
 pub use trace_context::TraceContext;
-pub use waf::{RouteWafSpec, WafExclusionSpec, WafMode, WafScoreSpec, WafWish};
+pub use waf::{RouteWafSpec, WafExclusionSpec, WafMode, WafScoreSpec, WafShadowSpec, WafWish};

@@ -195,8 +195,9 @@ impl ProxyHttp for App {
             Ok(Passed::Preflight) => return preflight(session, plan).await,
             Err(reason) => return Err(Self::refuse(exchange, reason, "guard")),
         }
-        if let Some(guard) = exchange.snapshot.wafs.get(plan.index).cloned().flatten() {
-            let (inspector, verdict) = Inspector::begin(guard, session, exchange);
+        let guard = exchange.snapshot.wafs.get(plan.index).cloned().flatten();
+        if let Some(guard) = guard.filter(|guard| guard.sample.takes(fastrand::u64(..))) {
+            let (inspector, verdict) = Inspector::begin(guard, session, exchange, fastrand::u64(..));
             exchange.inspector = Some(Box::new(inspector));
             verdict.map_err(|intervention| Self::intervene(exchange, &intervention))?;
         }

@@ -13,6 +13,7 @@ mod inspect;
 mod mirror;
 mod peers;
 mod reply;
+mod shadow;
 mod shape;
 mod stores;
 mod stream_watch;
@@ -44,6 +45,7 @@ use pingora::{
     server::configuration::ServerConf,
 };
 use portcullis_policy::Reason;
+pub(crate) use shadow::{Difference, ShadowReport};
 use std::{
     sync::Arc,
     time::{Duration, Instant},

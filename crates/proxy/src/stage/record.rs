@@ -1,7 +1,11 @@
 //! The end of every exchange, once: metrics and the access-log line.
 
 use super::Exchange;
-use crate::{engine::Outgoing, snapshot::Edge, waf_guard::WafGuard};
+use crate::{
+    engine::{Difference, Outgoing, ShadowReport},
+    snapshot::Edge,
+    waf_guard::WafGuard,
+};
 use portcullis_ops::access_log::{Record, now_text};
 use portcullis_policy::Side;
 use portcullis_rollout::Outcome;
@@ -48,8 +52,11 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     {
         peers.metrics.answered(took);
     }
-    if let Some((guard, audit)) = exchange.inspector.take().map(|inspector| inspector.finish()) {
+    if let Some((guard, audit, shadow)) = exchange.inspector.take().map(|inspector| inspector.finish()) {
         tell_audit(edge, exchange, ending, &guard, &audit);
+        if let Some(shadow) = shadow {
+            tell_shadow(edge, exchange, ending, &guard, &shadow, &audit);
+        }
     }
     if let Some((reason, _)) = exchange.fate {
         edge.metrics.refused(reason.as_str());
@@ -134,7 +141,7 @@ fn count_outgoing(edge: &Edge, exchange: &Exchange, outgoing: &Outgoing) {
     outgoing.spend(up.saturating_add(down));
 }
 
-/// One line for each transaction that matched something or was cut, and a count for every one.
+/// One line for each transaction that matched something or was cut in an odd way, and a count for every one.
 fn tell_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &WafGuard, audit: &Audit) {
     let outcome = match (&audit.intervention, audit.matches.is_empty()) {
         (Some(_), _) => "blocked",
@@ -142,13 +149,55 @@ fn tell_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &Waf
         (None, true) => "passed",
     };
     edge.metrics.inspected(&guard.name, outcome);
-    if audit.matches.is_empty() && audit.intervention.is_none() {
+    audit.cut.iter().for_each(|cut| edge.metrics.uninspected(&guard.name, cut.as_str()));
+    let odd = audit.cut.iter().any(|cut| cut.is_odd());
+    if audit.matches.is_empty() && audit.intervention.is_none() && !odd {
         return;
     }
+    write_audit(edge, exchange, ending, Told { waf: &guard.name, outcome, audit, shadow: None });
+}
+
+/// A count for each comparison, a line for each that found a difference.
+fn tell_shadow(
+    edge: &Edge,
+    exchange: &Exchange,
+    ending: &Ending<'_>,
+    guard: &WafGuard,
+    shadow: &ShadowReport,
+    live: &Audit,
+) {
+    let outcome = shadow.difference.as_str();
+    edge.metrics.shadowed(&guard.name, &shadow.guard.name, outcome);
+    if shadow.difference == Difference::Same {
+        return;
+    }
+    let ids = |one: &Audit, other: &Audit| {
+        let own = one.matches.iter().map(|matched| matched.id);
+        own.filter(|id| !other.matches.iter().any(|matched| matched.id == *id)).collect()
+    };
+    let difference = ShadowLine {
+        waf: &guard.name,
+        only_live: ids(live, &shadow.audit),
+        only_shadow: ids(&shadow.audit, live),
+        refused_live: live.objects(),
+        refused_shadow: shadow.audit.objects(),
+    };
+    let told = Told { waf: &shadow.guard.name, outcome, audit: &shadow.audit, shadow: Some(difference) };
+    write_audit(edge, exchange, ending, told);
+}
+
+struct Told<'a> {
+    waf: &'a str,
+    outcome: &'static str,
+    audit: &'a Audit,
+    shadow: Option<ShadowLine<'a>>,
+}
+
+fn write_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, told: Told<'_>) {
     let line = AuditLine {
         time: now_text(),
-        waf: &guard.name,
-        outcome,
+        waf: told.waf,
+        outcome: told.outcome,
         request_id: &exchange.request_id,
         client: exchange.client_ip,
         method: ending.method,
@@ -156,12 +205,23 @@ fn tell_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &Waf
         path: &exchange.path,
         status: ending.status,
         route: exchange.plan().map(|plan| plan.name()),
-        audit,
+        shadow: told.shadow,
+        audit: told.audit,
     };
     if let Ok(mut line) = serde_json::to_vec(&line) {
         line.push(b'\n');
         edge.audit_log.write_line(line);
     }
+}
+
+/// In the line of a rule set that only looks on: what it was compared with, and how they differ.
+#[derive(Serialize)]
+struct ShadowLine<'a> {
+    waf: &'a str,
+    only_live: Vec<u32>,
+    only_shadow: Vec<u32>,
+    refused_live: bool,
+    refused_shadow: bool,
 }
 
 #[derive(Serialize)]
@@ -176,5 +236,7 @@ struct AuditLine<'a> {
     path: &'a str,
     status: u16,
     route: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<ShadowLine<'a>>,
     audit: &'a Audit,
 }
