@@ -17,6 +17,7 @@ mod dnssec;
 mod doh;
 mod edns;
 mod fetch;
+mod inflow;
 mod journal;
 mod message;
 mod metrics;

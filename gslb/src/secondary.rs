@@ -98,6 +98,10 @@ impl FetchedZone {
         Some(Self { records, serial, refresh, retry, expire, expires })
     }
 
+    pub(crate) fn soa(&self) -> Option<&Record> {
+        self.records.iter().find(|record| soa_numbers(record).is_some())
+    }
+
     /// The primary has nothing newer.
     pub(crate) fn confirm(&self, now: u32) {
         self.expires.store(now.saturating_add(self.expire), Relaxed);

@@ -3,7 +3,7 @@
 use crate::support::{
     authority::Authority,
     client,
-    dns::{LISTENER, Load, answer, ask, framed, query, read_framed, run, socket, try_ask, zone},
+    dns::{LISTENER, Load, answer, ask, framed, query, read_framed, receive, run, socket, try_ask, zone},
     eventually,
     gateway::{Gateway, run_in},
     have,
@@ -309,7 +309,7 @@ async fn sigterm_answers_what_was_asked_and_ends() {
     (0..100).for_each(|id| _ = udp.send(&query(id, "www.example.test.", RecordType::A)).unwrap());
     gateway.signal("-TERM");
     let mut reply = [0; 512];
-    (0..100).for_each(|_| _ = udp.recv(&mut reply).expect("each query has its reply"));
+    (0..100).for_each(|_| _ = receive(&udp, &mut reply).expect("each query has its reply"));
     for id in 0..100 {
         assert_eq!(read_framed(&mut stream).await.metadata.id, id);
     }

@@ -82,6 +82,8 @@ async fn a_secondary_follows_its_primary_by_notify_and_keeps_the_zone_over_a_res
     assert_eq!(soa(at), soa(first.addr("dns")));
     let (_, status) = second.admin("GET", "/status", "").await;
     assert_eq!(status["generation"], 1, "a transfer is no change of the configuration");
+    let changes = second.log().matches("kind=Changes").count();
+    assert!(changes >= 3, "the first is whole, the others are changes:\n{}", second.log());
     drop(first);
     let second = second.restart().await;
     assert_eq!(answer(second.addr("dns"), "www.example.test.", RecordType::A), ["192.0.2.5"]);
@@ -107,7 +109,8 @@ async fn rfc1034_4_3_5_a_zone_that_expired_or_never_came_is_answered_servfail() 
     assert_eq!(answer(at, "www.example.test.", RecordType::A), ["192.0.2.1"]);
     drop(first);
     eventually("it expires", async || {
-        (ask(at, "www.example.test.", RecordType::A).metadata.response_code == ResponseCode::ServFail).then_some(())
+        let reply = ask(at, "www.example.test.", RecordType::A);
+        (reply.metadata.response_code == ResponseCode::ServFail).then_some(())
     })
     .await;
 }
@@ -133,7 +136,7 @@ async fn a_zone_of_named_is_fetched_with_tsig_and_followed() {
     let here = folder.path().display();
     let config = format!(
         "options {{ directory \"{here}\"; listen-on port {} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; pid-file \"named.pid\";\n\
-         session-keyfile \"session.key\"; recursion no; notify explicit; dnssec-validation no; }};\ncontrols {{ }};\n\
+         session-keyfile \"session.key\"; recursion no; notify explicit; dnssec-validation no; ixfr-from-differences yes; }};\ncontrols {{ }};\n\
          key xfr {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};\n\
          zone example.test {{ type primary; file \"zone.db\"; allow-transfer {{ key xfr; }}; also-notify {{ 127.0.0.1 port {}; }}; }};\n",
         free.port(),
@@ -169,6 +172,7 @@ async fn a_zone_of_named_is_fetched_with_tsig_and_followed() {
         std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap();
         answers(at, "www.example.test.", RecordType::A, &format!("192.0.2.{serial}")).await;
     }
+    assert!(second.log().contains("kind=Changes"), "{}", second.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
