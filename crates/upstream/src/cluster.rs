@@ -823,7 +823,7 @@ mod tests {
                 (TryOutcome::Answered { status: 200, micros: 1 }, TryOutcome::Answered { status: 500, micros: 1 });
             let share = |volunteer, at: Duration| {
                 let picked = (0..40).map(|draw| {
-                    let wish = Wish { volunteer, ..Wish::plain(draw << 56 | 12_345 * draw, start + at) };
+                    let wish = Wish { volunteer, ..Wish::plain((draw << 56) | (12_345 * draw), start + at) };
                     cluster.pick(wish, &mut Tried::default()).unwrap().index
                 });
                 picked.filter(|index| *index == 0).count()
