@@ -1,6 +1,7 @@
 //! `portcullis`: the gate of a network. This file picks the command; everything it does lives in the crates.
 #![forbid(unsafe_code)]
 
+mod ca;
 mod cli;
 mod command;
 mod demo;

@@ -4,6 +4,7 @@
 mod support;
 
 mod auth;
+mod ca;
 mod check;
 mod discovery;
 mod dns;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
@@ -20,6 +20,8 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("upstream", &["names", "config", "discover", "health", "tls"]),
     ("gslb", &["names", "config", "tls", "health"]),
     ("egress", &["names", "config", "wire", "tls", "auth", "limit", "policy"]),
+    ("ca", &["names"]),
+    ("mesh", &["names", "config", "wire", "policy"]),
     ("proxy", PROXY),
     ("gateway", GATEWAY),
     ("", BINARY),
@@ -34,7 +36,7 @@ const GATEWAY: &[&str] = &[
     "health", "upstream", "egress", "proxy",
 ];
 const BINARY: &[&str] = &[
-    "gslb", "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
+    "ca", "gslb", "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
     "health", "upstream", "egress", "proxy", "gateway",
 ];
 
