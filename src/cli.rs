@@ -126,6 +126,23 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: RolloutCommand,
     },
+    /// Ask the web application firewall: why, what if, and what it costs.
+    Waf {
+        #[command(subcommand)]
+        what: crate::waf::WafCommand,
+    },
+    /// Documents of APIs.
+    Api {
+        #[command(subcommand)]
+        what: ApiCommand,
+    },
+    /// Show which route leaks what: where personal data was found since the process began, and what was done about it.
+    Privacy {
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
     /// See and steer DNS: zones, published services, their sites and members.
     Gslb {
         #[command(subcommand)]
@@ -204,6 +221,21 @@ pub(crate) enum Drain {
         name: String,
         #[command(flatten)]
         admin: AdminSocket,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApiCommand {
+    /// Propose an OpenAPI document from access logs, for you to read and correct: it is printed, and enforces nothing.
+    Learn {
+        /// Access logs in JSON, as the gateway writes them.
+        #[arg(long, required = true)]
+        from: Vec<PathBuf>,
+        /// Only requests of this route.
+        #[arg(long)]
+        route: Option<String>,
+        #[arg(long, default_value = "proposed")]
+        title: String,
     },
 }
 

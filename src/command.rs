@@ -1,7 +1,7 @@
 //! What each command does.
 
 use crate::{
-    cli::{AdminSocket, Cli, Command, Drain, FAILED, ForcedState, Format, REFUSED},
+    cli::{AdminSocket, ApiCommand, Cli, Command, Drain, FAILED, ForcedState, Format, REFUSED},
     demo,
 };
 use anyhow::{Context, Result, anyhow};
@@ -66,6 +66,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ca { folder, what } => crate::ca::ca(&folder, what),
         Command::Egress { what } => crate::egress::egress(what),
         Command::Rollout { what } => crate::rollout::rollout(what),
+        Command::Waf { what } => crate::waf::run(what),
+        Command::Api { what: ApiCommand::Learn { from, route, title } } => {
+            crate::api::learn(&from, route.as_deref(), &title)
+        }
+        Command::Privacy { format, admin } => crate::privacy::privacy(&admin, format),
         Command::Gslb { what } => crate::gslb::gslb(what),
         Command::Upgrade { admin } => upgrade(&admin),
         Command::Certificate { names, folder, name } => {
@@ -381,6 +386,6 @@ pub(crate) fn text_of(value: &Value) -> String {
     text
 }
 
-fn colour() -> Colour {
+pub(crate) fn colour() -> Colour {
     if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain }
 }

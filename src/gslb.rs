@@ -70,8 +70,8 @@ fn say(forced: &str, target: &Value, word: &GslbWord) -> Result<ExitCode> {
 
 /// The name that the shell has for whoever sits there; without one, the number that the kernel has.
 fn logged_in() -> String {
-    let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
-    names.filter(|name| !name.is_empty()).next().unwrap_or_else(|| {
+    let mut names = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    names.find(|name| !name.is_empty()).unwrap_or_else(|| {
         let uid = std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own));
         uid.map_or_else(|_| "unknown".to_owned(), |uid| format!("uid {uid}"))
     })
@@ -82,7 +82,12 @@ fn status(answer: &Value) -> String {
     for zone in list(&answer["zones"]) {
         let signed = if zone["signed"] == true { ", signed" } else { "" };
         let name = word(&zone["name"]);
-        let _ = writeln!(text, "zone {name} serial {}, {} names{signed}", zone["serial"], zone["names"]);
+        let copy = match zone["holds_for_seconds"].as_u64() {
+            None => String::new(),
+            Some(0) => ", NOT ANSWERED: no primary gives it".to_owned(),
+            Some(seconds) => format!(", fetched, holds for {seconds} s"),
+        };
+        let _ = writeln!(text, "zone {name} serial {}, {} names{signed}{copy}", zone["serial"], zone["names"]);
     }
     for site in list(&answer["sites"]) {
         let fit = if site["fit"] == true { "serves" } else { "OUT" };

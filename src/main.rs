@@ -1,6 +1,7 @@
 //! `portcullis`: the gate of a network. This file picks the command; everything it does lives in the crates.
 #![forbid(unsafe_code)]
 
+mod api;
 mod ca;
 mod cli;
 mod command;
@@ -9,7 +10,9 @@ mod egress;
 mod egress_doctor;
 mod gslb;
 mod gslb_parent;
+mod privacy;
 mod rollout;
+mod waf;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -24,6 +24,7 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/upstreams", get(|gateway| part(gateway, "upstreams")))
         .route("/objectives", get(|gateway| part(gateway, "objectives")))
         .route("/rollouts", get(|gateway| part(gateway, "rollouts")))
+        .route("/privacy", get(async |State(gateway)| answer(gateway, leaks).await))
         .route("/rollout", post(rollout))
         .route("/config", get(config))
         .route("/metrics", get(async |State(gateway)| answer(gateway, Gateway::metrics).await))
@@ -48,6 +49,10 @@ pub(crate) async fn answer<R: IntoResponse>(
         Ok(response) => response,
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error.to_string() }))).into_response(),
     }
+}
+
+fn leaks(gateway: &Gateway) -> Json<Value> {
+    Json(json!({ "leaks": gateway.leaks() }))
 }
 
 async fn ready(State(gateway): State<Gateway>) -> Response {

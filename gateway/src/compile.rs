@@ -1,9 +1,11 @@
 //! From a document to everything the data path needs, with all mistakes found in one run. Opens no socket.
 
 use crate::{
+    api_sets::compile_apis,
     compile_guards::{self, GuardObjects},
     dns::Dns,
     egress,
+    privacy_sets::compile_privacy,
     spec::{RESERVED, Spec},
     waf_sets::WafSets,
 };
@@ -17,7 +19,7 @@ use portcullis_policy::{
     SecurityHeaders, UpstreamId,
 };
 use portcullis_proxy::{
-    Drain, EgressPlan, InterceptPlan, ProxyPlan, SniRoutes, TcpRoute, WafGuard,
+    ApiGuard, Drain, EgressPlan, InterceptPlan, PrivacyGuard, ProxyPlan, SniRoutes, TcpRoute, WafGuard,
     listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol, Underscores},
 };
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
@@ -40,6 +42,8 @@ pub struct Compiled {
     pub clusters: Arc<Clusters>,
     pub(crate) waf_sets: WafSets,
     pub wafs: Arc<[Option<Arc<WafGuard>>]>,
+    pub apis: Arc<[Option<Arc<ApiGuard>>]>,
+    pub privacy: Arc<[Option<Arc<PrivacyGuard>>]>,
     pub audit_log: AccessLogTarget,
     pub geo: Option<Arc<Geo>>,
     pub slos: BTreeMap<ObjectName, Arc<Slo>>,
@@ -153,6 +157,8 @@ pub(crate) fn compile(
     let (slos, rollouts) = compile_releases(&spec, &routes, &clusters, cx);
     let waf_sets = WafSets::compile(&spec.waf, &routes, previous, cx);
     let wafs = waf_sets.guards(&spec.waf, &routes, cx);
+    let apis = compile_apis(&spec.api, &routes, cx);
+    let privacy = compile_privacy(&spec.privacy, &routes, cx);
     check_mirrors(&routes, &clusters, cx);
     check_certificates(&routes, &listeners, cx);
     check_used(&spec, &routes, cx);
@@ -179,6 +185,8 @@ pub(crate) fn compile(
         clusters: Arc::new(clusters),
         waf_sets,
         wafs: wafs.into(),
+        apis: apis.into(),
+        privacy: privacy.into(),
         audit_log: telemetry.audit_log.as_ref().and_then(|audit| audit.to.clone()).unwrap_or(AccessLogTarget::Stdout),
         geo,
         slos,

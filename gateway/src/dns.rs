@@ -57,7 +57,7 @@ impl Listeners<'_> {
             logged: Some(sample.unwrap_or(Percent::from_whole(0))),
             state: Some(admin_path(self.spec).with_file_name("zones")),
         };
-        let upstreams = dns_signals::addresses(self.clusters);
+        let upstreams = dns_signals::addresses(self.clusters, self.previous.map(|previous| &*previous.clusters));
         let registries = Registries { certificates: self.certificates, trusts: self.trusts, upstreams: &upstreams };
         let previous = self.previous.and_then(|previous| previous.dns.as_ref());
         let before = previous.map(|previous| &*previous.snapshot);

@@ -48,7 +48,7 @@ fn status(gateway: &Gateway) -> Response {
         member
     });
     Json(json!({
-        "zones": snapshot.zones(),
+        "zones": snapshot.zones(clocks),
         "sites": snapshot.sites(clocks),
         "members": members.collect::<Vec<_>>(),
         "orders": state.dns.orders.all(clocks),

@@ -56,7 +56,7 @@ const NO_DNS: &str = "the configuration serves no DNS: it has no listener of pro
 pub(crate) fn delegation_of(snapshot: &Snapshot, zone: &str) -> Result<Delegation, String> {
     let apex = Name::absolute(zone).ok();
     apex.and_then(|apex| snapshot.delegation(&apex)).ok_or_else(|| {
-        let zones: Vec<_> = snapshot.zones().into_iter().map(|zone| zone.name).collect();
+        let zones: Vec<_> = snapshot.zones(Clocks::read()).into_iter().map(|zone| zone.name).collect();
         format!("no zone \"{zone}\" is served (served: {})", zones.join(", "))
     })
 }

@@ -105,13 +105,15 @@ pub(crate) fn live(
     previous: Option<&LiveEgress>,
 ) -> Result<Option<Arc<LiveEgress>>, String> {
     let Some(plan) = &compiled.egress else { return Ok(None) };
-    // Nobody may reach our own metrics by way of us.
-    let metrics = compiled.fixed.metrics.as_ref().and_then(|address| match address {
+    // Nobody may reach our own metrics, or our name server, by way of us.
+    let written = compiled.spec.listener.values().map(|listener| &listener.address).chain(&compiled.fixed.metrics);
+    let fixed = written.filter_map(|address| match address {
         ListenAddress::Ip(address) => Some(*address),
         ListenAddress::Any(port) => Some(SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), *port)),
         ListenAddress::Unix(_) => None,
     });
-    let listeners = bound.into_iter().chain(metrics);
+    // Port 0 is any: which one it became is among those that are bound.
+    let listeners = bound.into_iter().chain(fixed.filter(|address| address.port() != 0));
     LiveEgress::new(plan.clone(), listeners, previous).map(|live| Some(Arc::new(live))).map_err(|error| {
         format!("egress: {error}; name servers can be given by [egress] resolver and a [discovery.NAME]")
     })

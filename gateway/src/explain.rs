@@ -1,11 +1,14 @@
 //! "What would happen to this request?", answered by the data path's own search.
 
-use crate::Compiled;
+use crate::{Compiled, CompiledListener};
 use portcullis_names::normalise_host;
-use portcullis_policy::{Explanation, Facts, Scheme, normalise_path};
-use portcullis_proxy::listen::{PlanProtocol, Underscores};
+use portcullis_policy::{Explanation, Facts, Lookup, Scheme, normalise_path};
+use portcullis_proxy::{
+    WafGuard,
+    listen::{PlanProtocol, Underscores},
+};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// A request that was never sent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +23,44 @@ pub struct Question {
 
 /// Explains against a compiled configuration. The error says what is wrong with the question.
 pub fn explain(compiled: &Compiled, question: &Question) -> Result<Explanation, String> {
+    let (facts, listener) = facts(compiled, question)?;
+    let name = |id: portcullis_policy::UpstreamId| {
+        compiled.clusters.get(id.0 as usize).map_or_else(String::new, |cluster| cluster.name.to_string())
+    };
+    let mut explanation = compiled.routes.explain(&facts, name);
+    if listener.plan.redirects_to_https {
+        explanation.steps = vec!["redirect 308 to https".to_owned()];
+        explanation.status = Some(308);
+    }
+    Ok(explanation)
+}
+
+/// What the WAF would be shown of a request, and by whom.
+#[derive(Debug)]
+pub struct WafView {
+    /// The rule that would take it.
+    pub route: String,
+    /// What looks at its requests, if anything does.
+    pub guard: Option<Arc<WafGuard>>,
+    /// Whether the listener drops a field before anybody sees it.
+    pub dropped: fn(&str) -> bool,
+}
+
+/// Finds the route of a request as the data path does.
+pub fn waf_of(compiled: &Compiled, question: &Question) -> Result<WafView, String> {
+    let (facts, listener) = facts(compiled, question)?;
+    let Lookup::Found(plan) = compiled.routes.find(&facts) else {
+        return Err(format!("no route takes {} {}", question.method, question.url));
+    };
+    let dropped: fn(&str) -> bool = match listener.plan.underscores {
+        Underscores::Drop => |name| name.contains('_'),
+        Underscores::Refuse | Underscores::Pass => |_| false,
+    };
+    Ok(WafView { route: plan.name(), guard: compiled.wafs.get(plan.index).cloned().flatten(), dropped })
+}
+
+/// The request as routes see it, and the listener that would get it.
+fn facts<'c>(compiled: &'c Compiled, question: &Question) -> Result<(Facts, &'c CompiledListener), String> {
     let url: http::Uri = question.url.parse().map_err(|error| format!("`{}` is not a URL: {error}", question.url))?;
     let scheme = match url.scheme_str() {
         Some("https") => Scheme::Https,
@@ -66,15 +107,7 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Result<Explanation, 
         country: compiled.geo.as_ref().and_then(|geo| geo.country(question.from)).map(str::to_owned),
         now: unix_seconds(),
     };
-    let name = |id: portcullis_policy::UpstreamId| {
-        compiled.clusters.get(id.0 as usize).map_or_else(String::new, |cluster| cluster.name.to_string())
-    };
-    let mut explanation = compiled.routes.explain(&facts, name);
-    if listener.plan.redirects_to_https {
-        explanation.steps = vec!["redirect 308 to https".to_owned()];
-        explanation.status = Some(308);
-    }
-    Ok(explanation)
+    Ok((facts, listener))
 }
 
 fn unix_seconds() -> i64 {

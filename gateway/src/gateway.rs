@@ -174,6 +174,7 @@ impl Gateway {
         tokio::spawn(follow_discovery(Arc::downgrade(&gateway.0), news));
         tokio::spawn(judge_endpoints(Arc::downgrade(&gateway.0)));
         tokio::spawn(move_releases(Arc::downgrade(&gateway.0)));
+        gateway.republish_found();
         systemd::ready(generation);
         Ok(gateway)
     }
@@ -181,6 +182,14 @@ impl Gateway {
     /// Reads the files again and serves what they say. Whatever is wrong, the old configuration goes on. Waits for files and
     /// for first answers of discovery: not for a runtime's thread.
     pub fn reload(&self, trigger: &str) -> Result<Diff, Report> {
+        let outcome = self.reload_alone(trigger);
+        if outcome.is_ok() {
+            self.republish_found();
+        }
+        outcome
+    }
+
+    fn reload_alone(&self, trigger: &str) -> Result<Diff, Report> {
         let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = self.try_reload();
         let mut state = self.state();
@@ -297,7 +306,20 @@ impl Gateway {
         self.follow(&mut state);
     }
 
-    /// Serves DNS from what is known by now: a zone was fetched. The document is the one that serves, nothing else changes.
+    /// Takes what discovery has found over into published services.
+    fn republish_found(&self) {
+        let follows = {
+            let state = self.state();
+            let snapshot = state.dns.snapshot();
+            snapshot.is_some_and(|snapshot| dns_signals::follow_discovery(&snapshot, &state.compiled.clusters))
+        };
+        if follows {
+            self.republish_dns();
+        }
+    }
+
+    /// Serves DNS from what is known by now: a zone was fetched, endpoints were found. The document is the one that serves,
+    /// nothing else changes.
     fn republish_dns(&self) {
         let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.compiled();
@@ -476,6 +498,11 @@ impl Gateway {
         self.0.edge.metrics.render()
     }
 
+    /// Which route leaks what.
+    pub fn leaks(&self) -> Vec<portcullis_ops::Leak> {
+        self.0.edge.metrics.privacy.leaks()
+    }
+
     /// Names and bound addresses of the listeners that accept now.
     pub fn listeners(&self) -> Vec<(String, Option<std::net::SocketAddr>)> {
         let state = self.state();
@@ -547,7 +574,11 @@ async fn follow_discovery(gateway: Weak<Inner>, mut news: tokio::sync::watch::Re
         let Some(inner) = gateway.upgrade() else { return };
         let gateway = Gateway(inner);
         // It builds tables and takes the state's lock: not on a runtime thread.
-        let _ = tokio::task::spawn_blocking(move || gateway.take_in_found()).await;
+        let taken_in = move || {
+            gateway.take_in_found();
+            gateway.republish_found();
+        };
+        let _ = tokio::task::spawn_blocking(taken_in).await;
     }
 }
 
@@ -649,6 +680,8 @@ fn split(
         route_metrics,
         releases: releases.releases(&compiled).into(),
         wafs: compiled.wafs.clone(),
+        apis: compiled.apis.clone(),
+        privacy: compiled.privacy.clone(),
         geo: compiled.geo.clone(),
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),

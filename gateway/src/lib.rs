@@ -2,8 +2,10 @@
 //!
 //! `spec` is what the operator wrote, `compile` what it means, [`Gateway`] what runs it.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod admin;
+mod api_sets;
 mod compile;
 mod compile_guards;
 mod dns;
@@ -18,6 +20,7 @@ mod egress_explain;
 mod explain;
 mod gateway;
 mod listeners;
+mod privacy_sets;
 mod release_board;
 mod spec;
 mod waf_sets;
@@ -26,6 +29,7 @@ pub use compile::{Compiled, CompiledListener, check};
 pub use dns::{Dns, DnsListener};
 pub use dns_questions::{DnsQuestion, Moved, Replay, ReplayedQuery};
 pub use egress_explain::{EgressQuestion, explain_egress};
-pub use explain::{Question, explain};
+pub use explain::{Question, WafView, explain, waf_of};
 pub use gateway::{Gateway, StartError, Stop};
 pub use spec::{DefaultsSpec, RESERVED, Spec};
+pub use waf_sets::{RuleProblems, compile_rules};

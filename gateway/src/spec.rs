@@ -1,6 +1,7 @@
 //! The whole document as the operator writes it.
 
 use crate::waf_sets::WafSetSpec;
+use portcullis_api::ApiSpec;
 use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::Reserved;
 use portcullis_discover::DiscoverySpec;
@@ -10,6 +11,7 @@ use portcullis_limit::{ConcurrencySpec, RateLimitRefs, RateLimitSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
 use portcullis_policy::{GeoSpec, GuardSpecs, Relaxable, RouteSpec, RouteWafSpec, SecurityHeaders};
+use portcullis_privacy::PrivacySpec;
 use portcullis_proxy::{EgressSpec, TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
 use portcullis_rollout::{RolloutSpec, SloSpec};
 use portcullis_store::StoreSpec;
@@ -55,6 +57,12 @@ pub struct Spec {
     /// Rule sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waf: BTreeMap<ObjectName, WafSetSpec>,
+    /// What APIs promise, by their documents.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub api: BTreeMap<ObjectName, ApiSpec>,
+    /// Personal data that is looked for in what passes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub privacy: BTreeMap<ObjectName, PrivacySpec>,
     /// How endpoints are looked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub discovery: BTreeMap<ObjectName, DiscoverySpec>,
@@ -90,12 +98,16 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub public_service: BTreeMap<ObjectName, PublicServiceSpec>,
     /// What holds for everything that goes out.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressSpec>,
     /// Parties outside.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub destination: BTreeMap<ObjectName, DestinationSpec>,
     /// Who may reach what.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub access: BTreeMap<ObjectName, AccessSpec>,
     /// What the gateway adds to requests that go out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credential: BTreeMap<ObjectName, CredentialSpec>,
 }
 
@@ -146,6 +158,12 @@ pub struct DefaultsSpec {
     /// Of every route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waf: Option<RouteWafSpec>,
+    /// A `[privacy.NAME]` for every route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<String>,
+    /// An `[api.NAME]` for every route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
     /// Requests at a time, of all routes together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencySpec>,
@@ -163,6 +181,8 @@ impl DefaultsSpec {
             authz: self.authz.as_ref(),
             concurrency: self.concurrency,
             waf: self.waf.as_ref(),
+            privacy: self.privacy.as_deref(),
+            api: self.api.as_deref(),
             relax: &[],
             may_relax: &self.may_relax,
         }
@@ -188,8 +208,7 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("consumer.*.plan"),
     Reserved("discovery.*.consul"),
     Reserved("udp_route"),
-    Reserved("api"),
-    Reserved("privacy"),
+    Reserved("api.*.route"),
     Reserved("workload"),
     Reserved("mtls"),
     Reserved("service"),

@@ -2,10 +2,12 @@
 
 use crate::Compiled;
 use portcullis_config::{Context, Path};
-use portcullis_names::{ByteSize, ObjectName};
+use portcullis_names::{ByteSize, ObjectName, Percent};
 use portcullis_policy::{RouteTable, WafExclusionSpec, WafMode, WafWish};
 use portcullis_proxy::WafGuard;
-use portcullis_waf::{EngineMode, ExcludedRules, ExclusionSpec, Files, ProfileError, ProfileSpec, Source, Waf};
+use portcullis_waf::{
+    EngineMode, ExcludedRules, ExclusionSpec, Files, Origin, ProfileError, ProfileSpec, SecLangError, Source, Waf,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -22,7 +24,8 @@ use std::{
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WafSetSpec {
-    /// SecLang files in this order, `*` and `?` allowed in names; "builtin" stands for our own rules (default: only those).
+    /// SecLang files in this order, `*` and `?` allowed in names; "builtin" stands for our own rules (default: only those), and
+    /// "crs:FOLDER" for an unpacked release of the Core Rule Set with its setup and plugins.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100))]
     pub rules: Option<Vec<String>>,
@@ -98,9 +101,9 @@ impl WafSets {
                 sets.0.insert(name.to_string(), set);
             }
         }
-        let wants_builtin = routes.plans().filter_map(|plan| plan.waf.as_ref()).any(|wish| match &wish.profile {
-            Some((name, _)) => name == BUILTIN,
-            None => specs.is_empty(),
+        let wants_builtin = routes.plans().filter_map(|plan| plan.waf.as_ref()).any(|wish| {
+            let as_shadow = wish.shadow.as_ref().is_some_and(|(shadow, _)| shadow.profile == BUILTIN);
+            as_shadow || wish.profile.as_ref().map_or(specs.is_empty(), |(name, _)| name == BUILTIN)
         });
         if wants_builtin && !sets.0.contains_key(BUILTIN) {
             let spec = WafSetSpec { rules: None, include: Vec::new(), body: None };
@@ -148,14 +151,7 @@ impl WafSets {
             WafMode::Block => EngineMode::On,
         };
         let name = match (&wish.profile, specs.len()) {
-            (Some((name, at)), _) => {
-                if name != BUILTIN && !specs.keys().any(|known| known.as_str() == name) {
-                    let known = specs.keys().map(ObjectName::as_str).chain([BUILTIN]);
-                    cx.undefined(at, "waf", name, known);
-                    return None;
-                }
-                name.clone()
-            }
+            (Some((name, at)), _) => defined(specs, name, at, cx)?,
             (None, 1) => specs.keys().next().map_or_else(|| BUILTIN.to_owned(), ToString::to_string),
             (None, 0) => BUILTIN.to_owned(),
             (None, _) => {
@@ -171,16 +167,19 @@ impl WafSets {
         let spec = ProfileSpec {
             mode: Some(mode),
             paranoia: wish.paranoia,
-            detection_paranoia: None,
+            detection_paranoia: wish.detection_paranoia,
             inbound_threshold: wish.inbound,
             outbound_threshold: wish.outbound,
             exclusions: wish.exclude.iter().filter_map(|(one, at)| exclusion(one, at, cx)).collect(),
         };
-        match set.waf.profile(&spec) {
-            Ok(profile) => {
-                let level = wish.paranoia.unwrap_or(1).to_string();
-                set.waf.warm(&[("blocking_paranoia_level", &level), ("detection_paranoia_level", &level)]);
-                Some(WafGuard { name, waf: set.waf.clone(), profile: Arc::new(profile), body_limit: set.body_limit })
+        let shadow = wish.shadow.as_ref().and_then(|(shadow, at)| {
+            let guard = self.shadow(defined(specs, &shadow.profile, &at.key("profile"), cx)?, &spec, wish, at, cx)?;
+            Some((Arc::new(guard), shadow.sample.unwrap_or(Percent::ALL)))
+        });
+        match WafGuard::new(name, set.waf.clone(), spec, set.body_limit) {
+            Ok(guard) => {
+                warm(&guard);
+                Some(WafGuard { sample: wish.sample.unwrap_or(Percent::ALL), shadow, ..guard })
             }
             Err(errors) => {
                 for error in errors {
@@ -194,20 +193,75 @@ impl WafSets {
             }
         }
     }
+
+    /// The other rule set, as strict as the one that decides. Exclusions that mean none of its rules would have to be written anew
+    /// when it takes over: that is worth a warning.
+    fn shadow(
+        &self,
+        name: String,
+        spec: &ProfileSpec,
+        wish: &WafWish,
+        at: &Path,
+        cx: &mut Context,
+    ) -> Option<WafGuard> {
+        let set = self.0.get(&name)?;
+        let mut spec = spec.clone();
+        let numbered: Vec<_> = std::mem::take(&mut spec.exclusions).into_iter().zip(&wish.exclude).collect();
+        for (exclusion, (_, place)) in numbered {
+            let alone = ProfileSpec { exclusions: vec![exclusion.clone()], ..ProfileSpec::default() };
+            match set.waf.profile(&alone) {
+                Ok(_) => spec.exclusions.push(exclusion),
+                Err(_) => {
+                    cx.warning(place, format!("this excludes nothing of shadow rule set \"{name}\""));
+                }
+            }
+        }
+        match WafGuard::new(name, set.waf.clone(), spec, set.body_limit) {
+            Ok(guard) => {
+                warm(&guard);
+                Some(guard)
+            }
+            // The paranoia, which the rule set that decides reports as well.
+            Err(errors) => {
+                for error in errors {
+                    cx.error(at, error.to_string());
+                }
+                None
+            }
+        }
+    }
+}
+
+/// The name of a rule set that there is.
+fn defined(specs: &BTreeMap<ObjectName, WafSetSpec>, name: &str, at: &Path, cx: &mut Context) -> Option<String> {
+    if name != BUILTIN && !specs.keys().any(|known| known.as_str() == name) {
+        let known = specs.keys().map(ObjectName::as_str).chain([BUILTIN]);
+        cx.undefined(at, "waf", name, known);
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+/// So that the first request does not wait for a prefilter.
+fn warm(guard: &WafGuard) {
+    let blocking = guard.wanted.paranoia.unwrap_or(1);
+    let detection = guard.wanted.detection_paranoia.unwrap_or(blocking).to_string();
+    guard.waf.warm(&[("blocking_paranoia_level", &blocking.to_string()), ("detection_paranoia_level", &detection)]);
 }
 
 fn compile_set(spec: &WafSetSpec, kept: Option<&WafSet>, at: &Path, cx: &mut Context) -> Option<WafSet> {
     let builtin = vec![BUILTIN.to_owned()];
-    let rules = spec.rules.as_ref().unwrap_or(&builtin);
-    let mut sources = Vec::new();
-    for (index, name) in rules.iter().enumerate() {
-        if name == BUILTIN {
-            let own = BUILTIN_RULES
-                .iter()
-                .map(|(name, text)| Source::Text { name: format!("builtin/{name}"), text: (*text).to_owned() });
-            sources.extend(own);
-        } else {
-            sources.push(Source::File(cx.resolve(&at.key("rules").index(index), FilePath::new(name))));
+    let rules = spec.rules.as_ref().unwrap_or(&builtin).iter().enumerate();
+    let mut sources: Vec<Source> = Vec::new();
+    let has_engine = rules.clone().any(|(_, name)| name == BUILTIN);
+    for (index, name) in rules {
+        let at = at.key("rules").index(index);
+        match sources_of(name, has_engine, |file| cx.resolve(&at, file)) {
+            Ok(found) => sources.extend(found),
+            Err(message) => {
+                cx.error(&at, message).help("list its files one by one: crs-setup.conf first, then rules/*.conf");
+                return None;
+            }
         }
     }
     for (index, name) in spec.include.iter().enumerate() {
@@ -242,6 +296,90 @@ fn compile_set(spec: &WafSetSpec, kept: Option<&WafSet>, at: &Path, cx: &mut Con
             }
             None
         }
+    }
+}
+
+/// What one entry of `rules` stands for; `resolve` says where a file is. `has_engine` when our own rules, which say how bodies are
+/// read, are in the list.
+fn sources_of(name: &str, has_engine: bool, resolve: impl Fn(&FilePath) -> PathBuf) -> Result<Vec<Source>, String> {
+    if name == BUILTIN {
+        let own = BUILTIN_RULES
+            .iter()
+            .map(|(name, text)| Source::Text { name: format!("builtin/{name}"), text: (*text).to_owned() });
+        return Ok(own.collect());
+    }
+    match name.strip_prefix("crs:") {
+        Some(folder) => core_rule_set(&resolve(FilePath::new(folder)), has_engine),
+        None => Ok(vec![Source::File(resolve(FilePath::new(name)))]),
+    }
+}
+
+/// How bodies are read, which the Core Rule Set leaves to the server's own configuration.
+const CORE_ENGINE: &str = "SecRequestBodyAccess On\n\
+    SecRequestBodyNoFilesLimit 262144\n\
+    SecRequestBodyJsonDepthLimit 64\n\
+    SecArgumentsLimit 1000\n\
+    SecResponseBodyAccess On\n\
+    SecResponseBodyMimeType text/plain text/html text/xml application/json\n\
+    SecResponseBodyLimit 524288\n\
+    SecResponseBodyLimitAction ProcessPartial\n\
+    SecRule REQUEST_HEADERS:Content-Type \"@rx ^(?:application|text)/(?:[a-z0-9.-]+\\+)?json\\b\" \
+    \"id:100901,phase:1,pass,nolog,t:none,t:lowercase,ctl:requestBodyProcessor=JSON\"\n\
+    SecRule REQUEST_HEADERS:Content-Type \"@rx ^(?:application|text)/(?:[a-z0-9.-]+\\+)?xml\\b\" \
+    \"id:100902,phase:1,pass,nolog,t:none,t:lowercase,ctl:requestBodyProcessor=XML\"\n";
+
+/// A release of the Core Rule Set, unpacked, in the order that it asks for.
+fn core_rule_set(folder: &FilePath, has_engine: bool) -> Result<Vec<Source>, String> {
+    let files = portcullis_waf::Disk;
+    let has = |pattern: &PathBuf| files.list(pattern).is_ok_and(|found| !found.is_empty());
+    let setups = [folder.join("crs-setup.conf"), folder.join("crs-setup.conf.example")];
+    let setup = setups.into_iter().find(|file| file.is_file());
+    let rules = folder.join("rules/*.conf");
+    let (Some(setup), true) = (setup, has(&rules)) else {
+        return Err(format!("{} is no Core Rule Set: it has no crs-setup.conf or no rules/*.conf", folder.display()));
+    };
+    let plugins = |pattern: &str| Some(folder.join("plugins").join(pattern)).filter(&has);
+    let mut sources = Vec::new();
+    if !has_engine {
+        sources.push(Source::Text { name: "crs.engine".to_owned(), text: CORE_ENGINE.to_owned() });
+    }
+    let in_order =
+        [Some(setup), plugins("*-config.conf"), plugins("*-before.conf"), Some(rules), plugins("*-after.conf")];
+    sources.extend(in_order.into_iter().flatten().map(Source::File));
+    Ok(sources)
+}
+
+/// Every mistake in rule files, each with file and line.
+pub type RuleProblems = Vec<SecLangError>;
+
+/// Compiles what `rules = [...]` would, outside of any configuration; files are sought from the working directory.
+pub fn compile_rules(rules: &[String]) -> Result<Waf, RuleProblems> {
+    let has_engine = rules.iter().any(|name| name == BUILTIN);
+    let mut sources = Vec::new();
+    for name in rules {
+        let origin = Origin { file: name.as_str().into(), line: 0 };
+        let found = sources_of(name, has_engine, FilePath::to_owned);
+        sources.extend(found.map_err(|message| vec![SecLangError { origin, message }])?);
+    }
+    Waf::compile(&sources, &portcullis_waf::Disk)
+}
+
+impl Compiled {
+    /// A rule set by its name, or the only one there is; as a route would have it that asks for nothing but to block.
+    pub fn waf(&self, name: Option<&str>) -> Result<WafGuard, String> {
+        let sets = &self.waf_sets.0;
+        let known = || sets.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let (name, set) = match (name, sets.len()) {
+            (Some(name), _) => {
+                sets.get_key_value(name).ok_or_else(|| format!("there is no rule set \"{name}\" ({})", known()))?
+            }
+            (None, 1) => sets.iter().next().ok_or("there is no rule set")?,
+            (None, 0) => return Err("the configuration has no rule set".to_owned()),
+            (None, _) => return Err(format!("there are several rule sets: say --waf and one of {}", known())),
+        };
+        let wanted = ProfileSpec { mode: Some(EngineMode::On), ..ProfileSpec::default() };
+        WafGuard::new(name.clone(), set.waf.clone(), wanted, set.body_limit)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     }
 }
 

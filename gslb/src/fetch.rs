@@ -1,14 +1,15 @@
-//! Fetches zones from their primaries: looks at serials in time (RFC 1034 §4.3.5) or when told to (RFC 1996), and takes the whole
-//! zone (RFC 5936) when there is a newer one.
+//! Fetches zones from their primaries: looks at serials in time (RFC 1034 §4.3.5) or when told to (RFC 1996), and takes the
+//! changes (RFC 1995) or the whole zone (RFC 5936) when there is a newer one.
 
 use crate::{
     Name, RecordType,
+    inflow::{Inflow, Kind},
     record_type::CLASS_IN,
     secondary::FetchedZone,
     server::{Random, Republish},
     snapshot::Snapshot,
     steer::Clocks,
-    transfer_in::{Heard, soa_numbers},
+    transfer_in::Heard,
     tsig::{Signing, TsigKey},
     zone_file::Record,
 };
@@ -38,7 +39,6 @@ const WAIT_MIN: u32 = 2;
 const CONNECT: Duration = Duration::from_secs(5);
 /// Until the next message of a transfer.
 const MESSAGE: Duration = Duration::from_secs(15);
-const RECORDS_MAX: usize = 1_000_000;
 
 /// How it went.
 enum Outcome {
@@ -96,13 +96,13 @@ async fn look(snapshot: Arc<Snapshot>, apex: Name, republish: Republish) -> (Nam
                 zone.inspect(|zone| zone.confirm(now()));
                 return (apex, Outcome::Fresh(zone.map_or(FIRST_RETRY, |zone| wait(zone.refresh))));
             }
-            Ok(Some(records)) => {
+            Ok(Some((kind, records))) => {
                 let count = records.len();
                 if !fetched.put(&apex, records, now()) {
                     continue;
                 }
                 let zone = fetched.get(&apex);
-                tracing::info!(zone = %apex, %primary, records = count, serial = zone.as_ref().map(|zone| zone.serial), "zone fetched");
+                tracing::info!(zone = %apex, %primary, ?kind, records = count, serial = zone.as_ref().map(|zone| zone.serial), "zone fetched");
                 // It compiles, and may wait for locks: not on this thread.
                 let told = tokio::task::spawn_blocking(move || republish.tell());
                 told.await.ok();
@@ -121,48 +121,34 @@ async fn ask(
     primary: SocketAddr,
     key: Option<&ObjectName>,
     have: Option<&FetchedZone>,
-) -> Result<Option<Vec<Record>>, String> {
+) -> Result<Option<(Kind, Vec<Record>)>, String> {
     let key = match key {
         None => None,
         Some(name) => Some(snapshot.plan.tsig.get(name).ok_or("its key is not known")?),
     };
-    let connecting = timeout(CONNECT, TcpStream::connect(primary)).await.map_err(|_| "no connection in time")?;
-    let mut road = Road { stream: connecting.map_err(|error| error.to_string())?, key, apex };
-    let mut asked = road.ask(RecordType::SOA).await?;
+    let mut road = Road { stream: connect(primary).await?, key, apex };
+    let mut asked = road.ask(RecordType::SOA, None).await?;
     let serial = road.hear(&mut asked).await?.serial().ok_or("the reply has no SOA")?;
     // RFC 1982: what is not ahead of us is not newer.
     if have.is_some_and(|have| serial.wrapping_sub(have.serial) as i32 <= 0) {
         return Ok(None);
     }
-    let mut asked = road.ask(RecordType::AXFR).await?;
-    let mut records: Vec<Record> = Vec::new();
-    loop {
-        let heard = road.hear(&mut asked).await?;
-        let mut ended = false;
-        for record in heard.answers {
-            if ended || (records.is_empty() && soa_numbers(&record).is_none()) {
-                return Err("the transfer does not stand between two SOAs".to_owned());
-            }
-            // RFC 5936 §2.2: the SOA again is the end.
-            ended = !records.is_empty() && soa_numbers(&record).is_some();
-            if !ended && record.owner.is_at_or_under(apex) {
-                records.push(record);
-            }
-            if records.len() > RECORDS_MAX {
-                return Err(format!("more than {RECORDS_MAX} records"));
+    if let Some(have) = have {
+        match road.transfer(Some(have)).await {
+            Ok(fetched) => return Ok(Some(fetched)),
+            // RFC 1995 §4: whoever has trouble with the changes takes the whole, on a connection that nothing is left on.
+            Err(error) => {
+                tracing::info!(zone = %apex, %primary, error, "changes cannot be taken in, the whole zone is asked for")
             }
         }
-        if ended {
-            break;
-        }
-        if records.is_empty() {
-            return Err("an empty message begins the transfer".to_owned());
-        }
+        road.stream = connect(primary).await?;
     }
-    if asked.signing.is_some_and(|signing| !signing.is_settled()) {
-        return Err("the end of the transfer is not signed".to_owned());
-    }
-    Ok(Some(records))
+    road.transfer(None).await.map(Some)
+}
+
+async fn connect(primary: SocketAddr) -> Result<TcpStream, String> {
+    let connected = timeout(CONNECT, TcpStream::connect(primary)).await.map_err(|_| "no connection in time")?;
+    connected.map_err(|error| error.to_string())
 }
 
 /// A connection to a primary.
@@ -178,13 +164,43 @@ struct AskedFor<'r> {
 }
 
 impl<'r> Road<'r> {
-    async fn ask(&mut self, of_type: RecordType) -> Result<AskedFor<'r>, String> {
+    /// The zone as it is now: from its changes since `have`, or whole.
+    async fn transfer(&mut self, have: Option<&FetchedZone>) -> Result<(Kind, Vec<Record>), String> {
+        let of_type = if have.is_some() { RecordType::IXFR } else { RecordType::AXFR };
+        let mut asked = self.ask(of_type, have).await?;
+        let mut inflow = Inflow::new(self.apex, have.map(|have| (have.serial, have.records.as_slice())));
+        while !inflow.is_done() {
+            let heard = self.hear(&mut asked).await?;
+            heard.answers.into_iter().try_for_each(|record| inflow.take(record))?;
+            if !inflow.has_begun() {
+                return Err("an empty message begins the transfer".to_owned());
+            }
+        }
+        if asked.signing.is_some_and(|signing| !signing.is_settled()) {
+            return Err("the end of the transfer is not signed".to_owned());
+        }
+        inflow.finish().ok_or_else(|| "the transfer has no end".to_owned())
+    }
+
+    /// With `have`, the SOA that we have stands in the authority section (RFC 1995 §3).
+    async fn ask(&mut self, of_type: RecordType, have: Option<&FetchedZone>) -> Result<AskedFor<'r>, String> {
         let id = Random::new(RandomState::new().hash_one(self.apex.as_wire())).draw() as u16;
         let mut message = id.to_be_bytes().to_vec();
         message.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         message.extend(self.apex.as_wire());
         message.extend(of_type.0.to_be_bytes());
         message.extend(CLASS_IN.to_be_bytes());
+        if let Some(soa) = have.and_then(FetchedZone::soa) {
+            message.extend(self.apex.as_wire());
+            message.extend(RecordType::SOA.0.to_be_bytes());
+            message.extend(CLASS_IN.to_be_bytes());
+            message.extend([0; 4]);
+            message.extend((soa.rdata.len() as u16).to_be_bytes());
+            message.extend(&soa.rdata);
+            if let Some(count) = message.get_mut(9) {
+                *count = 1;
+            }
+        }
         let signing = self.key.map(|key| key.sign_query(u64::from(now()), &mut message));
         // A question and a signature are far below what two octets count.
         let framed = [&(message.len() as u16).to_be_bytes()[..], &message].concat();

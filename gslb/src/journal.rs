@@ -89,12 +89,12 @@ impl Step {
 
 impl Entry {
     pub(crate) fn all_of(sets: &[(&Name, RrSet)]) -> Vec<Self> {
-        let records = sets.iter().flat_map(|(owner, set)| set.data.iter().map(move |data| (owner, set, data)));
-        let entry = |(owner, set, data): (&&Name, &RrSet, &Box<[u8]>)| Self {
+        let records = sets.iter().flat_map(|(owner, set)| set.data.iter().map(move |data| (owner, set, &**data)));
+        let entry = |(owner, set, data): (&&Name, &RrSet, &[u8])| Self {
             owner: (*owner).clone(),
             of_type: set.of_type,
             ttl: set.ttl,
-            data: data.clone(),
+            data: data.into(),
         };
         records.filter(|(_, set, _)| set.of_type != RecordType::SOA).map(entry).collect()
     }

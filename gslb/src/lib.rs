@@ -17,6 +17,7 @@ mod dnssec;
 mod doh;
 mod edns;
 mod fetch;
+mod inflow;
 mod journal;
 mod message;
 mod metrics;
@@ -59,8 +60,8 @@ pub use spec::{
 };
 pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use steer::{
-    AllDownSpec, Area, Balance, Clocks, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec,
-    MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec, SiteStatus,
-    SitesSpec, Spread, ToldMember, WhatIf,
+    AllDownSpec, Area, Balance, Clocks, Endpoints, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec,
+    MemberSpec, MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec,
+    SiteStatus, SitesSpec, Spread, ToldMember, WhatIf,
 };
 pub use zone_status::{Delegation, ZoneStatus};

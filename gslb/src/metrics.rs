@@ -19,6 +19,7 @@ pub struct DnsMetrics {
     /// By transport and code: resolved once, so that a query only adds to an atomic.
     answers: Vec<Vec<IntCounter>>,
     zones: IntCounterVec,
+    services: IntCounterVec,
     /// In the order of `TYPES`.
     types: Vec<IntCounter>,
     other_types: IntCounter,
@@ -84,6 +85,11 @@ impl DnsMetrics {
         Ok(Self {
             answers: Transport::ALL.iter().map(by_code).collect(),
             zones: family("portcullis_dns_zone_answers_total", "Answers from a zone, by code.", &["zone", "rcode"])?,
+            services: family(
+                "portcullis_dns_service_answers_total",
+                "Answers of a published service, by code.",
+                &["service", "rcode"],
+            )?,
             types: TYPES.iter().map(|t| types.with_label_values(&[t.to_string().as_str()])).collect(),
             other_types: types.with_label_values(&["other"]),
             truncated: one("portcullis_dns_truncated_total", "Replies that were too large for UDP.")?,
@@ -119,6 +125,13 @@ impl DnsMetrics {
             let counters = zone.counters.get_or_init(|| {
                 let name = zone.name.as_str();
                 Rcode::ALL.iter().map(|code| self.zones.with_label_values(&[name, code.as_str()])).collect()
+            });
+            code.and_then(|code| counters.get(code)).inspect(|counter| counter.inc());
+        }
+        if let Some(served) = reply.service.and_then(|service| snapshot.services.list.get(service)) {
+            let counters = served.counters.get_or_init(|| {
+                let name = served.service.name.as_str();
+                Rcode::ALL.iter().map(|code| self.services.with_label_values(&[name, code.as_str()])).collect()
             });
             code.and_then(|code| counters.get(code)).inspect(|counter| counter.inc());
         }

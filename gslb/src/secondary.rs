@@ -75,8 +75,12 @@ impl SecondaryPlan {
         Self { of: spec.of.clone(), key: spec.key.clone(), expires }
     }
 
+    pub(crate) fn holds_for(&self, now: u32) -> u32 {
+        self.expires.load(Relaxed).saturating_sub(now)
+    }
+
     pub(crate) fn has_expired(&self, now: u32) -> bool {
-        now >= self.expires.load(Relaxed)
+        self.holds_for(now) == 0
     }
 
     /// RFC 1996 §3.11: word of anybody else is not taken.
@@ -92,6 +96,10 @@ impl FetchedZone {
         let [serial, refresh, retry, expire, _] = soa_numbers(soa)?;
         let expires = Arc::new(AtomicU32::new(checked.saturating_add(expire)));
         Some(Self { records, serial, refresh, retry, expire, expires })
+    }
+
+    pub(crate) fn soa(&self) -> Option<&Record> {
+        self.records.iter().find(|record| soa_numbers(record).is_some())
     }
 
     /// The primary has nothing newer.

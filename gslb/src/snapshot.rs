@@ -135,6 +135,12 @@ impl Snapshot {
         self.services.sites(clocks)
     }
 
+    /// Upstreams that sites have their members from.
+    pub fn upstreams(&self) -> impl Iterator<Item = &ObjectName> {
+        let services = self.services.list.iter();
+        services.flat_map(|served| &served.service.sites).filter_map(|site| site.upstream.as_ref())
+    }
+
     /// Members whose state is to be told by [`Snapshot::observe`].
     pub fn told(&self) -> Vec<ToldMember> {
         self.services.told()

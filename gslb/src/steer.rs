@@ -18,8 +18,8 @@ pub use explain::{Explanation, WhatIf};
 pub use order::{Forced, Order, OrderError, Ordered};
 pub(crate) use pick::{Client, Family, Outcome};
 pub(crate) use place::{PlaceMap, Places};
-pub use service::Registries;
 pub(crate) use service::Service;
+pub use service::{Endpoints, Registries};
 pub(crate) use services::{CheckTarget, Round, Services};
 pub use services::{Clocks, MemberStatus, SiteStatus, ToldMember};
 pub use spec::{

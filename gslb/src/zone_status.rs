@@ -1,6 +1,6 @@
 //! A zone as its operator and the operator of its parent see it. Only tells; asks nobody.
 
-use crate::{Name, RecordType, rdata, snapshot::Snapshot, zone::Zone};
+use crate::{Name, RecordType, rdata, snapshot::Snapshot, steer::Clocks, zone::Zone};
 use serde::Serialize;
 
 /// A zone that is served.
@@ -14,6 +14,9 @@ pub struct ZoneStatus {
     pub names: usize,
     pub signed: bool,
     pub transferred: bool,
+    /// Of a zone that is fetched: seconds for which the copy still holds, 0 when it is answered from no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holds_for_seconds: Option<u32>,
 }
 
 /// What the parent of a zone must have, as lines of a zone file.
@@ -28,7 +31,8 @@ pub struct Delegation {
 }
 
 impl Snapshot {
-    pub fn zones(&self) -> Vec<ZoneStatus> {
+    pub fn zones(&self, clocks: Clocks) -> Vec<ZoneStatus> {
+        let now = clocks.unix as u32;
         let each = self.zones.zones.iter().map(|served| ZoneStatus {
             zone: served.name.to_string(),
             name: served.zone.apex.to_string(),
@@ -36,6 +40,7 @@ impl Snapshot {
             names: served.zone.nodes.len(),
             signed: served.zone.signer.is_some(),
             transferred: served.transfer.is_some(),
+            holds_for_seconds: served.secondary.as_ref().map(|secondary| secondary.holds_for(now)),
         });
         each.collect()
     }

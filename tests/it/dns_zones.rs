@@ -82,6 +82,8 @@ async fn a_secondary_follows_its_primary_by_notify_and_keeps_the_zone_over_a_res
     assert_eq!(soa(at), soa(first.addr("dns")));
     let (_, status) = second.admin("GET", "/status", "").await;
     assert_eq!(status["generation"], 1, "a transfer is no change of the configuration");
+    let changes = second.log().matches("kind=Changes").count();
+    assert!(changes >= 3, "the first is whole, the others are changes:\n{}", second.log());
     drop(first);
     let second = second.restart().await;
     assert_eq!(answer(second.addr("dns"), "www.example.test.", RecordType::A), ["192.0.2.5"]);
@@ -96,6 +98,8 @@ async fn rfc1034_4_3_5_a_zone_that_expired_or_never_came_is_answered_servfail() 
     let at = second.addr("dns");
     answers(at, "www.example.test.", RecordType::A, "192.0.2.1").await;
     eventually("the refusal is told", async || unsigned.log().contains("zone cannot be fetched").then_some(())).await;
+    let (_, out) = unsigned.command(&["gslb", "status", "--admin", "admin.sock"]).await;
+    assert!(out.contains("NOT ANSWERED: no primary gives it"), "{out}");
     assert_eq!(
         ask(unsigned.addr("dns"), "www.example.test.", RecordType::A).metadata.response_code,
         ResponseCode::ServFail
@@ -105,7 +109,8 @@ async fn rfc1034_4_3_5_a_zone_that_expired_or_never_came_is_answered_servfail() 
     assert_eq!(answer(at, "www.example.test.", RecordType::A), ["192.0.2.1"]);
     drop(first);
     eventually("it expires", async || {
-        (ask(at, "www.example.test.", RecordType::A).metadata.response_code == ResponseCode::ServFail).then_some(())
+        let reply = ask(at, "www.example.test.", RecordType::A);
+        (reply.metadata.response_code == ResponseCode::ServFail).then_some(())
     })
     .await;
 }
@@ -131,7 +136,7 @@ async fn a_zone_of_named_is_fetched_with_tsig_and_followed() {
     let here = folder.path().display();
     let config = format!(
         "options {{ directory \"{here}\"; listen-on port {} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; pid-file \"named.pid\";\n\
-         session-keyfile \"session.key\"; recursion no; notify explicit; dnssec-validation no; }};\ncontrols {{ }};\n\
+         session-keyfile \"session.key\"; recursion no; notify explicit; dnssec-validation no; ixfr-from-differences yes; }};\ncontrols {{ }};\n\
          key xfr {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};\n\
          zone example.test {{ type primary; file \"zone.db\"; allow-transfer {{ key xfr; }}; also-notify {{ 127.0.0.1 port {}; }}; }};\n",
         free.port(),
@@ -167,6 +172,7 @@ async fn a_zone_of_named_is_fetched_with_tsig_and_followed() {
         std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap();
         answers(at, "www.example.test.", RecordType::A, &format!("192.0.2.{serial}")).await;
     }
+    assert!(second.log().contains("kind=Changes"), "{}", second.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,4 +265,39 @@ async fn named_and_knotd_follow_a_hundred_changes_by_ixfr_and_stay_identical() {
         let steps = log.lines().filter(|line| line.contains("IXFR") || line.contains("transfer of")).count();
         assert!(steps > 50, "{program}: {steps} {whole}\n{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_at_the_apex_follows_addresses_that_are_found_elsewhere() {
+    let target = |addresses: &str| {
+        format!(
+            "{LISTENER}[zone.lab]\nname = \"lab.test\"\nns = [\"ns.lab.test\"]\nsoa = {{ mname = \"ns.lab.test\", rname = \"a.b\" }}\n\
+             records = [\"ns A 127.0.0.1\", {addresses}]\n"
+        )
+    };
+    let mut elsewhere = Gateway::start(&target("\"www 1 A 192.0.2.50\"")).await;
+    let config = format!(
+        "{LISTENER}[zone.x]\nname = \"example.test\"\nns = [\"ns.other.test\"]\nsoa = {{ mname = \"ns.other.test\", rname = \"a.b\" }}\n\
+         [discovery.lab]\ndns.servers = [\"{}\"]\n\
+         [upstream.www]\ndiscover = {{ dns = \"www.lab.test:80\", family = \"ipv4\", through = \"lab\" }}\n\
+         [public_service.apex]\nhost = \"example.test\"\nsites = {{ www = \"upstream:www\" }}\n",
+        elsewhere.addr("dns")
+    );
+    let mut gateway = Gateway::start(&config).await;
+    let at = gateway.addr("dns");
+    let follows = async |expected: &[&str]| {
+        eventually(&format!("{expected:?}"), async || {
+            let mut found = answer(at, "example.test.", RecordType::A);
+            found.sort();
+            (found == expected).then_some(())
+        })
+        .await;
+    };
+    follows(&["192.0.2.50"]).await;
+    elsewhere.reload(&target("\"www 1 A 192.0.2.51\", \"www 1 A 192.0.2.52\"")).await;
+    follows(&["192.0.2.51", "192.0.2.52"]).await;
+    // A reload begins with what was found, and does not wait to find it again.
+    assert_eq!(gateway.reload(&config.replace("a.b", "c.d")).await.0, 200);
+    follows(&["192.0.2.51", "192.0.2.52"]).await;
+    assert_eq!(answer(at, "example.test.", RecordType::SOA).len(), 1);
 }

@@ -209,9 +209,20 @@ async fn the_demo_shows_a_way_out_whose_lines_work() {
     demo.kill().await.unwrap();
 }
 
-/// A namespace without any network but loopback, in which nftables leads what is for elsewhere to the gateway.
 #[tokio::test]
-async fn captured_connections_lead_to_where_their_names_do_and_nowhere_else() {
+async fn redirected_connections_lead_to_where_their_names_do_and_nowhere_else() {
+    // Who comes to the listener by itself has no original destination.
+    captured("redirect", REDIRECT, "direct: 000").await;
+}
+
+#[tokio::test]
+async fn connections_taken_as_they_are_lead_to_where_their_names_do_and_nowhere_else() {
+    // As it is, the port that was meant is the listener's own, which no destination has.
+    captured("tproxy", TPROXY, "direct: 403").await;
+}
+
+/// A namespace without any network but its own, in which nftables leads what is for elsewhere to the gateway.
+async fn captured(capture: &str, rules: &str, direct: &str) {
     if !have("unshare") || !have("nft") || !have("ip") || !have("curl") {
         return;
     }
@@ -221,7 +232,8 @@ async fn captured_connections_lead_to_where_their_names_do_and_nowhere_else() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("edge.toml"), CAPTURED).unwrap();
+    std::fs::write(folder.path().join("edge.toml"), CAPTURED.replace("CAPTURE", capture)).unwrap();
+    std::fs::write(folder.path().join("rules.sh"), rules).unwrap();
     let made = Command::new(binary())
         .args(["certificate", "allowed.localhost", "--folder", ".", "--name", "origin"])
         .current_dir(folder.path())
@@ -242,7 +254,7 @@ async fn captured_connections_lead_to_where_their_names_do_and_nowhere_else() {
         "another-host: 403",
         "by-address: 000",
         "v6: 200 origin",
-        "direct: 000",
+        direct,
     ] {
         assert!(out.lines().any(|line| line == expected), "{expected}:\n{out}");
     }
@@ -258,6 +270,7 @@ address = "unix:admin.sock"
 [listener.captured]
 address = ":15001"
 protocol = "transparent"
+capture = "CAPTURE"
 [destination.secure]
 hosts = ["allowed.localhost"]
 private_addresses = ["127.0.0.0/8", "::1/128"]
@@ -296,15 +309,7 @@ listeners = ["clear"]
 respond = { status = 200, body = "clear" }
 "#;
 
-const INSIDE: &str = r#"
-ip link set lo up
-ip link add out type veth peer name far
-ip addr add 198.51.100.2/24 dev out
-ip -6 addr add 2001:db8::2/64 dev out nodad
-ip link set far up
-ip link set out up
-ip route add default dev out
-ip -6 route add default dev out
+const REDIRECT: &str = r#"
 nft -f - <<'RULES'
 table inet capture {
 	chain output {
@@ -320,6 +325,38 @@ table inet capture {
 	}
 }
 RULES
+"#;
+
+const TPROXY: &str = r#"
+ip rule add fwmark 1 lookup 100
+ip route add local default dev lo table 100
+ip -6 rule add fwmark 1 lookup 100
+ip -6 route add local default dev lo table 100
+nft -f - <<'RULES'
+table inet capture {
+	chain output {
+		type route hook output priority -150; policy accept;
+		oifname "lo" return
+		tcp dport { 80, 443 } meta mark set 1
+	}
+	chain prerouting {
+		type filter hook prerouting priority -150; policy accept;
+		meta mark 1 tcp dport { 80, 443 } tproxy to :15001
+	}
+}
+RULES
+"#;
+
+const INSIDE: &str = r#"
+ip link set lo up
+ip link add out type veth peer name far
+ip addr add 198.51.100.2/24 dev out
+ip -6 addr add 2001:db8::2/64 dev out nodad
+ip link set far up
+ip link set out up
+ip route add default dev out
+ip -6 route add default dev out
+. ./rules.sh
 "$1" run origin.toml > origin.log 2>&1 &
 origin=$!
 "$1" run edge.toml > edge.log 2>&1 &
@@ -342,7 +379,7 @@ ask another-name --resolve other.localhost:443:192.0.2.10 https://other.localhos
 curl -s --max-time 15 -o /dev/null -w 'another-host: %{http_code}\n' --resolve other.localhost:80:192.0.2.10 http://other.localhost/
 ask by-address -k https://192.0.2.10/
 ask v6 --resolve 'allowed.localhost:443:[2001:db8::10]' https://allowed.localhost/
-ask direct --resolve clear.localhost:15001:127.0.0.1 http://clear.localhost:15001/
+curl -s --max-time 15 -o /dev/null -w 'direct: %{http_code}\n' --resolve clear.localhost:15001:127.0.0.1 http://clear.localhost:15001/
 kill $edge $origin
 cat edge.log origin.log
 "#;

@@ -1,13 +1,15 @@
 //! Applications without secrets: they speak http to the gateway, which speaks https to the destination with its credential.
 
 use crate::support::{
-    client::Client,
+    authority::Authority,
+    client::{Client, tls, tls_config},
     eventually,
     gateway::{Gateway, run_in},
     origin::{Origin, ok},
     outside::Outside,
 };
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CANARY: &str = "canary-7f3a9c51e2";
 
@@ -125,6 +127,131 @@ async fn only_the_authority_of_the_destination_is_believed() {
     assert!(answer.text().contains("\"reason\":\"upstream_tls\""), "{}", answer.text());
     assert!(answer.header("proxy-status").unwrap().contains("error=tls_certificate_error"), "{answer:?}");
     assert!(outside.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_destination_that_says_nothing_is_given_up() {
+    let outside = Outside::start(&["allowed.test"]).await;
+    let silent = Origin::raw(|stream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "{}[listener.out]\naddress = \"127.0.0.1:0\"\nprotocol = \"proxy\"\n\
+         [destination.silent]\nhosts = [\"allowed.test\"]\nports = [{}]\nprotocol = \"http\"\ntimeout = \"200ms\"\n\
+         connect_timeout = \"2s\"\nprivate_addresses = [\"127.0.0.0/8\"]\n\
+         [access.all]\nfrom = [\"*\"]\nto = [\"destination:silent\"]\naction = \"allow\"\n",
+        outside.config(folder.path()),
+        silent.addr.port()
+    );
+    let gateway = Gateway::start_in(folder, &config).await;
+    let answer = get(&gateway, &format!("http://allowed.test:{}/", silent.addr.port()), "").await;
+    assert_eq!(answer.status, 504);
+    assert!(answer.header("proxy-status").unwrap().contains("error=http_response_timeout"), "{answer:?}");
+    gateway.write(&config.replace("timeout = \"200ms\"", "timeout = \"0s\"").replace("\"2s\"", "\"0s\""));
+    let (code, out) = gateway.command(&["check", "edge.toml"]).await;
+    assert!(code == 1 && out.matches("no time at all").count() == 2, "{out}");
+}
+
+#[tokio::test]
+async fn a_destination_that_takes_no_connection_is_given_up_in_its_own_time() {
+    let outside = Outside::start(&["allowed.test"]).await;
+    // A queue of one, filled: the kernel drops what else knocks.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    let knock = || std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300));
+    let mut held = Vec::new();
+    while let Ok(stream) = knock() {
+        held.push(stream);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "{}[listener.out]\naddress = \"127.0.0.1:0\"\nprotocol = \"proxy\"\n\
+         [destination.full]\nhosts = [\"allowed.test\"]\nports = [{}]\nprotocol = \"opaque\"\nconnect_timeout = \"200ms\"\n\
+         private_addresses = [\"127.0.0.0/8\"]\n\
+         [access.all]\nfrom = [\"*\"]\nto = [\"destination:full\"]\naction = \"allow\"\n",
+        outside.config(folder.path()),
+        address.port()
+    );
+    let gateway = Gateway::start_in(folder, &config).await;
+    let began = std::time::Instant::now();
+    let mut client = Client::connect(gateway.addr("out")).await;
+    client.send(format!("CONNECT allowed.test:{} HTTP/1.1\r\n\r\n", address.port())).await;
+    let refused = client.response().await;
+    assert_eq!(refused.status, 504);
+    assert!(refused.text().contains("\"reason\":\"connect_timeout\""), "{}", refused.text());
+    assert!(
+        began.elapsed() < std::time::Duration::from_millis(2_500),
+        "{:?}: the default is three seconds",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn what_is_inspected_is_decided_request_by_request() {
+    let outside = Outside::start(&["allowed.test", "other.test"]).await;
+    let (folder, signer) = (tempfile::tempdir().unwrap(), Authority::new("inspection"));
+    std::fs::write(folder.path().join("signer.crt"), &signer.certificate_pem).unwrap();
+    std::fs::write(folder.path().join("signer.key"), &signer.key_pem).unwrap();
+    let header = "header = { name = \"authorization\", prefix = \"Bearer \", value = { file = \"canary\" } }";
+    let rules = format!(
+        "[listener.sni]\naddress = \"127.0.0.1:0\"\nprotocol = \"sni\"\ntarget_port = {}\n\
+         [access.keep]\nfrom = [\"*\"]\nto = [\"destination:api\"]\naction = \"deny\"\nmatch = {{ path = \"/private\" }}\n",
+        outside.tls.port()
+    );
+    let signs = "[egress]\ninspect = { certificate = { file = \"signer.crt\" }, key = { file = \"signer.key\" } }\n";
+    let config = config(&outside, &folder, header, &rules).replace("\"originate\"", "\"inspect\"");
+    let config = config.replace("[egress]\n", signs);
+    let gateway = Gateway::start_in(folder, &config).await;
+    let trusting = |ca: &str| tls_config(ca, &["http/1.1"]);
+    let tunnel = async || {
+        let mut stream = tokio::net::TcpStream::connect(gateway.addr("out")).await.unwrap();
+        stream
+            .write_all(format!("CONNECT allowed.test:{} HTTP/1.1\r\n\r\n", outside.tls.port()).as_bytes())
+            .await
+            .unwrap();
+        let mut answer = [0; 39];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 "));
+        stream
+    };
+    let open = async |name: &str, ca: &str| {
+        let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+        tokio_rustls::TlsConnector::from(trusting(ca)).connect(name, tunnel().await).await
+    };
+    let inside = open("allowed.test", &signer.certificate_pem).await.unwrap();
+    let by_sni = tls(gateway.addr("sni"), "allowed.test", trusting(&signer.certificate_pem)).await.unwrap();
+    for (mut client, path) in [(Client::over(inside), "/v1/connect"), (Client::over(by_sni), "/v1/sni")] {
+        let answer = client.get("allowed.test", path).await;
+        assert_eq!(answer.text(), format!("secretly GET {path} HTTP/1.1"));
+        assert_eq!(outside.requests().pop().unwrap().all("authorization"), [format!("Bearer {CANARY}")]);
+        let refused = client.get("allowed.test", "/private/x").await;
+        assert!(refused.status == 403 && refused.text().contains("denied_by_rule"), "{refused:?}");
+        // Domain fronting ends here.
+        let fronted = client.get("other.test", path).await;
+        assert!(fronted.status == 403 && fronted.text().contains("host_mismatch"), "{fronted:?}");
+    }
+    let error = open("other.test", &signer.certificate_pem).await.unwrap_err();
+    assert!(error.to_string().contains("AccessDenied"), "{error}");
+    assert!(open("allowed.test", &outside.ca.certificate_pem).await.is_err(), "our own authority signs, no other");
+    let seen = eventually("the inside of the tunnel is in the log", async || {
+        gateway.records().into_iter().find(|record| record["path"] == "/v1/connect")
+    })
+    .await;
+    assert_eq!((&seen["rule"], &seen["destination"]), (&"all".into(), &"api".into()));
+    for (change, message) in [
+        (("signer.key", "gateway.key"), "the key is not the certificate's"),
+        (("signer.crt", "gateway.crt"), "is not that of an authority"),
+        (("inspect = {", "#"), "nothing says who signs"),
+    ] {
+        gateway.write(&config.replace(change.0, change.1));
+        let (code, out) = gateway.command(&["check", "edge.toml"]).await;
+        assert!(code == 1 && out.contains(message), "{change:?}: {out}");
+    }
 }
 
 #[tokio::test]

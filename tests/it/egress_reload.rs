@@ -146,3 +146,17 @@ async fn a_thousand_tunnels_live_through_reloads() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_tunnel_in_which_nothing_moves_is_given_up() {
+    let outside = Outside::start(&NAMES).await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&outside, folder.path(), "\"destination:goes\"", "");
+    let config = config.replace("drain = \"200ms\"", "idle_timeout = \"300ms\"");
+    let gateway = Gateway::start_in(folder, &config).await;
+    let mut rests = tunnel(&gateway, "stays", outside.clear.addr.port()).await;
+    assert!(is_alive(&mut rests).await);
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), rests.read_to_end(&mut rest)).await.expect("it is given up");
+    eventually("its record", async || gateway.records().into_iter().find(|record| record["reason"] == "idle")).await;
+}

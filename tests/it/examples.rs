@@ -15,7 +15,11 @@ async fn all_of_conf_passes_the_check() {
         .write(&certificates, "localhost");
     ca.leaf(&["spiffe://example/gateway"]).write(&certificates, "gateway");
     std::fs::write(certificates.join("ca.crt"), &ca.certificate_pem).unwrap();
+    let signer = Authority::new("inspection");
+    std::fs::write(certificates.join("inspection.crt"), &signer.certificate_pem).unwrap();
+    std::fs::write(certificates.join("inspection.key"), &signer.key_pem).unwrap();
     std::fs::write(certificates.join("ca.crl"), ca.crl(&[])).unwrap();
+    std::fs::write(certificates.join("xfr.key"), "bm90IGEgc2VjcmV0LCBmb3IgdGhlIGNoZWNrIG9ubHk=").unwrap();
     let mut checked = 0;
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         let path = entry.unwrap().path();

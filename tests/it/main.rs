@@ -3,11 +3,13 @@
 
 mod support;
 
+mod api;
 mod auth;
 mod ca;
 mod check;
 mod discovery;
 mod dns;
+mod dns_signed;
 mod dns_zones;
 mod egress;
 mod egress_clients;
@@ -26,6 +28,7 @@ mod limits;
 mod mmdb;
 mod observe;
 mod policy_keys;
+mod privacy;
 mod releases;
 mod reload;
 mod resilience;
@@ -36,4 +39,5 @@ mod tls;
 mod tunnels;
 mod upstreams;
 mod waf;
+mod waf_cli;
 mod websocket;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 23] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
@@ -11,6 +11,8 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("rollout", &["names", "config"]),
     ("auth", &["names", "config"]),
     ("waf", &[]),
+    ("privacy", &["names", "config"]),
+    ("api", &["names", "config"]),
     ("policy", &["names", "config", "auth", "limit"]),
     ("tls", &["names", "config"]),
     ("ops", &["names", "config"]),
@@ -28,16 +30,16 @@ const ARROWS: [(&str, &[&str]); 21] = [
 ];
 
 const PROXY: &[&str] = &[
-    "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "health",
-    "upstream", "egress",
+    "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
+    "health", "upstream", "egress",
 ];
 const GATEWAY: &[&str] = &[
-    "gslb", "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
-    "health", "upstream", "egress", "proxy",
+    "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls",
+    "ops", "discover", "health", "upstream", "egress", "proxy",
 ];
 const BINARY: &[&str] = &[
-    "ca", "gslb", "names", "config", "wire", "waf", "policy", "auth", "limit", "store", "rollout", "tls", "ops", "discover",
-    "health", "upstream", "egress", "proxy", "gateway",
+    "ca", "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout",
+    "tls", "ops", "discover", "health", "upstream", "egress", "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.

@@ -238,8 +238,8 @@ async fn an_ocsp_response_is_stapled_until_it_is_due_and_renewed_from_its_file()
     leaf.write(folder.path(), "a");
     let fresh = ocsp_response(&ca, &leaf, folder.path(), "a").await;
     // The same with an earlier end: nobody but the client verifies the signature, and this one is only asked to show it.
-    let times = fresh.windows(15).enumerate().filter(|(_, window)| window.ends_with(b"Z") && window.starts_with(b"20"));
-    let (last, _) = times.last().expect("a nextUpdate");
+    let mut times = fresh.windows(15).enumerate().filter(|(_, window)| window.ends_with(b"Z") && window.starts_with(b"20"));
+    let (last, _) = times.next_back().expect("a nextUpdate");
     let soon = time::OffsetDateTime::now_utc() + time::Duration::seconds(3);
     let format = time::macros::format_description!("[year][month][day][hour][minute][second]Z");
     let mut dying = fresh.clone();

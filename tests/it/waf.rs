@@ -7,6 +7,7 @@ use crate::support::{
     origin::{Origin, Seen},
 };
 use serde_json::Value;
+use std::io::Write;
 
 async fn edge(origin: &Origin, objects: &str, rest: &str) -> Gateway {
     edge_with(origin, &[], objects, rest).await
@@ -77,6 +78,7 @@ async fn our_own_rules_block_attacks_and_tell_why() {
     assert_eq!(lines[0]["route"], "app");
     let rule = &lines[0]["audit"]["matches"][0];
     assert!(rule["id"].as_u64().is_some_and(|id| (100_000..191_000).contains(&id)), "{rule}");
+    assert!(rule["score"].as_i64().is_some_and(|score| (2..=5).contains(&score)), "{rule}");
     assert!(rule["findings"][0]["variable"].as_str().unwrap().ends_with("ARGS:q"), "{rule}");
     gateway.counts("portcullis_waf_transactions_total", &["waf=\"builtin\"", "outcome=\"blocked\""], 3.0).await;
     gateway.counts("portcullis_refusals_total", &["reason=\"waf\""], 3.0).await;
@@ -121,6 +123,46 @@ async fn bodies_of_every_size_and_framing_arrive_as_they_were_sent() {
     client.send("a=hello").await;
     assert_eq!(client.response().await.status, 200);
     assert_eq!(origin.last().body, b"a=hello");
+}
+
+#[tokio::test]
+async fn packed_bodies_and_what_is_in_uploads_is_looked_at() {
+    let origin = Origin::echo().await;
+    let gateway = edge(&origin, "", "waf.mode = \"block\"").await;
+    let brotli = |text: &[u8]| {
+        let mut packed = Vec::new();
+        brotli::CompressorWriter::new(&mut packed, 4096, 5, 22).write_all(text).unwrap();
+        packed
+    };
+    let zstd = |text: &[u8]| zstd::stream::encode_all(text, 3).unwrap();
+    let packed = |coding: &str, body: &[u8]| {
+        let head = format!(
+            "POST /form HTTP/1.1\r\nHost: shop.test\r\nUser-Agent: Mozilla/5.0\r\nAccept: */*\r\nContent-Type: {FORM}\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
+    };
+    let attack = b"name=x&comment=%3Cscript%3Ealert%28document.cookie%29%3C%2Fscript%3E".as_slice();
+    for (coding, attack, benign) in
+        [("br", brotli(attack), brotli(b"name=Ada")), ("zstd", zstd(attack), zstd(b"name=Ada"))]
+    {
+        assert_eq!(ask(&gateway, packed(coding, &attack)).await.status, 403, "{coding}");
+        assert_eq!(ask(&gateway, packed(coding, &benign)).await.status, 200, "{coding}");
+        assert!(origin.last().body == benign, "as it was sent: {coding}");
+    }
+    assert_eq!(ask(&gateway, packed("lzma", b"whatever")).await.status, 200);
+    gateway.counts("portcullis_waf_cut_total", &["waf=\"builtin\"", "cut=\"encoding\""], 1.0).await;
+    let lines = audits(&gateway, 3).await;
+    assert_eq!((&lines[2]["outcome"], &lines[2]["audit"]["cut"][0]), (&"passed".into(), &"encoding".into()));
+
+    let upload = |file: &[u8]| {
+        let head = b"--B\r\nContent-Disposition: form-data; name=\"f\"; filename=\"cat.jpg\"\r\n\r\n".as_slice();
+        post("multipart/form-data; boundary=B", &[head, file, b"\r\n--B--\r\n"].concat())
+    };
+    let image = [b"\xff\xd8\xff\xe0JFIF".to_vec(), vec![7; 60_000]].concat();
+    assert_eq!(ask(&gateway, upload(&image)).await.status, 200);
+    let shell = [image, b"<?php system($_GET['c']); ?>".to_vec()].concat();
+    assert_eq!(ask(&gateway, upload(&shell)).await.status, 403, "behind the image");
 }
 
 #[tokio::test]
@@ -198,6 +240,13 @@ async fn rules_that_cannot_be_run_are_refused_with_their_place() {
         ("[waf.site]\nbody = \"1GiB\"\n", "16MiB"),
         ("[defaults]\nwaf.profile = \"sight\"\n[waf.site]\n", "waf \"sight\" is not defined (defined: builtin, site)"),
         ("[defaults]\nwaf.paranoia = 5\n", "4"),
+        ("[waf.site]\nrules = [\"crs:nowhere\"]\n", "nowhere is no Core Rule Set"),
+        ("[defaults]\nwaf.shadow.profile = \"sight\"\n[waf.site]\n", "waf \"sight\" is not defined"),
+        ("[defaults]\nwaf = { paranoia = 3, detection_paranoia = 2 }\n", "detection paranoia 2 is below"),
+        (
+            "[defaults]\nwaf.mode = \"block\"\n[route.x]\npath = \"/x\"\nupstream = \"app\"\nwaf.sample = \"1%\"\n",
+            "a level above looks at more requests",
+        ),
         ("[defaults]\nwaf.exclude = [{ target = \"ARGS\" }]\n", "by `rule` or by `tag`"),
         ("[defaults]\nwaf.exclude = [{ rule = \"1\", expires = \"soon\" }]\n", "is not a day"),
         (
@@ -209,5 +258,148 @@ async fn rules_that_cannot_be_run_are_refused_with_their_place() {
         std::fs::write(folder.path().join("edge.toml"), format!("{base}{text}")).unwrap();
         let (code, out) = run_in(folder.path(), &["check", "edge.toml"]).await;
         assert!(code == 1 && out.contains(message), "{message}\n{out}");
+    }
+}
+
+#[tokio::test]
+async fn a_shadow_rule_set_decides_nothing_and_tells_where_it_differs() {
+    let origin = Origin::fixed("ok").await;
+    let rule = |id: u32, word: &str| {
+        format!("SecRule ARGS:q \"@streq {word}\" \"id:{id},phase:2,deny,status:406,log,msg:'{word}'\"\n")
+    };
+    let body = "SecRequestBodyAccess On\n";
+    let live = format!("{body}{}{}{}", rule(1, "both"), rule(2, "old"), rule(3, "alike"));
+    let next = format!("{body}{}{}{}", rule(1, "both"), rule(4, "new"), rule(5, "alike"));
+    let objects = "[waf.live]\nrules = [\"live.conf\"]\n[waf.next]\nrules = [\"next.conf\"]\n";
+    for (mode, refused) in [("block", 406), ("detect", 200)] {
+        let waf = format!(
+            "waf = {{ profile = \"live\", mode = \"{mode}\", shadow = {{ profile = \"next\" }} }}\n\
+             [route.app.rule.never]\npath = \"/never\"\nwaf.shadow = {{ profile = \"next\", sample = \"0%\" }}\n"
+        );
+        let files = [("live.conf", live.as_str()), ("next.conf", next.as_str())];
+        let gateway = edge_with(&origin, &files, objects, &waf).await;
+        for (request, status) in [
+            (get("/?q=both").into_bytes(), refused),
+            (get("/?q=nothing").into_bytes(), 200),
+            (get("/?q=old").into_bytes(), refused),
+            (post(FORM, b"q=new"), 200),
+            (get("/?q=alike").into_bytes(), refused),
+            (get("/never?q=new").into_bytes(), 200),
+        ] {
+            assert_eq!(ask(&gateway, &request).await.status, status, "{}", String::from_utf8_lossy(&request));
+        }
+        let metric = "portcullis_waf_shadow_total";
+        let counts = async |outcome: &str, count: f64| {
+            gateway
+                .counts(metric, &["waf=\"live\"", "shadow=\"next\"", &format!("outcome=\"{outcome}\"")], count)
+                .await;
+        };
+        counts("same", 2.0).await;
+        counts("laxer", 1.0).await;
+        counts("stricter", 1.0).await;
+        counts("other_rules", 1.0).await;
+        let lines = audits(&gateway, 6).await;
+        let told: Vec<&Value> = lines.iter().filter(|line| line["waf"] == "next").collect();
+        let brief = told.iter().map(|line| {
+            (
+                line["outcome"].as_str().unwrap(),
+                line["shadow"]["only_live"].to_string(),
+                line["shadow"]["only_shadow"].to_string(),
+            )
+        });
+        let mut brief: Vec<_> = brief.collect();
+        // Two cores write their lines in whatever order.
+        brief.sort();
+        let expected = [("laxer", "[2]", "[]"), ("other_rules", "[3]", "[5]"), ("stricter", "[]", "[4]")];
+        assert_eq!(
+            brief,
+            expected.map(|(outcome, live, shadow)| (outcome, live.to_owned(), shadow.to_owned())),
+            "{mode}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_sample_of_requests_is_looked_at() {
+    let origin = Origin::fixed("ok").await;
+    for (sample, refused) in [("0%", 0..=0), ("50%", 60..=140), ("100%", 200..=200)] {
+        let gateway = edge(&origin, "", &format!("waf = {{ mode = \"block\", sample = \"{sample}\" }}")).await;
+        let mut count = 0;
+        for _ in 0..200 {
+            count += usize::from(ask(&gateway, get(ATTACK)).await.status == 403);
+        }
+        assert!(refused.contains(&count), "{count} of 200 at {sample}");
+    }
+}
+
+#[tokio::test]
+async fn rules_above_the_level_that_blocks_are_only_written_down() {
+    let origin = Origin::fixed("ok").await;
+    // A level of the kind that the Core Rule Set has: counted only up to the one that blocks.
+    let rules = "SecRequestBodyAccess On\n\
+        SecAction \"id:1,phase:1,pass,nolog,setvar:tx.blocking_score=0\"\n\
+        SecRule TX:DETECTION_PARANOIA_LEVEL \"@lt 3\" \"id:2,phase:2,pass,nolog,skipAfter:END\"\n\
+        SecRule ARGS:q \"@rx odd\" \"id:3,phase:2,pass,log,msg:'odd',setvar:tx.score_pl3=+5\"\n\
+        SecMarker END\n\
+        SecRule TX:BLOCKING_PARANOIA_LEVEL \"@ge 3\" \"id:4,phase:2,pass,nolog,setvar:tx.blocking_score=+%{tx.score_pl3}\"\n\
+        SecRule TX:BLOCKING_SCORE \"@ge 5\" \"id:5,phase:2,deny,status:403,log,msg:'too much'\"\n";
+    for (levels, status, matched) in
+        [("paranoia = 1", 200, 0), ("paranoia = 1, detection_paranoia = 3", 200, 1), ("paranoia = 3", 403, 2)]
+    {
+        let waf = format!("waf = {{ mode = \"block\", {levels} }}");
+        let gateway = edge_with(&origin, &[("l.conf", rules)], "[waf.site]\nrules = [\"l.conf\"]\n", &waf).await;
+        assert_eq!(ask(&gateway, get("/?q=odd")).await.status, status, "{levels}");
+        if matched > 0 {
+            let lines = audits(&gateway, 1).await;
+            assert_eq!(lines[0]["audit"]["matches"].as_array().unwrap().len(), matched, "{levels}");
+        }
+    }
+}
+
+/// A folder with the shape of a release: what stands in it is ours.
+#[tokio::test]
+async fn a_release_of_the_core_rule_set_is_loaded_beside_our_own_rules() {
+    let origin = Origin::echo().await;
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("crs-setup.conf.example", "SecAction \"id:900001,phase:1,pass,nolog,setvar:tx.order=setup\"\n"),
+        ("plugins/a-config.conf", "SecAction \"id:9500,phase:1,pass,nolog,setvar:'tx.order=%{tx.order} config'\"\n"),
+        ("plugins/a-before.conf", "SecAction \"id:9501,phase:1,pass,nolog,setvar:'tx.order=%{tx.order} before'\"\n"),
+        (
+            "plugins/a-after.conf",
+            "SecRule TX:order \"@streq setup config before rules\" \"id:9502,phase:2,pass,log,msg:'in order'\"\n",
+        ),
+        (
+            "rules/REQUEST-1.conf",
+            "SecAction \"id:901001,phase:1,pass,nolog,setvar:'tx.order=%{tx.order} rules'\"\n\
+            SecRule ARGS|ARGS_NAMES \"@pmFromFile words.data\" \"id:901002,phase:2,deny,status:406,log,msg:'a word'\"\n",
+        ),
+        ("rules/words.data", "# words\nmauve\n"),
+    ] {
+        let path = folder.path().join("crs").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    for rules in ["[\"crs:crs\"]", "[\"builtin\", \"crs:crs\"]"] {
+        let copy = tempfile::tempdir().unwrap();
+        let copied =
+            std::process::Command::new("cp").arg("-r").arg(folder.path().join("crs")).arg(copy.path()).status();
+        assert!(copied.unwrap().success());
+        let config = format!(
+            "[telemetry]\naudit_log = {{ to = {{ file = \"audit.log\" }} }}\n[listener.http]\naddress = \"127.0.0.1:0\"\n\
+             [waf.site]\nrules = {rules}\n[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\nwaf.mode = \"block\"\n",
+            origin.addr
+        );
+        let gateway = Gateway::start_in(copy, &config).await;
+        assert_eq!(ask(&gateway, get("/")).await.status, 200, "{rules}");
+        assert_eq!(audits(&gateway, 1).await[0]["audit"]["matches"][0]["id"], 9502, "{rules}");
+        assert_eq!(ask(&gateway, post("application/json", br#"{"colour":"mauve"}"#)).await.status, 406, "{rules}");
+        assert_eq!(
+            ask(&gateway, post("text/xml", b"<colour>mauve</colour>")).await.status,
+            200,
+            "no rule asks for XML"
+        );
+        let expected = if rules.contains("builtin") { 403 } else { 200 };
+        assert_eq!(ask(&gateway, get(ATTACK)).await.status, expected, "{rules}");
     }
 }

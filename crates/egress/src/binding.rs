@@ -94,9 +94,9 @@ pub fn bind(permit: Permit, first: &FirstOctets, resolved: &Resolved) -> Binding
 }
 
 fn compare(permit: &Permit, first: &FirstOctets) -> Result<(), Reason> {
-    // Where the gateway opens the TLS itself, the client speaks http to it.
+    // Where the gateway opens the TLS itself, what comes is http; of an inspected one the hello was compared before.
     let expected = match permit.tls() {
-        TlsMode::Originate => Protocol::Http,
+        TlsMode::Originate | TlsMode::Inspect => Protocol::Http,
         TlsMode::Passthrough => permit.protocol(),
     };
     match (expected, first) {
@@ -107,6 +107,19 @@ fn compare(permit: &Permit, first: &FirstOctets) -> Result<(), Reason> {
         (_, FirstOctets::Silence) => Err(Reason::Silent),
         (Protocol::Tls, FirstOctets::BrokenHello) => Err(Reason::HelloMalformed),
         (Protocol::Tls | Protocol::Http | Protocol::Ssh | Protocol::Postgres, _) => Err(Reason::ProtocolMismatch),
+    }
+}
+
+/// Compares the hello of a client that the gateway is about to answer in the destination's place, with what the client asked for.
+/// Whether it hides another name does not matter: it is answered for this one, or not at all.
+pub fn compare_inspected(asked: &Host, first: &FirstOctets) -> Result<(), Reason> {
+    match first {
+        FirstOctets::Tls(hello) => compare_sni(asked, hello.sni.as_deref()),
+        FirstOctets::BrokenHello => Err(Reason::HelloMalformed),
+        FirstOctets::Silence => Err(Reason::Silent),
+        FirstOctets::Http | FirstOctets::Ssh | FirstOctets::Postgres | FirstOctets::Unknown => {
+            Err(Reason::ProtocolMismatch)
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use crate::{
     quota::QuotaPlan,
 };
 use portcullis_config::{Context, Path};
-use portcullis_names::ObjectName;
+use portcullis_names::{ObjectName, TimeSpan};
+use std::time::Duration;
 
 /// How a party outside is talked to.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Destination {
     pub(crate) private: PrivateRanges,
     pub(crate) credential: Option<ObjectName>,
     pub(crate) quota: QuotaPlan,
+    connect_timeout: Duration,
+    timeout: Duration,
 }
 
 impl Destination {
@@ -50,6 +53,16 @@ impl Destination {
         &self.quota
     }
 
+    /// For one address.
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// Longest silence within a request.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Whether octets are counted against a budget, so that whoever moves them has to tell.
     pub fn counts_octets(&self) -> bool {
         self.quota.counts_octets()
@@ -64,13 +77,13 @@ impl Destination {
         }
         match (self.tls, asked) {
             (TlsMode::Originate, 80) => self.ports.first().copied(),
-            (TlsMode::Originate | TlsMode::Passthrough, _) => None,
+            (TlsMode::Originate | TlsMode::Inspect | TlsMode::Passthrough, _) => None,
         }
     }
 
     /// Whether methods, paths and header fields pass through the gateway's hands.
     pub fn sees_requests(&self) -> bool {
-        self.tls == TlsMode::Originate || self.protocol == Protocol::Http
+        self.tls != TlsMode::Passthrough || self.protocol == Protocol::Http
     }
 
     /// The destination with its host rules; what is wrong is reported and the rest compiled.
@@ -83,19 +96,24 @@ impl Destination {
         let hosts = hosts(spec, at, cx);
         let protocol = spec.protocol.unwrap_or_default();
         let tls = spec.tls.unwrap_or_default();
-        if tls == TlsMode::Originate && protocol != Protocol::Tls {
-            cx.error(&at.key("tls"), "`originate` speaks TLS to the destination, and its `protocol` is another")
-                .help("leave `protocol` out; clients speak http to the gateway anyway");
+        let opens = tls != TlsMode::Passthrough;
+        if opens && protocol != Protocol::Tls {
+            cx.error(&at.key("tls"), "the gateway would speak TLS to the destination, and its `protocol` is another")
+                .help("leave `protocol` out; requests are http inside anyway");
         }
-        let see_requests = tls == TlsMode::Originate || protocol == Protocol::Http;
+        let see_requests = opens || protocol == Protocol::Http;
         if spec.credential.is_some() && !see_requests {
             cx.error(&at.key("credential"), "the gateway does not see the requests that it would be added to")
                 .help("say tls = \"originate\"");
         }
-        if spec.ech.is_some() && (tls == TlsMode::Originate || protocol != Protocol::Tls) {
+        if spec.timeout.is_some() && !see_requests {
+            cx.error_at_key(&at.key("timeout"), "the gateway sees no requests here that could take time")
+                .help("of tunnels, say `idle_timeout` in [egress]");
+        }
+        if spec.ech.is_some() && (opens || protocol != Protocol::Tls) {
             cx.error_at_key(&at.key("ech"), "`ech` is about TLS that passes through, and here none does");
         }
-        if spec.trust.is_some() && tls != TlsMode::Originate {
+        if spec.trust.is_some() && !opens {
             cx.error_at_key(&at.key("trust"), "`trust` is about TLS that the gateway opens, and here it opens none")
                 .help("say tls = \"originate\"");
         }
@@ -110,9 +128,21 @@ impl Destination {
             private: PrivateRanges::new(spec.private_addresses.as_deref().unwrap_or_default()),
             credential: spec.credential.clone(),
             quota: QuotaPlan::compile(spec, at, cx),
+            connect_timeout: time(spec.connect_timeout, CONNECT_TIMEOUT, &at.key("connect_timeout"), cx),
+            timeout: time(spec.timeout, TIMEOUT, &at.key("timeout"), cx),
         };
         (destination, hosts)
     }
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+fn time(said: Option<TimeSpan>, default: Duration, at: &Path, cx: &mut Context) -> Duration {
+    if said.is_some_and(TimeSpan::is_zero) {
+        cx.error(at, "no time at all is never enough").help("leave it out for the default");
+    }
+    said.map_or(default, TimeSpan::get)
 }
 
 fn hosts(spec: &DestinationSpec, at: &Path, cx: &mut Context) -> Vec<HostRule> {

@@ -22,9 +22,15 @@ pub struct DestinationSpec {
     /// Default passthrough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
-    /// With tls = "originate": the `[trust.X]` whose authorities may certify the destination (default the system's).
+    /// With tls = "originate" or "inspect": the `[trust.X]` whose authorities may certify the destination (default the system's).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust: Option<String>,
+    /// For one address of the destination, at most four of which are tried (default 3s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<TimeSpan>,
+    /// Longest silence of the destination within a request (default 60s). Of tunnels, see `egress.idle_timeout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<TimeSpan>,
     /// Whether the names of policy, tunnel, ClientHello, Host and resolver must be one (default strict).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bind: Option<Bind>,
@@ -57,6 +63,8 @@ pub enum TlsMode {
     Passthrough,
     /// The gateway: the client speaks http to it, and it https to the destination.
     Originate,
+    /// Both: the gateway answers as the destination, with a certificate of `[egress] inspect`, and opens a TLS of its own to it.
+    Inspect,
 }
 
 /// Who shares a limit.

@@ -74,7 +74,7 @@ pub use access_rule::{RuleCounts, RuleOutcome};
 pub use access_spec::{AccessAction, AccessMatchSpec, AccessSpec};
 pub use address_class::{AddressClass, SpecialRange, classify};
 pub use address_policy::{AddressPolicy, AddressRefusal, Checked, OwnAddresses, PrivateRanges};
-pub use binding::{Bind, Binding, Bound, EchPolicy, HostVerdict, bind};
+pub use binding::{Bind, Binding, Bound, EchPolicy, HostVerdict, bind, compare_inspected};
 pub use caller::{Caller, CallerName, CallerPattern, NotACaller};
 pub use credential::{
     Application, AwsSigV4Spec, BasicCredentialSpec, Credential, CredentialSpec, Credentials, HeaderChanges,

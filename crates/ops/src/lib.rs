@@ -15,6 +15,7 @@ mod overload_monitor;
 mod overload_sampler;
 mod overload_sources;
 mod overload_spec;
+mod privacy_metrics;
 pub mod signals;
 mod spec;
 pub mod systemd;
@@ -29,6 +30,7 @@ pub use overload_monitor::{CpuReading, MemoryReading, OverloadMonitor, Reading};
 pub use overload_sampler::OverloadSampler;
 pub use overload_sources::{OverloadSources, ReadError};
 pub use overload_spec::{OverloadSpec, OverloadTable};
+pub use privacy_metrics::{Leak, PrivacyMetrics};
 pub use spec::{
     AccessLogSpec, AccessLogTarget, AdminSpec, LogFormat, MetricsSpec, ProcessSpec, QueryLogSpec, TelemetrySpec,
     Threads,

@@ -1,7 +1,7 @@
 //! Every metric there is. Handles are resolved when a configuration is compiled, so that the data path only adds to atomics;
 //! label values come from the configuration or from closed sets, never from a client.
 
-use crate::{EgressMetrics, OverloadMetrics};
+use crate::{EgressMetrics, OverloadMetrics, PrivacyMetrics};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder, core::Collector,
@@ -41,6 +41,9 @@ pub struct Metrics {
     mirrors: IntCounterVec,
     store_failures: IntCounterVec,
     inspected: IntCounterVec,
+    shadowed: IntCounterVec,
+    uninspected: IntCounterVec,
+    violations: IntCounterVec,
     slo_budget: GaugeVec,
     slo_burn: GaugeVec,
     rollout_share: GaugeVec,
@@ -49,6 +52,7 @@ pub struct Metrics {
     limit_keys: IntGaugeVec,
     resident: Gauge,
     pub overload: OverloadMetrics,
+    pub privacy: PrivacyMetrics,
     pub egress: EgressMetrics,
     listeners: Mutex<HashMap<String, Arc<ListenerMetrics>>>,
 }
@@ -133,6 +137,7 @@ impl Metrics {
                 &["upstream", "endpoint"],
             ),
             overload: OverloadMetrics::new(&registry).expect("names used once"),
+            privacy: PrivacyMetrics::new(&registry).expect("a name used once"),
             egress: EgressMetrics::new(&registry).expect("names used once"),
             reloads: counters("portcullis_config_reloads_total", "Reloads by outcome.", &["outcome"]),
             certificate_expiry: gauges(
@@ -160,6 +165,21 @@ impl Metrics {
                 "portcullis_waf_transactions_total",
                 "Exchanges that the WAF looked at: passed, matched (and let through) or blocked.",
                 &["waf", "outcome"],
+            ),
+            shadowed: counters(
+                "portcullis_waf_shadow_total",
+                "Exchanges that a shadow rule set saw: same, other_rules, stricter, laxer or undecided.",
+                &["waf", "shadow", "outcome"],
+            ),
+            uninspected: counters(
+                "portcullis_waf_cut_total",
+                "Exchanges of which the WAF did not see everything, by what.",
+                &["waf", "cut"],
+            ),
+            violations: counters(
+                "portcullis_api_violations_total",
+                "Differences from an API's document: which kind, and what was done about it.",
+                &["route", "api", "kind", "action"],
             ),
             store_failures: counters(
                 "portcullis_store_failures_total",
@@ -282,6 +302,21 @@ impl Metrics {
     /// `outcome` is from a closed set.
     pub fn inspected(&self, waf: &str, outcome: &str) {
         self.inspected.with_label_values(&[waf, outcome]).inc();
+    }
+
+    /// How a rule set that only looks on compares with the one that decides; `outcome` is from a closed set.
+    pub fn shadowed(&self, waf: &str, shadow: &str, outcome: &str) {
+        self.shadowed.with_label_values(&[waf, shadow, outcome]).inc();
+    }
+
+    /// `cut` is from a closed set.
+    pub fn uninspected(&self, waf: &str, cut: &str) {
+        self.uninspected.with_label_values(&[waf, cut]).inc();
+    }
+
+    /// `kind` and `action` are from closed sets.
+    pub fn violated(&self, route: &str, api: &str, kind: &str, action: &str) {
+        self.violations.with_label_values(&[route, api, kind, action]).inc();
     }
 
     pub fn objective(&self, slo: &str, budget_left: f64) {

@@ -73,6 +73,11 @@ fn steps(plan: &Plan, request: &Facts, upstream_name: impl Fn(UpstreamId) -> Str
             return (steps, ends);
         }
     }
+    for (kind, wanted) in [("api", &plan.api), ("privacy", &plan.privacy)] {
+        if !wanted.is_empty() {
+            steps.push(format!("{kind}: looked at by {}", wanted.names().collect::<Vec<_>>().join(" and ")));
+        }
+    }
     let mut status = None;
     if plan.fault != crate::Fault::default() {
         steps.push("fault: a share is delayed or refused on purpose".to_owned());

@@ -3,7 +3,7 @@
 //! Security accumulates: `[defaults]`, the route and the rule each add their checks, and a request passes all of them. Only
 //! `relax` takes away what the levels above demand, and only what one of them lists in `may_relax`.
 
-use crate::{Reason, Relaxable, RequestView, RouteWafSpec, WafWish, key::write_part};
+use crate::{Reason, Relaxable, RequestView, RouteWafSpec, WafWish, Wanted, key::write_part};
 use portcullis_auth::{AuthNames, AuthRule, Authz, AuthzSpec, Consumers, Identity, IpRules, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::{Context, Path};
 use portcullis_limit::{Concurrency, ConcurrencySpec, Key, RateLimit, RateLimitRefs};
@@ -83,6 +83,8 @@ pub struct GuardSpecs<'s> {
     pub authz: Option<&'s AuthzSpec>,
     pub concurrency: Option<ConcurrencySpec>,
     pub waf: Option<&'s RouteWafSpec>,
+    pub privacy: Option<&'s str>,
+    pub api: Option<&'s str>,
     pub relax: &'s [Relaxable],
     pub may_relax: &'s [Relaxable],
 }
@@ -96,6 +98,8 @@ pub struct Level {
     rate_limits: Vec<Arc<RateLimit>>,
     slots: Vec<Arc<Slots>>,
     waf: Option<WafWish>,
+    privacy: Wanted,
+    api: Wanted,
     may_relax: Vec<Relaxable>,
 }
 
@@ -160,6 +164,12 @@ impl GuardSpecs<'_> {
             let above = level.waf.take().unwrap_or_default();
             level.waf = Some(above.and(spec, &at.key("waf"), cx));
         }
+        if let Some(name) = self.privacy {
+            level.privacy.add(name, at.key("privacy"));
+        }
+        if let Some(name) = self.api {
+            level.api.add(name, at.key("api"));
+        }
         let concurrency =
             self.concurrency.and_then(|spec| spec.compile(known.now, known.draw, &at.key("concurrency"), cx));
         if let Some(mut limit) = concurrency {
@@ -186,6 +196,8 @@ impl Level {
             Relaxable::Authz => std::mem::take(&mut self.authz).len(),
             Relaxable::RateLimit => std::mem::take(&mut self.rate_limits).len(),
             Relaxable::Waf => usize::from(self.waf.take().is_some()),
+            Relaxable::Privacy => self.privacy.drop_all(),
+            Relaxable::Api => self.api.drop_all(),
             Relaxable::Concurrency => std::mem::take(&mut self.slots).len(),
         };
         if dropped == 0 {
@@ -196,6 +208,14 @@ impl Level {
     /// What is wanted of the WAF; `None`: nothing was said about it.
     pub(crate) fn waf(&self) -> Option<&WafWish> {
         self.waf.as_ref()
+    }
+
+    pub(crate) fn privacy(&self) -> &Wanted {
+        &self.privacy
+    }
+
+    pub(crate) fn api(&self) -> &Wanted {
+        &self.api
     }
 
     /// The innermost rule that takes tokens: whose claims `match.claims` speaks of.

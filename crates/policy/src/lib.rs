@@ -29,6 +29,7 @@ mod table;
 mod template;
 mod trace_context;
 mod waf;
+mod wanted;
 
 pub use client_ip::{ClientIp, ClientIpHeader, ClientIpSpec};
 pub use compress::{Coding, Compressible};
@@ -54,4 +55,5 @@ pub use security_headers::SecurityHeaders;
 pub use spec::{MirrorSpec, RewriteSpec, RouteSpec, RuleSpec};
 pub use table::{Known, Lookup, RouteDefaults, RouteTable};
 pub use trace_context::TraceContext;
-pub use waf::{RouteWafSpec, WafExclusionSpec, WafMode, WafScoreSpec, WafWish};
+pub use waf::{RouteWafSpec, WafExclusionSpec, WafMode, WafScoreSpec, WafShadowSpec, WafWish};
+pub use wanted::Wanted;

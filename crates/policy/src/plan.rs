@@ -1,6 +1,8 @@
 //! Everything that was decided about a rule at compile time.
 
-use crate::{Coding, Cors, Fault, Guards, HeaderEdits, Redirect, Respond, Retry, SecurityHeaders, UpstreamId, WafWish};
+use crate::{
+    Coding, Cors, Fault, Guards, HeaderEdits, Redirect, Respond, Retry, SecurityHeaders, UpstreamId, WafWish, Wanted,
+};
 use portcullis_config::Place;
 use portcullis_names::{ObjectName, Percent};
 use std::time::Duration;
@@ -16,6 +18,8 @@ pub struct Plan {
     pub place: Option<Place>,
     pub guards: Guards,
     pub waf: Option<WafWish>,
+    pub privacy: Wanted,
+    pub api: Wanted,
     pub action: Action,
     pub rewrite: Option<Rewrite>,
     pub request_headers: HeaderEdits,

@@ -129,6 +129,7 @@ impl Reason {
             408 => "Request Timeout\n",
             413 => "Content Too Large\n",
             414 => "URI Too Long\n",
+            415 => "Unsupported Media Type\n",
             417 => "Expectation Failed\n",
             421 => "Misdirected Request\n",
             429 => "Too Many Requests\n",

@@ -14,6 +14,8 @@ pub enum Relaxable {
     RateLimit,
     Concurrency,
     Waf,
+    Privacy,
+    Api,
 }
 
 impl fmt::Display for Relaxable {
@@ -25,6 +27,8 @@ impl fmt::Display for Relaxable {
             Self::RateLimit => "rate_limit",
             Self::Concurrency => "concurrency",
             Self::Waf => "waf",
+            Self::Privacy => "privacy",
+            Self::Api => "api",
         })
     }
 }

@@ -188,6 +188,8 @@ impl RuleBuilder<'_, '_> {
             place: self.cx.place(at),
             guards,
             waf: level.waf().cloned(),
+            privacy: level.privacy().clone(),
+            api: level.api().clone(),
             action,
             rewrite,
             request_headers,

@@ -73,6 +73,12 @@ pub struct RouteSpec {
     pub authz: Option<AuthzSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waf: Option<RouteWafSpec>,
+    /// A `[privacy.NAME]`; those of all levels apply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<String>,
+    /// An `[api.NAME]`; requests fit those of all levels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
     /// Requests at a time; more are refused at once (503).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencySpec>,
@@ -139,6 +145,12 @@ pub struct RuleSpec {
     pub authz: Option<AuthzSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waf: Option<RouteWafSpec>,
+    /// A `[privacy.NAME]`; those of all levels apply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<String>,
+    /// An `[api.NAME]`; requests fit those of all levels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
     /// Requests at a time; more are refused at once (503).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencySpec>,
@@ -156,6 +168,8 @@ impl RouteSpec {
             authz: self.authz.as_ref(),
             concurrency: self.concurrency,
             waf: self.waf.as_ref(),
+            privacy: self.privacy.as_deref(),
+            api: self.api.as_deref(),
             relax: &self.relax,
             may_relax: &self.may_relax,
         }
@@ -171,6 +185,8 @@ impl RuleSpec {
             authz: self.authz.as_ref(),
             concurrency: self.concurrency,
             waf: self.waf.as_ref(),
+            privacy: self.privacy.as_deref(),
+            api: self.api.as_deref(),
             relax: &self.relax,
             may_relax: &[],
         }

@@ -1,7 +1,7 @@
 //! `waf = { … }` on defaults, routes and rules: which rule set looks at requests, how strictly, and where it does not.
 
 use portcullis_config::{Context, Path};
-use portcullis_names::Method;
+use portcullis_names::{Method, Percent};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -20,6 +20,16 @@ pub struct RouteWafSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4))]
     pub paranoia: Option<u8>,
+    /// Rules up to this level run as well and are written down, without counting (default: `paranoia`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4))]
+    pub detection_paranoia: Option<u8>,
+    /// The share of requests that is looked at (default all): for trying rules out on a busy site.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Percent>,
+    /// Another rule set that sees a share of the same requests; where it would have decided otherwise is written down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<WafShadowSpec>,
     /// Scores at which a request or a response is refused (default 5 and 4).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<WafScoreSpec>,
@@ -35,6 +45,16 @@ pub enum WafMode {
     /// Everything is logged, nothing refused.
     Detect,
     Block,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WafShadowSpec {
+    /// A `[waf.NAME]`, or "builtin".
+    pub profile: String,
+    /// Default 100%.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Percent>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
@@ -147,6 +167,11 @@ pub struct WafWish {
     pub profile: Option<(String, Path)>,
     pub mode: Option<WafMode>,
     pub paranoia: Option<u8>,
+    pub detection_paranoia: Option<u8>,
+    /// `None`: every request.
+    pub sample: Option<Percent>,
+    /// Where it is written, for what is wrong with it.
+    pub shadow: Option<(WafShadowSpec, Path)>,
     pub inbound: Option<u32>,
     pub outbound: Option<u32>,
     /// Each where it is written.
@@ -163,11 +188,20 @@ impl WafWish {
             cx.error(&at.key("mode"), "a level above is stricter")
                 .help("say `relax = [\"waf\"]` here, and `may_relax = [\"waf\"]` above");
         }
+        // A level that says how to look, and not how often, looks always.
+        let above = self.sample.or(self.mode.map(|_| Percent::ALL));
+        if spec.sample.zip(above).is_some_and(|(own, above)| own < above) {
+            cx.error(&at.key("sample"), "a level above looks at more requests")
+                .help("say `relax = [\"waf\"]` here, and `may_relax = [\"waf\"]` above");
+        }
         let own = spec.exclude.iter().enumerate().map(|(index, one)| (one.clone(), at.key("exclude").index(index)));
         Self {
             profile: spec.profile.clone().map(|name| (name, at.key("profile"))).or(self.profile.clone()),
             mode: self.mode.max(spec.mode),
             paranoia: self.paranoia.max(spec.paranoia),
+            detection_paranoia: self.detection_paranoia.max(spec.detection_paranoia),
+            sample: spec.sample.or(self.sample),
+            shadow: spec.shadow.clone().map(|shadow| (shadow, at.key("shadow"))).or(self.shadow.clone()),
             inbound: lowest(self.inbound, score.inbound),
             outbound: lowest(self.outbound, score.outbound),
             exclude: self.exclude.iter().cloned().chain(own).collect(),

@@ -2,11 +2,13 @@
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod api_guard;
 mod conn;
 mod core;
 mod egress;
 mod engine;
 pub mod listen;
+mod privacy_guard;
 mod release;
 mod snapshot;
 mod stage;
@@ -14,9 +16,11 @@ mod tunnel;
 mod waf_guard;
 
 pub use crate::core::CoreThread;
+pub use api_guard::ApiGuard;
 pub use conn::{ConnFacts, TlsFacts};
 pub use egress::{Capture, EgressPlan, EgressSources, EgressSpec, EgressState, InterceptPlan, LiveEgress, ProxyPlan};
 pub use engine::Peers;
+pub use privacy_guard::PrivacyGuard;
 pub use release::{LiveRollout, ReleaseStep, Releases};
 pub use snapshot::{Drain, Edge, Snapshot};
 pub use tunnel::{SniRoutes, TcpRoute, TcpRouteSpec, TlsRouteSpec};

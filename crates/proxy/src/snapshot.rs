@@ -1,6 +1,9 @@
 //! What one published configuration is to the data path: compiled tables, pinned by each request for its whole life.
 
-use crate::{core::Counter, egress::LiveEgress, engine::Peers, release::Releases, waf_guard::WafGuard};
+use crate::{
+    api_guard::ApiGuard, core::Counter, egress::LiveEgress, engine::Peers, privacy_guard::PrivacyGuard,
+    release::Releases, waf_guard::WafGuard,
+};
 use arc_swap::ArcSwap;
 use portcullis_auth::KeyHandle;
 use portcullis_names::ObjectName;
@@ -28,6 +31,10 @@ pub struct Snapshot {
     pub releases: Arc<[Releases]>,
     /// What looks at the requests of every rule, by plan index.
     pub wafs: Arc<[Option<Arc<WafGuard>>]>,
+    /// The documents that every rule's messages are held against, by plan index.
+    pub apis: Arc<[Option<Arc<ApiGuard>>]>,
+    /// What personal data is looked for in the messages of every rule, by plan index.
+    pub privacy: Arc<[Option<Arc<PrivacyGuard>>]>,
     pub geo: Option<Arc<Geo>>,
     /// Where rate limits count together with other processes.
     pub stores: BTreeMap<ObjectName, StoreConfig>,
@@ -51,6 +58,8 @@ impl Snapshot {
             route_metrics: self.route_metrics.clone(),
             releases: self.releases.clone(),
             wafs: self.wafs.clone(),
+            apis: self.apis.clone(),
+            privacy: self.privacy.clone(),
             geo: self.geo.clone(),
             stores: self.stores.clone(),
             keys: self.keys.clone(),

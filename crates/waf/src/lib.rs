@@ -74,6 +74,7 @@
 mod accelerate;
 mod body;
 mod error;
+pub mod ftw;
 mod lint;
 mod operator;
 mod pairs;

@@ -5,14 +5,13 @@
 
 #[path = "crs/overrides.rs"]
 mod overrides;
-#[path = "crs/request.rs"]
-mod request;
 #[path = "crs/rules.rs"]
 mod rules;
 #[path = "crs/suite.rs"]
-#[allow(dead_code)]
 mod suite;
 
+use portcullis_waf::EngineMode;
+use portcullis_waf::ftw::Outcome;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -35,11 +34,12 @@ fn the_core_rule_set_suite_passes() {
     let mut failures = Vec::new();
     let running = Instant::now();
     for test in tests.iter().filter(|test| only.as_ref().is_none_or(|only| test.name.starts_with(only.as_str()))) {
-        let outcome = suite::run(&waf, test);
+        let outcome = test.run(|| (suite::begin(&waf), EngineMode::DetectionOnly));
         let counts = files.entry(test.file.clone()).or_default();
         match outcome {
-            Ok(()) => counts.0 += 1,
-            Err(why) => {
+            // What a front end should do is not judged here, and fails no rule.
+            Outcome::Passed | Outcome::NotJudged(_) => counts.0 += 1,
+            Outcome::Failed(why) => {
                 counts.1 += 1;
                 failures.push(format!("{}: {why}", test.name));
             }

@@ -87,6 +87,7 @@ fn hostile() -> Vec<(&'static str, &'static str, String, Vec<u8>)> {
         ("one cookie of 100 kB", FORM, format!("a={}", "'\"<(".repeat(25_000)), Vec::new()),
         ("a run of a", FORM, none(), [b"q=".to_vec(), vec![b'a'; 120_000]].concat()),
         ("many quotes", FORM, none(), [b"q=".to_vec(), b"' or '1'='1".repeat(10_000)].concat()),
+        ("a word of dots", FORM, none(), [b"q='".to_vec(), b"a.".repeat(32_000)].concat()),
         ("semicolons", FORM, none(), [b"q=".to_vec(), b"a;".repeat(60_000)].concat()),
         ("escapes in escapes", FORM, none(), [b"q=".to_vec(), b"%2525u0025".repeat(12_000)].concat()),
         ("dots and slashes", FORM, none(), [b"q=".to_vec(), b"..%2f".repeat(24_000)].concat()),
@@ -124,6 +125,7 @@ fn what_was_cut_is_reported() {
     assert_eq!(cut(FORM, &"a=1;".repeat(2_000), b""), [Cut::Arguments]);
     assert_eq!(cut(JSON, "", format!("[{}1]", "1,".repeat(2_000)).as_bytes()), [Cut::Arguments]);
     assert_eq!(cut(FORM, "", &vec![b'a'; 2_000_000]), [Cut::RequestBody]);
+    assert_eq!(cut(FORM, "", &[b"a='".to_vec(), b"a.".repeat(32_000)].concat()), [Cut::Words]);
     assert_eq!(cut(FORM, "", b"a=1"), []);
 }
 

@@ -13,10 +13,16 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use portcullis_waf::{Audit, Connection, Disk, EngineMode, Source, Waf};
+use portcullis_waf::{Audit, Connection, Cut, Disk, EngineMode, Source, Waf};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../waf-rules")
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gear {
+    Prefiltered,
+    Plain,
 }
 
 fn waf() -> &'static Waf {
@@ -93,7 +99,16 @@ impl Exchange {
         self
     }
 
+    /// The report; with and without the prefilter it is the same.
     fn inspect(&self, mode: EngineMode, level: u8) -> Audit {
+        let (mut quick, mut plain) = (self.run(mode, level, Gear::Prefiltered), self.run(mode, level, Gear::Plain));
+        (quick.work, plain.work) = (0, 0);
+        [&mut quick, &mut plain].into_iter().for_each(|audit| audit.cut.retain(|cut| *cut != Cut::Words));
+        assert!(quick == plain, "the prefilter changes the outcome of {}\n{quick:#?}\n{plain:#?}", self.show());
+        quick
+    }
+
+    fn run(&self, mode: EngineMode, level: u8, gear: Gear) -> Audit {
         let connection = Connection {
             client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)),
             client_port: 40_000,
@@ -104,6 +119,9 @@ impl Exchange {
         };
         let mut transaction = waf().transaction(connection);
         transaction.set_mode(mode);
+        if gear == Gear::Plain {
+            transaction.run_plainly();
+        }
         transaction.set_tx("blocking_paranoia_level", &level.to_string());
         transaction.request_line(self.method.as_bytes(), &self.uri, self.version.as_bytes());
         for (name, value) in &self.headers {

@@ -106,7 +106,15 @@ pub struct Registries<'r> {
     pub certificates: &'r Certificates,
     pub trusts: &'r Trusts,
     /// Addresses of the endpoints of each upstream of the process.
-    pub upstreams: &'r BTreeMap<ObjectName, Vec<IpAddr>>,
+    pub upstreams: &'r BTreeMap<ObjectName, Endpoints>,
+}
+
+/// What an upstream lends to a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoints {
+    Written(Vec<IpAddr>),
+    /// Found by asking around: as they are now, maybe none yet.
+    Found(Vec<IpAddr>),
 }
 
 /// A set of sites is one word.
@@ -298,7 +306,7 @@ impl Site {
         }
         let balance = spec.balance.unwrap_or(Balance::All);
         let min_up = spec.min_up.map_or(1, NonZeroU32::get) as usize;
-        if spec.min_up.is_some() && min_up > members.len() {
+        if spec.min_up.is_some() && min_up > members.len() && spec.upstream.is_none() {
             cx.error(&at.key("min_up"), format!("the site has {} members: it would never be fit", members.len()));
         }
         let default_count = if balance == Balance::All { 8 } else { 1 };
@@ -339,11 +347,11 @@ fn with_endpoints(spec: &SiteSpec, registries: Registries<'_>, at: &Path, cx: &m
             upstream.as_str(),
             registries.upstreams.keys().map(ObjectName::as_str).collect::<Vec<_>>(),
         ),
-        Some(addresses) if addresses.is_empty() => {
+        Some(Endpoints::Written(addresses)) if addresses.is_empty() => {
             cx.error(&at, format!("upstream \"{upstream}\" has no endpoints with an address of their own"))
-                .help("endpoints that discovery finds cannot be published; give `members`");
+                .help("endpoints on unix sockets cannot be published; give `members`");
         }
-        Some(addresses) => {
+        Some(Endpoints::Written(addresses) | Endpoints::Found(addresses)) => {
             spec.members = addresses.iter().map(|address| MemberSpec { address: *address, weight: None }).collect();
         }
     }

@@ -14,12 +14,13 @@ use arc_swap::ArcSwap;
 use portcullis_config::{Context, Path};
 use portcullis_health::{Failure, HealthState, Probe, ProbeKind};
 use portcullis_names::{EndpointAddress, ObjectName};
+use prometheus::IntCounter;
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Instant, SystemTime},
@@ -42,6 +43,8 @@ pub(crate) struct Served {
     /// A round for each kind of question: clients ask A and AAAA in step, and would else never see every other site.
     turns: Arc<[AtomicU64; 3]>,
     known: Arc<Mutex<Known>>,
+    /// By code; resolved when the service answers first.
+    pub(crate) counters: OnceLock<Vec<IntCounter>>,
 }
 
 /// What is known; outlives reloads.
@@ -312,7 +315,7 @@ impl Served {
             }
         }
         let view = View { fit: 0, shares: Vec::new(), mood: Mood::AllDown, certainty: Certainty::Undecided };
-        let served = Self { service, view: ArcSwap::from_pointee(view), turns, known };
+        let served = Self { service, view: ArcSwap::from_pointee(view), turns, known, counters: OnceLock::new() };
         served.refresh(&mut served.known(), clocks);
         served
     }

@@ -28,6 +28,8 @@ pub(crate) fn zone(address: &str) -> String {
 pub(crate) fn query(id: u16, name: &str, of_type: RecordType) -> Vec<u8> {
     let mut query = Message::query();
     query.metadata.id = id;
+    // As stub resolvers ask; a validator says what it found (RFC 6840 §5.7).
+    (query.metadata.recursion_desired, query.metadata.authentic_data) = (true, true);
     query.add_query(Query::query(Name::from_ascii(name).unwrap(), of_type));
     query.to_vec().unwrap()
 }
@@ -39,10 +41,20 @@ pub(crate) fn socket(server: SocketAddr) -> UdpSocket {
     socket
 }
 
+/// A child that ends sends a signal, and a read with a timeout is not begun anew by the system (signal(7)).
+pub(crate) fn receive(socket: &UdpSocket, reply: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match socket.recv(reply) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
 pub(crate) fn try_ask(socket: &UdpSocket, id: u16, name: &str, of_type: RecordType) -> Option<Message> {
     socket.send(&query(id, name, of_type)).ok()?;
     let mut reply = [0; 4_096];
-    let length = socket.recv(&mut reply).ok()?;
+    let length = receive(socket, &mut reply).ok()?;
     let reply = Message::from_vec(&reply[..length]).unwrap();
     assert_eq!(reply.metadata.id, id);
     Some(reply)

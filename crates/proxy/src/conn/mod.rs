@@ -18,4 +18,4 @@ pub(crate) use facts::Fault;
 pub use facts::{ConnFacts, TlsFacts};
 pub(crate) use serve::{Conn, Speaks, serve};
 pub(crate) use socket::{Socket, canonical};
-pub(crate) use transport::{Prefixed, Transport};
+pub(crate) use transport::{Fronted, Prefixed, Transport};

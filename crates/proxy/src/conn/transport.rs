@@ -78,6 +78,46 @@ impl AsyncWrite for Prefixed {
 pub(crate) enum Transport {
     Clear(Prefixed),
     Tls(Box<TlsStream<Prefixed>>),
+    /// TLS inside a tunnel, opened in its destination's place.
+    Inspected(Box<TlsStream<Fronted>>),
+}
+
+/// A transport with octets in front of it that were read before anybody knew what they were.
+#[derive(Debug)]
+pub(crate) struct Fronted {
+    front: Bytes,
+    inner: Transport,
+}
+
+impl Fronted {
+    pub(crate) fn new(front: Bytes, inner: Transport) -> Self {
+        Self { front, inner }
+    }
+}
+
+impl AsyncRead for Fronted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.front.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
+        let taken = self.front.len().min(buf.remaining());
+        buf.put_slice(&self.front.split_to(taken));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Fronted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
 }
 
 impl Transport {
@@ -85,6 +125,7 @@ impl Transport {
         match self {
             Self::Clear(clear) => clear.socket(),
             Self::Tls(tls) => tls.get_ref().0.socket(),
+            Self::Inspected(tls) => tls.get_ref().0.inner.socket(),
         }
     }
 }
@@ -100,6 +141,10 @@ macro_rules! on_both {
         match $self.get_mut() {
             Transport::Clear($stream) => $call,
             Transport::Tls(boxed) => {
+                let $stream = boxed.as_mut();
+                $call
+            }
+            Transport::Inspected(boxed) => {
                 let $stream = boxed.as_mut();
                 $call
             }

@@ -5,7 +5,7 @@ use super::{
     CallerFacts, Ended, FlowRecord, Octets, Tunnel,
     admission::{self, Refused},
     answer::{self, ESTABLISHED, Next},
-    auth, local_process,
+    auth, inspect, local_process,
     tunnel::Around,
 };
 use crate::{
@@ -14,8 +14,9 @@ use crate::{
     listen::{ListenerPlan, PlanProtocol},
     snapshot::Edge,
 };
+use bytes::BytesMut;
 use portcullis_auth::AuthRule;
-use portcullis_egress::{Reason, Target, Verdict};
+use portcullis_egress::{Reason, Target, TlsMode, Verdict};
 use portcullis_wire::proxy_request::ConnectHead;
 use std::sync::Arc;
 
@@ -47,9 +48,23 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn, head: ConnectHead, l
             None
         }
         Ok(Opened::Requests(target)) => {
-            facts.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
             io.send(ESTABLISHED).await.ok()?;
+            facts.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
             Some(io)
+        }
+        Ok(Opened::Inspected(target)) => {
+            io.send(ESTABLISHED).await.ok()?;
+            let (transport, early, permit) = io.into_parts()?;
+            let inspected = inspect::open(transport, early, &target, &conn.core, plan.limits.header_timeout).await;
+            let transport = match inspected {
+                Ok(transport) => transport,
+                Err(ended) => {
+                    record.tell(conn.core.edge(), &facts, ended, None, Octets::default());
+                    return None;
+                }
+            };
+            facts.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
+            Some(Box::new(EdgeIo::new(transport, BytesMut::new(), facts, permit)))
         }
         Err((refused, challenges)) => {
             // What follows was meant for the tunnel: taken for a request, it would be one that nobody checked. A client of
@@ -93,6 +108,8 @@ pub(crate) enum Opened {
     Tunnel(Box<Tunnel>),
     /// The destination's requests pass through the gateway's hands, each decided about by itself.
     Requests(Target),
+    /// The same, behind TLS that the gateway answers in the destination's place.
+    Inspected(Target),
 }
 
 /// What matters of a CONNECT, over whichever version of HTTP.
@@ -121,13 +138,17 @@ pub(crate) async fn open(
     let ahead = admission::look_ahead(&egress, &caller, &target);
     let sees = ahead.destination.as_ref().is_some_and(|destination| destination.sees_requests());
     if sees && opens_for_requests(ahead.verdict) {
-        return Ok(Opened::Requests(target));
+        let tls = ahead.destination.as_ref().map(|destination| destination.tls());
+        return Ok(match tls {
+            Some(TlsMode::Inspect) => Opened::Inspected(target),
+            Some(TlsMode::Originate | TlsMode::Passthrough) | None => Opened::Requests(target),
+        });
     }
     Tunnel::open(egress, caller, &target, record).await.map(|tunnel| Opened::Tunnel(Box::new(tunnel))).map_err(plain)
 }
 
 /// What only the requests can tell is decided with them.
-fn opens_for_requests(verdict: Verdict) -> bool {
+pub(crate) fn opens_for_requests(verdict: Verdict) -> bool {
     match verdict {
         Verdict::Allow | Verdict::Report(_) | Verdict::Deny(Reason::RequestUnseen) => true,
         Verdict::Deny(_) => false,

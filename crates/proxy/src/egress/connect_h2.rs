@@ -53,8 +53,8 @@ pub(crate) async fn serve(
     let asked = Asked { authority: &authority, authorization: authorization.as_deref() };
     let opened = match connect::open(plan, core, &facts, asked, &mut record).await {
         Ok(Opened::Tunnel(tunnel)) => Ok(tunnel),
-        // Over h2 its requests need no tunnel: they are streams of their own.
-        Ok(Opened::Requests(_)) => Err((Refused::from(Reason::RequestUnseen), Vec::new())),
+        // Over h2 its requests need no tunnel: they are streams of their own. TLS inside a stream is not inspected.
+        Ok(Opened::Requests(_) | Opened::Inspected(_)) => Err((Refused::from(Reason::RequestUnseen), Vec::new())),
         Err(refused) => Err(refused),
     };
     let tunnel = match opened {

@@ -4,15 +4,17 @@
 //! The address that the client had found for a name is never dialled: it may have been told another, or chosen another.
 
 use super::{
-    CallerFacts, Ended, FlowRecord, LiveEgress, Octets, Refused, Tunnel, admission, connect::learn_process,
+    CallerFacts, Ended, FlowRecord, LiveEgress, Octets, Pinned, Refused, Tunnel, admission,
+    connect::{self, learn_process},
+    inspect,
     tunnel::Around,
 };
 use crate::{
-    conn::{ConnFacts, Prefixed, Socket, Transport, canonical},
+    conn::{ConnFacts, Prefixed, Socket, Speaks, Transport, canonical},
     core::Core,
 };
 use bytes::{Bytes, BytesMut};
-use portcullis_egress::{FirstOctets, Host, Protocol, Reason, SNIFF_MAX, Target, sniff};
+use portcullis_egress::{FirstOctets, Host, Protocol, Reason, SNIFF_MAX, Target, TlsMode, sniff};
 use portcullis_wire::Parse;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,12 +44,12 @@ pub enum Capture {
     Tproxy,
 }
 
-/// A connection that speaks http, to be served request by request.
+/// A connection that speaks http, in the clear or inside TLS that was opened in its destination's place.
 pub(crate) struct Caught {
-    pub(crate) stream: Socket,
+    pub(crate) transport: Transport,
     pub(crate) front: BytesMut,
-    pub(crate) facts: ConnFacts,
-    pub(crate) port: u16,
+    pub(crate) facts: Arc<ConnFacts>,
+    pub(crate) speaks: Speaks,
 }
 
 /// Longer than any client needs that speaks first, shorter than what a person notices.
@@ -98,9 +100,27 @@ pub(crate) async fn serve(
             (None, InterceptPlan::Named(Some(port))) => port.get(),
             (None, _) => 80,
         };
-        // Nobody else holds them: the record of this connection's requests is the engine's.
-        let facts = Arc::try_unwrap(facts).ok()?;
-        return Some(Caught { stream, front, facts, port });
+        facts.pin(Pinned::Port(port));
+        let transport = Transport::Clear(Prefixed::new(Bytes::new(), stream));
+        return Some(Caught { transport, front, facts, speaks: Speaks::ByPreface });
+    }
+    if let FirstOctets::Tls(hello) = &first {
+        record.sni.clone_from(&hello.sni);
+    }
+    if let Some(target) = inspected(&first, original, plan, &egress, &caller) {
+        record.set_target(&target);
+        let transport = Transport::Clear(Prefixed::new(Bytes::new(), stream));
+        let patience = deadline.saturating_duration_since(Instant::now());
+        return match inspect::open(transport, front, &target, core, patience).await {
+            Ok(transport) => {
+                facts.pin(Pinned::Target { target, user: None });
+                Some(Caught { transport, front: BytesMut::new(), facts, speaks: Speaks::H1 })
+            }
+            Err(ended) => {
+                record.tell(core.edge(), &facts, ended, None, Octets::default());
+                None
+            }
+        };
     }
     let outcome = match target(&first, original, plan) {
         Ok(target) => {
@@ -124,6 +144,23 @@ pub(crate) async fn serve(
         }
     }
     None
+}
+
+/// The name that is asked for, where its destination is one whose TLS the gateway opens.
+fn inspected(
+    first: &FirstOctets,
+    original: Option<SocketAddr>,
+    plan: &InterceptPlan,
+    egress: &LiveEgress,
+    caller: &CallerFacts,
+) -> Option<Target> {
+    if !matches!(first, FirstOctets::Tls(_)) {
+        return None;
+    }
+    let target = target(first, original, plan).ok()?;
+    let ahead = admission::look_ahead(egress, caller, &target);
+    let inspects = ahead.destination.as_ref().is_some_and(|destination| destination.tls() == TlsMode::Inspect);
+    (inspects && connect::opens_for_requests(ahead.verdict)).then_some(target)
 }
 
 /// The name that is asked for; where there is none, the address, which only a destination of addresses can allow.

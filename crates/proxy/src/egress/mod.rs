@@ -9,6 +9,7 @@ mod auth;
 mod caller;
 pub(crate) mod connect;
 pub(crate) mod connect_h2;
+mod inspect;
 pub(crate) mod intercept;
 mod live;
 pub(crate) mod local_process;

@@ -5,7 +5,7 @@ use portcullis_auth::AuthRule;
 use portcullis_config::{Context, Path};
 use portcullis_egress::{AccessSpec, CredentialSpec, Credentials, DestinationSpec, EgressPolicy, TlsMode};
 use portcullis_names::{ObjectName, TimeSpan};
-use portcullis_tls::{Certificates, ServerTls, Trusts, UpstreamTls, UpstreamTlsSpec};
+use portcullis_tls::{Certificates, Inspection, ServerTls, Trusts, UpstreamTls, UpstreamTlsSpec};
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
@@ -32,6 +32,8 @@ pub struct EgressPlan {
     pub policy: EgressPolicy,
     pub(crate) credentials: Credentials,
     origins: HashMap<ObjectName, OriginTls>,
+    /// Answers in the place of destinations that are inspected.
+    pub(crate) inspection: Option<Inspection>,
     pub(crate) name_servers: Option<Vec<SocketAddr>>,
     pub(crate) drain: Duration,
     pub(crate) idle: Duration,
@@ -74,11 +76,20 @@ impl EgressPlan {
             policy.carry_over(&previous.policy);
         }
         let originating =
-            sources.destinations.iter().filter(|(_, spec)| spec.tls.unwrap_or_default() == TlsMode::Originate);
+            sources.destinations.iter().filter(|(_, spec)| spec.tls.unwrap_or_default() != TlsMode::Passthrough);
         let origins =
             originating.filter_map(|(name, spec)| Some((name.clone(), OriginTls::compile(name, spec, sources, cx)?)));
         let origins = origins.collect();
         let at = Path::root().key("egress");
+        let inspect = sources.egress.and_then(|spec| spec.inspect.as_ref());
+        let inspection = inspect.and_then(|spec| spec.compile(&at.key("inspect"), cx));
+        for (name, _) in sources.destinations.iter().filter(|(_, spec)| spec.tls == Some(TlsMode::Inspect)) {
+            if inspect.is_none() {
+                let at = Path::root().key("destination").key(name).key("tls");
+                cx.error(&at, "nothing says who signs for inspected destinations")
+                    .help("add [egress] with inspect = { certificate = { file = \"…\" }, key = { file = \"…\" } }");
+            }
+        }
         let idle = sources.egress.and_then(|spec| spec.idle_timeout);
         if idle.is_some_and(TimeSpan::is_zero) {
             cx.error(&at.key("idle_timeout"), "a tunnel that may not rest at all cannot be used");
@@ -87,6 +98,7 @@ impl EgressPlan {
             policy,
             credentials,
             origins,
+            inspection,
             name_servers: sources.name_servers.map(<[_]>::to_vec),
             drain: sources.egress.and_then(|spec| spec.drain).map_or(DRAIN, TimeSpan::get),
             idle: idle.map_or(IDLE, TimeSpan::get),

@@ -1,6 +1,7 @@
 //! `[egress]` as the operator writes it: what holds for everything that goes out.
 
 use portcullis_names::TimeSpan;
+use portcullis_tls::InspectionSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,9 @@ pub struct EgressSpec {
     /// How long a tunnel may go on that a new policy, or the end of its grant, no longer allows (default 10s).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<TimeSpan>,
+    /// The authority that signs for destinations with tls = "inspect"; applications must trust it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inspect: Option<InspectionSpec>,
     /// Longest silence in a tunnel (default 1h).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<TimeSpan>,

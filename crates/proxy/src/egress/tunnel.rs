@@ -80,7 +80,11 @@ impl Tunnel {
         record.decision = Some(permit.decision().clone());
         let place = admission::take_place(&egress, &caller, &permit)?;
         let (resolved, checked) = admission::resolve(&egress, &permit).await?;
-        let dialled = dial(&checked, &DialLimits::default()).await;
+        let mut limits = DialLimits::default();
+        if let Some(destination) = permit.destination() {
+            limits.attempt_timeout = destination.connect_timeout();
+        }
+        let dialled = dial(&checked, &limits).await;
         let Dialled { stream: origin, to } = dialled.map_err(|reason| Refused::by(permit.decision(), reason))?;
         record.endpoint = Some(to.socket_address());
         Ok(Self { egress, caller, permit, resolved, origin, place })
@@ -98,7 +102,7 @@ impl Tunnel {
                     Socket::Unix(unix) => self.run(ClientEnd::Stream(unix), early, around, record).await,
                 }
             }
-            Transport::Tls(tls) => self.run(ClientEnd::Stream(tls), early, around, record).await,
+            inside => self.run(ClientEnd::Stream(inside), early, around, record).await,
         }
     }
 

@@ -1,6 +1,5 @@
 //! The adapter between pingora's phases and our stages. It holds no policy: each phase asks a stage and does what it says.
 
-use super::inspect::{self, Inspector};
 use super::{
     egress, fate,
     guard::Passed,
@@ -9,6 +8,7 @@ use super::{
         begin_encoding, deny, dress, encode, error_page, preflight, redirect, respond, set_sticky_cookie,
         strip_hop_by_hop,
     },
+    screen,
     shape::{proxy_header, shape},
     stores::Stores,
     stream_watch,
@@ -37,7 +37,6 @@ use portcullis_health::TryOutcome;
 use portcullis_limit::Outcome;
 use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect};
 use portcullis_upstream::{Tried, Wish};
-use portcullis_waf::Intervention;
 use std::{
     any::Any,
     sync::{Arc, OnceLock},
@@ -73,15 +72,7 @@ impl App {
         Self { edge, stores: Stores::default(), authorities: OnceLock::new() }
     }
 
-    /// What the WAF decided.
-    fn intervene(exchange: &mut Exchange, intervention: &Intervention) -> BError {
-        if let portcullis_waf::Response::Redirect { location, .. } = &intervention.response {
-            exchange.location = Some(location.clone());
-        }
-        Self::refuse(exchange, inspect::reason(intervention), "inspect")
-    }
-
-    fn refuse(exchange: &mut Exchange, reason: Reason, stage: &'static str) -> BError {
+    pub(super) fn refuse(exchange: &mut Exchange, reason: Reason, stage: &'static str) -> BError {
         let reason = exchange.fail(reason, stage);
         Error::explain(ErrorType::HTTPStatus(reason.status()), reason.as_str())
     }
@@ -195,11 +186,7 @@ impl ProxyHttp for App {
             Ok(Passed::Preflight) => return preflight(session, plan).await,
             Err(reason) => return Err(Self::refuse(exchange, reason, "guard")),
         }
-        if let Some(guard) = exchange.snapshot.wafs.get(plan.index).cloned().flatten() {
-            let (inspector, verdict) = Inspector::begin(guard, session, exchange);
-            exchange.inspector = Some(Box::new(inspector));
-            verdict.map_err(|intervention| Self::intervene(exchange, &intervention))?;
-        }
+        screen::request_head(session, exchange, plan.index)?;
         if let Some(delay) = plan.fault.delay(fastrand::u64(..)) {
             tokio::time::sleep(delay).await;
         }
@@ -386,6 +373,7 @@ impl ProxyHttp for App {
             Some(_) => egress::shape(session.req_header(), request, exchange)?,
             None => shape(session.req_header(), request, exchange)?,
         }
+        screen::shape_request(request, exchange);
         if let Some(tap) = &mut exchange.mirror {
             tap.head(request);
         }
@@ -411,12 +399,9 @@ impl ProxyHttp for App {
         if exchange.body_in.received() > exchange.body_limit {
             return Err(Self::refuse(exchange, Reason::BodyTooLarge, "inspect"));
         }
-        if let Some(inspector) = &mut exchange.inspector {
-            let verdict = inspector.request_chunk(body, &fresh, end);
-            verdict.map_err(|intervention| Self::intervene(exchange, &intervention))?;
-        }
-        if let Some(tap) = &mut exchange.mirror {
-            tap.body(&fresh);
+        screen::request_chunk(exchange, body, &fresh, end)?;
+        if let (Some(tap), Some(chunk)) = (&mut exchange.mirror, body) {
+            tap.body(chunk);
         }
         Ok(())
     }
@@ -468,10 +453,7 @@ impl ProxyHttp for App {
             // Those that say "too much" are the sign that a limit is too high.
             let refused = matches!(response.status.as_u16(), 429 | 503);
             exchange.sample(if refused { Outcome::Dropped } else { Outcome::Answered }, Instant::now());
-            if let Some(inspector) = &mut exchange.inspector {
-                let verdict = inspector.response_head(response);
-                verdict.map_err(|intervention| Self::intervene(exchange, &intervention))?;
-            }
+            screen::response_head(session, exchange, response)?;
             set_sticky_cookie(response, exchange)?;
             let request = session.req_header();
             exchange.encoder = exchange.plan().and_then(|plan| begin_encoding(response, request, plan));
@@ -490,10 +472,7 @@ impl ProxyHttp for App {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         let exchange = exchange(ctx)?;
-        if let Some(inspector) = &mut exchange.inspector {
-            let verdict = inspector.response_chunk(body, end);
-            verdict.map_err(|intervention| Self::intervene(exchange, &intervention))?;
-        }
+        screen::response_chunk(exchange, body, end)?;
         if exchange.encoder.is_some() {
             encode(&mut exchange.encoder, body, end)?;
         }
@@ -510,10 +489,7 @@ impl ProxyHttp for App {
     ) -> Result<Option<Bytes>> {
         let exchange = exchange(ctx)?;
         let mut rest = None;
-        if let Some(inspector) = &mut exchange.inspector {
-            let verdict = inspector.response_chunk(&mut rest, true);
-            verdict.map_err(|intervention| Self::intervene(exchange, &intervention))?;
-        }
+        screen::response_chunk(exchange, &mut rest, true)?;
         if exchange.encoder.is_some() {
             encode(&mut exchange.encoder, &mut rest, true)?;
         }

@@ -55,9 +55,13 @@ struct Way {
     addresses: Vec<Checked>,
     changes: HeaderChanges,
     showing: Showing,
+    connect_timeout: Duration,
+    silence: Duration,
 }
 
+/// Of what no destination speaks for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const SILENCE: Duration = Duration::from_secs(60);
 /// Addresses of one name that are tried.
 const TRIES_MAX: usize = 4;
 /// Of an idle pooled connection to a destination.
@@ -198,6 +202,8 @@ async fn decide(edge: &Edge, session: &Session, exchange: &mut Exchange) -> std:
         addresses: in_turns(&addresses),
         changes,
         showing,
+        connect_timeout: permit.destination().map_or(CONNECT_TIMEOUT, |destination| destination.connect_timeout()),
+        silence: permit.destination().map_or(SILENCE, |destination| destination.timeout()),
     });
     Ok(())
 }
@@ -253,7 +259,7 @@ pub(super) fn peer(exchange: &mut Exchange) -> Option<Box<HttpPeer>> {
     let address = way.addresses.get(tried % way.addresses.len().max(1))?.socket_address();
     let tls = match way.tls {
         TlsMode::Passthrough => None,
-        TlsMode::Originate => {
+        TlsMode::Originate | TlsMode::Inspect => {
             let origin = outgoing.egress.plan.origin(way.destination.as_ref()?, way.showing)?;
             let host = outgoing.target.host().to_string();
             let host = host.trim_matches(['[', ']']).to_owned();
@@ -266,17 +272,17 @@ pub(super) fn peer(exchange: &mut Exchange) -> Option<Box<HttpPeer>> {
     let (settings, tls) = tls.unzip();
     let name = tls.as_ref().map(|tls| format!("{:?}", tls.server_name));
     (&way.destination, settings, name, way.showing == Showing::Certificate).hash(&mut group);
+    exchange.endpoint = Some(address);
+    exchange.upstream_began = Some(Instant::now());
     let dialer = Arc::new(Dialer {
         address: EndpointAddress::Ip(address),
         tls,
-        connect_timeout: CONNECT_TIMEOUT,
-        head_timeout: peers::OUTGOING_SILENCE,
+        connect_timeout: way.connect_timeout,
+        head_timeout: way.silence,
         load: outgoing.egress.state.load.clone(),
         breaker: BREAKER,
     });
-    exchange.endpoint = Some(address);
-    exchange.upstream_began = Some(Instant::now());
-    Some(peers::outgoing(dialer, address, group.finish(), POOLED_IDLE))
+    Some(peers::outgoing(dialer, address, group.finish(), POOLED_IDLE, way.silence))
 }
 
 /// What the destination is sent: the request as it came, in origin form, without what is between caller and proxy, and with

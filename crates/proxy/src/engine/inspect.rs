@@ -4,7 +4,11 @@
 //! the rule set's limit. Never held are upgraded connections, event streams and gRPC, whose messages must not wait for the
 //! next ones; gRPC is looked at as it passes.
 
-use crate::{stage::Exchange, waf_guard::WafGuard};
+use super::shadow::{RequestBody, Shadow, ShadowReport};
+use crate::{
+    stage::Exchange,
+    waf_guard::{WafGuard, show_head},
+};
 use bytes::Bytes;
 use http::header;
 use pingora::{
@@ -23,6 +27,7 @@ use std::{
 pub(crate) struct Inspector {
     guard: Arc<WafGuard>,
     transaction: Transaction<'static>,
+    shadow: Option<Shadow>,
     /// Octets of the request body that were shown.
     shown: usize,
     request: Body,
@@ -50,53 +55,62 @@ enum Body {
 const RESPONSE_HELD_MAX: usize = 512 << 10;
 
 impl Inspector {
-    /// Shows the head, and when there is no body that too is said: phases 1 and 2.
+    /// Shows the head, and when there is no body that too is said: phases 1 and 2. `draw` decides whether the shadow looks on.
     pub(super) fn begin(
         guard: Arc<WafGuard>,
         session: &mut Session,
         exchange: &Exchange,
+        draw: u64,
     ) -> (Self, Result<(), Intervention>) {
         let bodyless = session.is_body_done() || session.is_upgrade_req();
         let header = session.req_header();
         let grpc = is_grpc(&header.headers);
         let connection = connection(exchange);
-        let mut inspector =
-            Self { transaction: guard.begin(connection), guard, shown: 0, request: Body::Done, response: Body::Done };
+        let shadow = guard.shadow.as_ref().filter(|(_, share)| share.takes(draw)).map(|(guard, _)| {
+            let body = if bodyless { RequestBody::Absent } else { RequestBody::Present };
+            Shadow::new(guard.clone(), guard.begin(connection.clone()), body)
+        });
+        let transaction = guard.begin(connection);
+        let mut inspector = Self { transaction, guard, shadow, shown: 0, request: Body::Done, response: Body::Done };
         let verdict = inspector.head(header, &exchange.path);
         let wanted = inspector.transaction.wants_request_body();
-        let verdict = verdict.and_then(|()| if bodyless || !wanted { inspector.request_done() } else { Ok(()) });
+        let verdict = match verdict {
+            Ok(()) if bodyless || !wanted => inspector.request_done(),
+            Ok(()) => Ok(()),
+            Err(intervention) => {
+                // Of a request without a body the shadow can see everything all the same.
+                if let Some(shadow) = inspector.shadow.as_mut().filter(|_| bodyless) {
+                    shadow.transaction.request_body_done();
+                }
+                Err(intervention)
+            }
+        };
         if verdict.is_ok() && !bodyless && wanted {
             inspector.request = if grpc { Body::Passing } else { Body::Held(Vec::new()) };
         }
         (inspector, verdict)
     }
 
+    /// Shows something to both; the shadow's word counts for nothing.
+    fn show(&mut self, step: impl Fn(&mut Transaction<'static>) -> Option<Intervention>) -> Result<(), Intervention> {
+        if let Some(shadow) = &mut self.shadow {
+            step(&mut shadow.transaction);
+        }
+        refused(step(&mut self.transaction))
+    }
+
     fn head(&mut self, header: &RequestHeader, path: &str) -> Result<(), Intervention> {
-        let protocol: &[u8] = match header.version {
-            http::Version::HTTP_2 => b"HTTP/2.0",
-            http::Version::HTTP_10 => b"HTTP/1.0",
-            _ => b"HTTP/1.1",
-        };
         // As the client wrote it: rules look for what normalisation would hide.
         let target = match header.raw_path() {
             raw if raw.starts_with(b"/") || raw == b"*" => raw,
             _ => path.as_bytes(),
         };
-        let transaction = &mut self.transaction;
-        transaction.request_line(header.method.as_str().as_bytes(), target, protocol);
-        // h2 has no Host field when it has an authority; rules know only the former.
-        if let (false, Some(authority)) = (header.headers.contains_key(header::HOST), header.uri.authority()) {
-            transaction.request_header(b"host", authority.as_str().as_bytes());
-        }
-        for (name, value) in &header.headers {
-            transaction.request_header(name.as_str().as_bytes(), value.as_bytes());
-        }
-        refused(transaction.request_headers_done())
+        self.show(|transaction| show_head(transaction, header, target))
     }
 
     fn request_done(&mut self) -> Result<(), Intervention> {
         self.request = Body::Done;
-        refused(self.transaction.request_body_done())
+        self.show(Transaction::request_body_done)
     }
 
     /// A new attempt sends the body from its first octet: what was held for the one before goes with it.
@@ -117,7 +131,7 @@ impl Inspector {
             return Ok(());
         }
         self.shown += fresh.len();
-        refused(self.transaction.request_body_chunk(fresh))?;
+        self.show(|transaction| transaction.request_body_chunk(fresh))?;
         if let Body::Held(held) = &mut self.request {
             held.extend_from_slice(body.as_deref().unwrap_or_default());
             // Before the end, no chunk at all would end the body upstream.
@@ -138,18 +152,19 @@ impl Inspector {
 
     /// Shows the response's head: phase 3.
     pub(super) fn response_head(&mut self, response: &ResponseHeader) -> Result<(), Intervention> {
-        let protocol: &[u8] = b"HTTP/1.1";
-        self.transaction.response_line(response.status.as_u16(), protocol);
-        for (name, value) in &response.headers {
-            self.transaction.response_header(name.as_str().as_bytes(), value.as_bytes());
-        }
-        let verdict = self.transaction.response_headers_done();
+        let verdict = self.show(|transaction| {
+            transaction.response_line(response.status.as_u16(), b"HTTP/1.1");
+            for (name, value) in &response.headers {
+                transaction.response_header(name.as_str().as_bytes(), value.as_bytes());
+            }
+            transaction.response_headers_done()
+        });
         let wanted = self.transaction.wants_response_body();
         let streams = is_grpc(&response.headers) || is_event_stream(&response.headers);
         if wanted && !streams && response.status != http::StatusCode::SWITCHING_PROTOCOLS {
             self.response = Body::Held(Vec::new());
         }
-        refused(verdict)
+        verdict
     }
 
     /// Takes in a chunk of the response body, and gives what may pass on. The head is with the client by then: what is refused here
@@ -159,18 +174,21 @@ impl Inspector {
         let chunk = body.take().unwrap_or_default();
         held.extend_from_slice(&chunk);
         let done = end || held.len() > RESPONSE_HELD_MAX;
-        refused(self.transaction.response_body_chunk(&chunk))?;
+        self.show(|transaction| transaction.response_body_chunk(&chunk))?;
         if done {
-            refused(self.transaction.response_body_done())?;
-            *body = Some(std::mem::take(held).into());
-            self.response = Body::Done;
+            self.show(Transaction::response_body_done)?;
+            if let Body::Held(held) = std::mem::replace(&mut self.response, Body::Done) {
+                *body = Some(held.into());
+            }
         }
         Ok(())
     }
 
     /// The end, phase 5: the rule set's name and everything there is to tell.
-    pub(crate) fn finish(self) -> (Arc<WafGuard>, Audit) {
-        (self.guard, self.transaction.finish())
+    pub(crate) fn finish(self) -> (Arc<WafGuard>, Audit, Option<ShadowReport>) {
+        let audit = self.transaction.finish();
+        let shadow = self.shadow.map(|shadow| shadow.finish(&audit));
+        (self.guard, audit, shadow)
     }
 }
 

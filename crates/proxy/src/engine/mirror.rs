@@ -44,6 +44,8 @@ impl MirrorTap {
 
     /// The request as the real upstream gets it.
     pub(super) fn head(&mut self, header: &RequestHeader) {
+        // Each attempt sends the body from its first octet.
+        (self.body, self.too_large) = (Vec::new(), false);
         let target = String::from_utf8_lossy(header.raw_path()).into_owned();
         self.head = format!("{} {target} HTTP/1.1\r\n", header.method).into_bytes();
         for (name, value) in &header.headers {
@@ -57,6 +59,7 @@ impl MirrorTap {
         }
     }
 
+    /// What passes of the body: nobody behind us gets what was covered or withheld.
     pub(super) fn body(&mut self, chunk: &Bytes) {
         if self.body.len() + chunk.len() > BODY_MAX {
             self.too_large = true;

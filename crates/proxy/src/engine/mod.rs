@@ -2,6 +2,8 @@
 
 mod app;
 mod bridge;
+mod contract;
+mod decode;
 mod dial;
 mod egress;
 mod encode;
@@ -12,7 +14,10 @@ mod headers;
 mod inspect;
 mod mirror;
 mod peers;
+mod redact;
 mod reply;
+mod screen;
+mod shadow;
 mod shape;
 mod stores;
 mod stream_watch;
@@ -26,6 +31,7 @@ use crate::{
     stage::{self, Ending},
 };
 use app::App;
+pub(crate) use contract::{Breach, Contract};
 use dial::DialConnector;
 pub(crate) use egress::Outgoing;
 pub(crate) use encode::Encoder;
@@ -44,6 +50,8 @@ use pingora::{
     server::configuration::ServerConf,
 };
 use portcullis_policy::Reason;
+pub(crate) use redact::{Finding, Redactor};
+pub(crate) use shadow::{Difference, ShadowReport};
 use std::{
     sync::Arc,
     time::{Duration, Instant},

@@ -129,22 +129,25 @@ fn template(cluster: &Cluster, dialer: &Arc<Dialer>, group: u64) -> HttpPeer {
 }
 
 /// The peer of an address that was found for one request. Connections are pooled with those of the same `group`.
-pub(super) fn outgoing(dialer: Arc<Dialer>, address: SocketAddr, group: u64, idle: Duration) -> Box<HttpPeer> {
+pub(super) fn outgoing(
+    dialer: Arc<Dialer>,
+    address: SocketAddr,
+    group: u64,
+    idle: Duration,
+    silence: Duration,
+) -> Box<HttpPeer> {
     let mut peer = HttpPeer::new(address, false, String::new());
     peer.group_key = group;
     let options = &mut peer.options;
     options.connection_timeout = Some(dialer.connect_timeout);
     options.total_connection_timeout = Some(dialer.connect_timeout * 2);
-    options.read_timeout = Some(OUTGOING_SILENCE);
-    options.write_timeout = Some(OUTGOING_SILENCE);
+    options.read_timeout = Some(silence);
+    options.write_timeout = Some(silence);
     options.idle_timeout = Some(idle);
     options.alpn = dial::marker();
     options.proxy_digest_user_data_hook = Some(dial::carry(Dial { dialer, proxy_header: Bytes::new() }));
     Box::new(peer)
 }
-
-/// Longest silence of a destination within an exchange: as long as a route's requests may take.
-pub(super) const OUTGOING_SILENCE: Duration = Duration::from_secs(60);
 
 impl EndpointPeer {
     pub(crate) fn peer(&self) -> Box<HttpPeer> {

@@ -59,6 +59,9 @@ pub(super) async fn error_page(session: &mut Session, reason: Reason, exchange: 
     if let Some(location) = exchange.and_then(|exchange| exchange.location.as_deref()) {
         response.insert_header(header::LOCATION, location)?;
     }
+    if let (405, Some(allow)) = (reason.status(), exchange.and_then(|exchange| exchange.allow.as_deref())) {
+        response.insert_header(header::ALLOW, allow)?;
+    }
     for challenge in exchange.map_or(&[][..], |exchange| &exchange.challenges) {
         response.append_header(header::WWW_AUTHENTICATE, challenge.as_str())?;
     }

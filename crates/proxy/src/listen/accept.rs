@@ -7,7 +7,7 @@ use super::{
 use crate::{
     conn::{self, ConnFacts, EdgeIo, Prefixed, Socket, TlsFacts, Transport, canonical},
     core::Core,
-    egress::{Pinned, intercept},
+    egress::intercept,
     tunnel,
 };
 use bytes::{Bytes, BytesMut};
@@ -186,12 +186,11 @@ impl Connection {
     async fn intercept(self, drain: watch::Receiver<bool>) -> Option<Established> {
         let deadline = self.deadline();
         let (connection, front) = self.read_proxy_header(deadline).await?;
-        let Self { stream, facts, permit, plan, core, listener } = connection;
+        let Self { stream, facts, permit, plan, core, .. } = connection;
         let PlanProtocol::Intercept(how) = &plan.protocol else { return None };
         let caught = intercept::serve(stream, front, facts, how, &core, drain, deadline).await?;
-        caught.facts.pin(Pinned::Port(caught.port));
-        let connection = Self { stream: caught.stream, facts: caught.facts, permit, plan, listener, core };
-        Some(connection.clear(caught.front))
+        let io = EdgeIo::new(caught.transport, caught.front, caught.facts, Box::new(permit));
+        Some(Established { io: Box::new(io), speaks: caught.speaks })
     }
 
     /// From a trusted relay the PROXY header is obligatory, from anybody else it is not looked for: a client cannot

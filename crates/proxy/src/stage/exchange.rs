@@ -3,7 +3,7 @@
 use super::body_in::BodyIn;
 use crate::{
     conn::ConnFacts,
-    engine::{Encoder, Inspector, MirrorTap, Outgoing},
+    engine::{Contract, Encoder, Inspector, MirrorTap, Outgoing, Redactor},
     release::Releases,
     snapshot::Snapshot,
 };
@@ -77,6 +77,12 @@ pub(crate) struct Exchange {
     pub(crate) mirror: Option<MirrorTap>,
     /// What the WAF has seen of it.
     pub(crate) inspector: Option<Box<Inspector>>,
+    /// How it differs from what the documents of its API say.
+    pub(crate) contract: Option<Box<Contract>>,
+    /// The methods that the document knows for the path, when the request's is none of them.
+    pub(crate) allow: Option<String>,
+    /// What personal data was found in it.
+    pub(crate) redactor: Option<Box<Redactor>>,
     /// Where a rule of the WAF sends the client instead.
     pub(crate) location: Option<String>,
     /// Of the response body, when it is compressed here.

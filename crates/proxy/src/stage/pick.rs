@@ -89,6 +89,12 @@ fn pick_in(exchange: &mut Exchange, cluster: &Cluster, wish: Wish) -> Result<usi
             exchange.pick = Some(pick);
             exchange.attempts += 1;
             exchange.body_in.begin_attempt();
+            if let Some(contract) = &mut exchange.contract {
+                contract.begin_attempt();
+            }
+            if let Some(redactor) = &mut exchange.redactor {
+                redactor.begin_attempt();
+            }
             if let Some(inspector) = &mut exchange.inspector {
                 inspector.begin_attempt();
             }

@@ -1,13 +1,18 @@
 //! The end of every exchange, once: metrics and the access-log line.
 
 use super::Exchange;
-use crate::{engine::Outgoing, snapshot::Edge, waf_guard::WafGuard};
+use crate::{
+    engine::{Breach, Difference, Finding, Outgoing, Redactor, ShadowReport},
+    privacy_guard::PrivacyGuard,
+    snapshot::Edge,
+    waf_guard::WafGuard,
+};
 use portcullis_ops::access_log::{Record, now_text};
 use portcullis_policy::Side;
 use portcullis_rollout::Outcome;
 use portcullis_waf::Audit;
 use serde::Serialize;
-use std::time::Instant;
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 /// What only the engine knows when it is over.
 pub(crate) struct Ending<'e> {
@@ -48,8 +53,19 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     {
         peers.metrics.answered(took);
     }
-    if let Some((guard, audit)) = exchange.inspector.take().map(|inspector| inspector.finish()) {
-        tell_audit(edge, exchange, ending, &guard, &audit);
+    let redactor = exchange.redactor.take();
+    if let Some(redactor) = &redactor {
+        tell_findings(edge, exchange, ending, redactor);
+    }
+    let hidden = Hidden(redactor.as_ref().map(|redactor| redactor.guard()));
+    if let Some(contract) = exchange.contract.take() {
+        tell_breaches(edge, exchange, ending, contract.into_breaches(), hidden);
+    }
+    if let Some((guard, audit, shadow)) = exchange.inspector.take().map(|inspector| inspector.finish()) {
+        tell_audit(edge, exchange, ending, &guard, &audit, hidden);
+        if let Some(shadow) = shadow {
+            tell_shadow(edge, exchange, ending, &guard, Compared { shadow: &shadow, live: &audit, hidden });
+        }
     }
     if let Some((reason, _)) = exchange.fate {
         edge.metrics.refused(reason.as_str());
@@ -67,6 +83,9 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let route = exchange.plan().map(|plan| plan.name());
     let identity = tls.and_then(|tls| tls.identity.as_ref());
+    let path = hidden.text(&exchange.path);
+    let query = ending.query.map(|query| hidden.text(query));
+    let (user_agent, referer) = (hidden.octets(ending.user_agent), hidden.octets(ending.referer));
     let outgoing = exchange.outgoing.as_deref();
     let caller = outgoing.map(|outgoing| outgoing.caller.name());
     let reported = outgoing.and_then(|outgoing| outgoing.reported);
@@ -87,8 +106,8 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         subject: exchange.who.subject(),
         method: ending.method,
         host: &exchange.host,
-        path: &exchange.path,
-        query: ending.query,
+        path: &path,
+        query: query.as_deref(),
         status: ending.status,
         route: route.as_deref(),
         upstream: cluster.map(|cluster| cluster.name.as_str()),
@@ -106,8 +125,8 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         bytes_out: exchange.body_out,
         duration_us: micros(took),
         upstream_us: exchange.upstream_took.map(micros),
-        user_agent: ending.user_agent,
-        referer: ending.referer,
+        user_agent: user_agent.as_deref(),
+        referer: referer.as_deref(),
     };
     edge.access_log.write(&snapshot.log, &record);
 }
@@ -134,34 +153,96 @@ fn count_outgoing(edge: &Edge, exchange: &Exchange, outgoing: &Outgoing) {
     outgoing.spend(up.saturating_add(down));
 }
 
-/// One line for each transaction that matched something or was cut, and a count for every one.
-fn tell_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &WafGuard, audit: &Audit) {
+/// One line for each transaction that matched something or was cut in an odd way, and a count for every one.
+fn tell_audit(
+    edge: &Edge,
+    exchange: &Exchange,
+    ending: &Ending<'_>,
+    guard: &WafGuard,
+    audit: &Audit,
+    hidden: Hidden<'_>,
+) {
     let outcome = match (&audit.intervention, audit.matches.is_empty()) {
         (Some(_), _) => "blocked",
         (None, false) => "matched",
         (None, true) => "passed",
     };
     edge.metrics.inspected(&guard.name, outcome);
-    if audit.matches.is_empty() && audit.intervention.is_none() {
+    audit.cut.iter().for_each(|cut| edge.metrics.uninspected(&guard.name, cut.as_str()));
+    let odd = audit.cut.iter().any(|cut| cut.is_odd());
+    if audit.matches.is_empty() && audit.intervention.is_none() && !odd {
         return;
     }
+    write_audit(edge, exchange, ending, Told { waf: &guard.name, outcome, audit, shadow: None, hidden });
+}
+
+/// A count for each comparison, a line for each that found a difference.
+fn tell_shadow(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, guard: &WafGuard, compared: Compared<'_>) {
+    let Compared { shadow, live, hidden } = compared;
+    let outcome = shadow.difference.as_str();
+    edge.metrics.shadowed(&guard.name, &shadow.guard.name, outcome);
+    if shadow.difference == Difference::Same {
+        return;
+    }
+    let ids = |one: &Audit, other: &Audit| {
+        let own = one.matches.iter().map(|matched| matched.id);
+        own.filter(|id| !other.matches.iter().any(|matched| matched.id == *id)).collect()
+    };
+    let difference = ShadowLine {
+        waf: &guard.name,
+        only_live: ids(live, &shadow.audit),
+        only_shadow: ids(&shadow.audit, live),
+        refused_live: live.objects(),
+        refused_shadow: shadow.audit.objects(),
+    };
+    let told = Told { waf: &shadow.guard.name, outcome, audit: &shadow.audit, shadow: Some(difference), hidden };
+    write_audit(edge, exchange, ending, told);
+}
+
+struct Told<'a> {
+    waf: &'a str,
+    outcome: &'static str,
+    audit: &'a Audit,
+    shadow: Option<ShadowLine<'a>>,
+    hidden: Hidden<'a>,
+}
+
+/// What a rule set that only looks on found, beside what the one that decides did.
+struct Compared<'a> {
+    shadow: &'a ShadowReport,
+    live: &'a Audit,
+    hidden: Hidden<'a>,
+}
+
+fn write_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, told: Told<'_>) {
     let line = AuditLine {
         time: now_text(),
-        waf: &guard.name,
-        outcome,
+        waf: told.waf,
+        outcome: told.outcome,
         request_id: &exchange.request_id,
         client: exchange.client_ip,
         method: ending.method,
         host: &exchange.host,
-        path: &exchange.path,
+        path: &told.hidden.text(&exchange.path),
         status: ending.status,
         route: exchange.plan().map(|plan| plan.name()),
-        audit,
+        shadow: told.shadow,
+        audit: told.audit,
     };
     if let Ok(mut line) = serde_json::to_vec(&line) {
         line.push(b'\n');
         edge.audit_log.write_line(line);
     }
+}
+
+/// In the line of a rule set that only looks on: what it was compared with, and how they differ.
+#[derive(Serialize)]
+struct ShadowLine<'a> {
+    waf: &'a str,
+    only_live: Vec<u32>,
+    only_shadow: Vec<u32>,
+    refused_live: bool,
+    refused_shadow: bool,
 }
 
 #[derive(Serialize)]
@@ -176,5 +257,110 @@ struct AuditLine<'a> {
     path: &'a str,
     status: u16,
     route: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<ShadowLine<'a>>,
     audit: &'a Audit,
+}
+
+/// What our own lines must not tell.
+#[derive(Clone, Copy)]
+struct Hidden<'r>(Option<&'r Arc<PrivacyGuard>>);
+
+impl Hidden<'_> {
+    fn text<'t>(self, text: &'t str) -> Cow<'t, str> {
+        self.0.map_or(Cow::Borrowed(text), |guard| guard.hide(text).into())
+    }
+
+    fn octets<'t>(self, octets: Option<&'t [u8]>) -> Option<Cow<'t, [u8]>> {
+        octets.map(|octets| match self.0 {
+            None => Cow::Borrowed(octets),
+            Some(guard) => guard.hide(&String::from_utf8_lossy(octets)).into_bytes().into(),
+        })
+    }
+}
+
+/// One line for each exchange in which something was found, and a count for every place.
+fn tell_findings(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, redactor: &Redactor) {
+    let findings = redactor.findings();
+    if findings.is_empty() {
+        return;
+    }
+    let route = exchange.plan().map(|plan| plan.name()).unwrap_or_default();
+    for one in &findings {
+        let (direction, part) = (one.direction.as_str(), one.part.as_str());
+        edge.metrics.privacy.found(&route, &one.detector, direction, part, one.action, one.count);
+    }
+    let guard = redactor.guard();
+    let line = FindingsLine {
+        time: now_text(),
+        privacy: &guard.names,
+        request_id: &exchange.request_id,
+        client: exchange.client_ip,
+        method: ending.method,
+        host: &exchange.host,
+        path: &guard.hide(&exchange.path),
+        status: ending.status,
+        route: &route,
+        findings,
+    };
+    if let Ok(mut line) = serde_json::to_vec(&line) {
+        line.push(b'\n');
+        edge.audit_log.write_line(line);
+    }
+}
+
+#[derive(Serialize)]
+struct FindingsLine<'a> {
+    time: String,
+    privacy: &'a [String],
+    request_id: &'a str,
+    client: std::net::IpAddr,
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    status: u16,
+    route: &'a str,
+    findings: Vec<Finding>,
+}
+
+/// One line for each exchange that differs from a document, and a count for every difference.
+fn tell_breaches(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, mut breaches: Vec<Breach>, hidden: Hidden<'_>) {
+    if breaches.is_empty() {
+        return;
+    }
+    let route = exchange.plan().map(|plan| plan.name()).unwrap_or_default();
+    for breach in &mut breaches {
+        edge.metrics.violated(&route, &breach.api, breach.violation.kind.as_str(), breach.action);
+        // Names of properties are the client's to choose.
+        breach.violation.place = hidden.text(&breach.violation.place).into_owned();
+        breach.violation.message = hidden.text(&breach.violation.message).into_owned();
+    }
+    let line = BreachesLine {
+        time: now_text(),
+        request_id: &exchange.request_id,
+        client: exchange.client_ip,
+        method: ending.method,
+        host: &exchange.host,
+        path: &hidden.text(&exchange.path),
+        status: ending.status,
+        route: &route,
+        violations: breaches,
+    };
+    if let Ok(mut line) = serde_json::to_vec(&line) {
+        line.push(b'\n');
+        edge.audit_log.write_line(line);
+    }
+}
+
+#[derive(Serialize)]
+struct BreachesLine<'a> {
+    time: String,
+    request_id: &'a str,
+    client: std::net::IpAddr,
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    status: u16,
+    route: &'a str,
+    violations: Vec<Breach>,
 }

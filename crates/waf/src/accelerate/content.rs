@@ -3,7 +3,7 @@
 use super::factors::{self, Expression, Factor};
 use crate::operator::{ByteSet, Operator, TextTest};
 use crate::program::rule::{Measure, Rule, Sense};
-use crate::seclang::target::{Selector, Target};
+use crate::seclang::target::{Selector, Slot, Target};
 use crate::seclang::variable::Variable;
 use crate::transaction::origin::{Origin, STABLE_SCALARS};
 use crate::transform::Transform;
@@ -12,6 +12,8 @@ use crate::transform::Transform;
 #[derive(Debug)]
 pub(super) struct Content {
     pub(super) targets: Vec<Target>,
+    /// Members of TX that it looks at besides: they change while rules run, so that where one is set the rule has to look.
+    pub(super) volatile: Vec<Slot>,
     pub(super) excluded: Vec<Target>,
     /// The forms of a value that the rule tests: one, or with `multiMatch` several.
     pub(super) chains: Vec<ChainId>,
@@ -73,8 +75,14 @@ impl Content {
         if test.sense == Sense::Negated || test.targets.iter().any(|target| target.measure == Measure::Count) {
             return None;
         }
-        let targets: Vec<Target> = test.targets.iter().map(|target| target.target.clone()).collect();
-        if !targets.iter().all(|target| is_stable(target.variable)) {
+        let all = test.targets.iter().map(|target| target.target.clone());
+        let (targets, others): (Vec<Target>, Vec<Target>) = all.partition(|target| is_stable(target.variable));
+        let slot = |target: &Target| match target.selector {
+            Selector::Slot(slot) if target.variable == Variable::Tx => Some(slot),
+            Selector::Slot(_) | Selector::All | Selector::Name(_) | Selector::Pattern(_) => None,
+        };
+        let volatile: Vec<Slot> = others.iter().map(slot).collect::<Option<_>>()?;
+        if targets.is_empty() {
             return None;
         }
         let response = |target: &Target| is_of_response(target.variable);
@@ -88,7 +96,7 @@ impl Content {
         let mut ids: Vec<ChainId> = forms.map(|form| chains.intern(form)).collect();
         ids.sort_unstable();
         ids.dedup();
-        Some(Self { targets, excluded: test.excluded.clone(), chains: ids, filters, level, side })
+        Some(Self { targets, volatile, excluded: test.excluded.clone(), chains: ids, filters, level, side })
     }
 
     /// Whether the rule looks at the member `name` of a kind of values; with `None` at any member no rule names.

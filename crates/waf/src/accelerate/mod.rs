@@ -97,6 +97,11 @@ impl Accelerator {
         }
     }
 
+    /// Members of TX that a rule looks at besides what the prefilter saw.
+    pub(crate) fn volatile(&self, content: ContentId) -> &[Slot] {
+        self.contents.get(usize::from(content.0)).map_or(&[], |content| &content.volatile)
+    }
+
     /// Whether the level is still to be set.
     fn is_early(&self, phase: Phase, level: Option<i64>) -> bool {
         self.level_is_set && level.is_none() && phase == Phase::RequestHeaders

@@ -10,7 +10,7 @@ mod multipart;
 mod xml;
 
 pub(crate) use json::read as read_json;
-pub(crate) use multipart::{Flags as MultipartFlags, Limits as MultipartLimits, Multipart};
+pub(crate) use multipart::{FileContents, Flags as MultipartFlags, Limits as MultipartLimits, Multipart};
 pub(crate) use xml::read as read_xml;
 
 use crate::pairs::Pairs;
@@ -23,6 +23,10 @@ pub(crate) struct Contents {
     pub(crate) files: Pairs,
     /// Form field to size in bytes, in the order of `files`.
     pub(crate) file_sizes: Vec<(Vec<u8>, usize)>,
+    /// Form field to what is kept of a file, in the order of `files`; empty when no rule looks.
+    pub(crate) file_contents: Pairs,
+    /// Whether files were larger than what is kept of them.
+    pub(crate) files_cut: bool,
     /// Form field to header line.
     pub(crate) part_headers: Pairs,
     pub(crate) multipart: MultipartFlags,

@@ -50,7 +50,22 @@ pub(crate) struct Limits {
     pub(crate) files: usize,
     /// Bytes of all fields together.
     pub(crate) field_bytes: usize,
+    pub(crate) file_contents: FileContents,
 }
+
+/// Whether rules want to see what is in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileContents {
+    Measured,
+    Kept,
+}
+
+/// Kept of a file: its beginning, where programs and what hides in images begin, and its end, where things are appended.
+const FILE_START_BYTES: usize = 16 << 10;
+const FILE_END_BYTES: usize = 4 << 10;
+
+/// Kept of all files together.
+const FILES_BYTES: usize = 256 << 10;
 
 /// A header line beyond this is an error; a data line is handed on in pieces.
 const LINE_BYTES: usize = 4096;
@@ -67,6 +82,8 @@ pub(crate) struct Multipart {
     line: Vec<u8>,
     /// Whether `line` goes on where an earlier piece of the same line ended.
     mid_line: bool,
+    /// Whether the line before began with two dashes and was not the boundary.
+    decoy: bool,
     /// The end of the last data line: it belongs to the boundary when one follows.
     held_end: Vec<u8>,
     part: Part,
@@ -89,6 +106,22 @@ struct Part {
     file_name: Option<Vec<u8>>,
     value: Vec<u8>,
     bytes: usize,
+    /// Of a file, what may be its last bytes.
+    end: Vec<u8>,
+}
+
+impl Part {
+    /// Keeps the beginning and the end of a file.
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = FILE_START_BYTES.saturating_sub(self.value.len()).min(bytes.len());
+        let (start, rest) = bytes.split_at(room);
+        self.value.extend_from_slice(start);
+        self.end.extend_from_slice(rest);
+        // Not at each line: what is moved is paid for by what came.
+        if self.end.len() > 2 * FILE_END_BYTES {
+            self.end.drain(..self.end.len() - FILE_END_BYTES);
+        }
+    }
 }
 
 impl Multipart {
@@ -105,6 +138,7 @@ impl Multipart {
                 place: Place::Before,
                 line: Vec::new(),
                 mid_line: false,
+                decoy: false,
                 held_end: Vec::new(),
                 part: Part::default(),
                 kept_bytes: 0,
@@ -158,6 +192,12 @@ impl Multipart {
     fn take_line(&mut self) {
         let line = std::mem::take(&mut self.line);
         let continued = std::mem::replace(&mut self.mid_line, !line.ends_with(b"\n"));
+        // Text is full of lines that begin with dashes: signatures, diffs, SQL, Markdown. A boundary that is not ours has a part's
+        // headers behind it.
+        if self.decoy {
+            self.flags().unmatched_boundary |= starts_header(&line);
+            self.decoy = line.contains(&b':');
+        }
         let boundary = if continued { None } else { self.boundary_line(&line) };
         match boundary {
             Some(kind) => self.at_boundary(kind),
@@ -176,9 +216,8 @@ impl Multipart {
     fn boundary_line(&mut self, line: &[u8]) -> Option<Last> {
         let after = line.strip_prefix(b"--")?;
         let Some(tail) = after.strip_prefix(self.boundary.as_slice()) else {
-            if self.place != Place::Before || !after.trim_ascii().is_empty() {
-                self.flags().unmatched_boundary = true;
-            }
+            self.flags().unmatched_boundary |= self.resembles_boundary(after);
+            self.decoy |= self.place == Place::Data;
             return None;
         };
         let (last, tail) = tail.strip_prefix(b"--").map_or((Last::No, tail), |tail| (Last::Yes, tail));
@@ -192,6 +231,16 @@ impl Multipart {
             }
         }
         Some(last)
+    }
+
+    /// Whether a lenient reader could take a line for the boundary: it stands in it, in another case, behind a blank or in quotes.
+    fn resembles_boundary(&self, after: &[u8]) -> bool {
+        let start =
+            after.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'-')).unwrap_or(after.len());
+        let rest = after.get(start..).unwrap_or_default();
+        let own = self.boundary.iter().position(|byte| *byte != b'-').unwrap_or(0);
+        let own = self.boundary.get(own..).unwrap_or_default();
+        !own.is_empty() && rest.get(..own.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(own))
     }
 
     fn at_boundary(&mut self, last: Last) {
@@ -286,11 +335,28 @@ impl Multipart {
                 self.fail("the fields are larger than the limit for bodies without files");
             } else {
                 self.kept_bytes += held.len() + text.len();
-                self.part.value.extend(held);
+                self.part.value.extend_from_slice(&held);
                 self.part.value.extend_from_slice(text);
             }
         }
+        if self.part.file_name.is_some() && self.limits.file_contents == FileContents::Kept {
+            self.part.keep(&held);
+            self.part.keep(text);
+        }
         self.held_end.extend_from_slice(line.get(text.len()..).unwrap_or_default());
+    }
+
+    fn keep_file(&mut self, name: &[u8], part: &Part) {
+        let (start, end) = (part.value.as_slice(), part.end.as_slice());
+        let left_out = part.bytes > start.len() + end.len();
+        // With something between them that is in no file, lest a word be made of the two.
+        let gap: &[u8] = if left_out { b"\0\n" } else { b"" };
+        let room = FILES_BYTES.saturating_sub(self.contents.file_contents.kept_bytes());
+        self.contents.files_cut |= left_out || start.len() + end.len() > room;
+        if start.len() + end.len() <= room {
+            let value = |bytes: &mut Vec<u8>| [start, gap, end].iter().for_each(|piece| bytes.extend_from_slice(piece));
+            self.contents.file_contents.push_with(|bytes| bytes.extend_from_slice(name), value);
+        }
     }
 
     fn end_part(&mut self) {
@@ -299,18 +365,21 @@ impl Multipart {
             self.fail("a part ends within its headers");
             self.end_headers();
         }
-        let part = std::mem::take(&mut self.part);
-        let name = part.name.unwrap_or_default();
+        let mut part = std::mem::take(&mut self.part);
+        let name = part.name.take().unwrap_or_default();
         for header in &part.headers {
             self.contents.part_headers.push(&name, header);
         }
-        match part.file_name {
+        match part.file_name.take() {
             Some(_) if self.contents.files.len() >= self.limits.files => {
                 self.flags().file_limit_exceeded = true;
                 self.contents.truncated = true;
             }
             Some(file) => {
                 self.contents.files.push(&name, &file);
+                if self.limits.file_contents == FileContents::Kept {
+                    self.keep_file(&name, &part);
+                }
                 self.contents.file_sizes.push((name, part.bytes));
             }
             None if self.contents.args.len() >= self.limits.fields => {
@@ -374,11 +443,17 @@ fn parameters(content_type: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether a line is the header of a part.
+fn starts_header(line: &[u8]) -> bool {
+    let name = line.get(..8).unwrap_or_default();
+    name.eq_ignore_ascii_case(b"content-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { fields: 3, files: 2, field_bytes: 100 };
+    const LIMITS: Limits = Limits { fields: 3, files: 2, field_bytes: 100, file_contents: FileContents::Measured };
 
     fn read(content_type: &str, body: &str, piece: usize) -> Contents {
         let mut reader = Multipart::new(content_type.as_bytes(), LIMITS).unwrap();
@@ -447,12 +522,58 @@ mod tests {
     }
 
     #[test]
+    fn files_are_kept_by_their_beginning_and_end_when_a_rule_looks() {
+        let read = |file: &[u8], limits: Limits, piece: usize| {
+            let mut reader = Multipart::new(b"multipart/form-data; boundary=B", limits).unwrap();
+            let head = b"--B\r\nContent-Disposition: form-data; name=f; filename=x\r\n\r\n".as_slice();
+            [head, file, b"\r\n--B--\r\n"].concat().chunks(piece).for_each(|chunk| reader.feed(chunk));
+            reader.finish()
+        };
+        let kept = Limits { file_contents: FileContents::Kept, ..LIMITS };
+        for file in [&b""[..], b"one\r\ntwo\n\nthree", b"\r\n", b"--not\r\n"] {
+            for piece in [1, 3, 1000] {
+                let contents = read(file, kept, piece);
+                assert_eq!((contents.file_contents.at(0), contents.files_cut), (Some((&b"f"[..], file)), false));
+                assert_eq!(read(file, LIMITS, piece).file_contents.len(), 0);
+            }
+        }
+        let large = [b"begin".to_vec(), b"middle\n".repeat(100_000), b"end".to_vec()].concat();
+        let contents = read(&large, kept, 10_000);
+        let (_, seen) = contents.file_contents.at(0).unwrap();
+        assert!(contents.files_cut && seen.starts_with(b"begin") && seen.ends_with(b"end"));
+        assert!(seen.len() <= FILE_START_BYTES + 2 * FILE_END_BYTES + 2, "{}", seen.len());
+    }
+
+    #[test]
     fn oddities_raise_their_flags() {
         let end = "--B--\r\n";
         let fields = field("a", "1") + end;
         check(&format!("x\r\n{fields}"), "a=1", Flags { data_before: true, ..CLEAN }, None);
         check(&format!("{fields}x"), "a=1", Flags { data_after: true, ..CLEAN }, None);
-        check(&(field("a", "--C") + end), "a=--C", Flags { unmatched_boundary: true, ..CLEAN }, None);
+        let unmatched = Flags { unmatched_boundary: true, ..CLEAN };
+        for text in [
+            "--C\r\nContent-Disposition: form-data; name=x\r\n\r\ny",
+            "--C\r\nX: y\r\ncontent-disposition: form-data; name=x\r\n\r\ny",
+            "--b",
+            "-- B",
+            "--\"B\"",
+            "--Bx",
+            "----B",
+        ] {
+            check(&(field("a", text) + end), &format!("a={}", text.escape_default()), unmatched, None);
+        }
+        for text in [
+            "--",
+            "-- \r\nAda",
+            "--C",
+            "-----",
+            "--- a/x\r\n+++ b/x",
+            "-- SELECT 1",
+            "--\r\ncontents",
+            "--abc\r\n--def",
+        ] {
+            check(&(field("a", text) + end), &format!("a={}", text.escape_default()), CLEAN, None);
+        }
         check(&fields.replace("\r\n", "\n"), "a=1", Flags { lf_line: true, crlf_line: false, ..CLEAN }, None);
         check(&fields.replace("data; ", "data "), "a=1", Flags { missing_semicolon: true, ..CLEAN }, None);
         check(&fields.replace('"', "'"), "\\'a\\'=1", Flags { invalid_quoting: true, ..CLEAN }, None);

@@ -83,10 +83,9 @@ impl ByteSet {
         // Two words in registers, without a branch: every value of every request comes through here.
         let (mut low, mut high) = (0u64, 0u64);
         for byte in text {
-            let bit = 1u64 << (byte & 63);
-            let upper = 0u64.wrapping_sub(u64::from(byte >> 6));
-            low |= bit & !upper;
-            high |= bit & upper;
+            let [of_low, of_high] = ASCII[usize::from(byte & 127)];
+            low |= of_low;
+            high |= of_high;
         }
         Self([low, high, 0, 0])
     }
@@ -95,6 +94,17 @@ impl ByteSet {
         self.0.get(usize::from(byte >> 6)).is_some_and(|word| word >> (byte & 63) & 1 == 1)
     }
 }
+
+/// The bit of each ASCII character in the lower two words of a set.
+const ASCII: [[u64; 2]; 128] = {
+    let mut bits = [[0; 2]; 128];
+    let mut byte = 0;
+    while byte < 128 {
+        bits[byte][byte >> 6] = 1 << (byte & 63);
+        byte += 1;
+    }
+    bits
+};
 
 #[cfg(test)]
 mod tests {

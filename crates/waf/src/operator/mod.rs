@@ -19,6 +19,7 @@ use std::ops::Range;
 pub(crate) use address::AddressSet;
 pub(crate) use bytes::ByteSet;
 pub(crate) use checks::Identity;
+pub(crate) use injection::is_shortened;
 pub(crate) use pattern::Pattern;
 pub(crate) use phrases::Phrases;
 pub(crate) use sql_words::may_be_sql;

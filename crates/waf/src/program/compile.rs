@@ -13,11 +13,13 @@ use super::rule::Rule;
 use super::settings::{Applied, Settings};
 use super::tx_names::TxNames;
 use super::{Entry, Program};
+use crate::body::FileContents;
 use crate::error::{Origin, Problems, SecLangError};
 use crate::seclang::action::{self, Action, Disruptive, Phase, RuleSelector};
 use crate::seclang::source::{Files, Source};
 use crate::seclang::statement::{Statement, statements};
 use crate::seclang::target;
+use crate::seclang::variable::Variable;
 use crate::transform::UnicodeMap;
 
 /// How deep `Include` may nest; a file that includes itself must end.
@@ -317,7 +319,13 @@ impl<'f> Compiler<'f> {
         let tx_names = TxNames::assign(&mut rules);
         let mut phases = Phase::ALL.map(|phase| entries(&rules, &heads, &self.markers, phase));
         let accelerator = Accelerator::new(&rules, &mut phases);
-        Ok(Program { settings: self.settings, rules, phases, notes: self.problems.notes, tx_names, accelerator })
+        let looks = |rule: &Rule| {
+            let targets = rule.test.iter().flat_map(|test| &test.targets);
+            targets.into_iter().any(|target| target.target.variable == Variable::FilesTmpContent)
+        };
+        let file_contents = if rules.iter().any(looks) { FileContents::Kept } else { FileContents::Measured };
+        let (settings, notes) = (self.settings, self.problems.notes);
+        Ok(Program { settings, rules, phases, notes, tx_names, accelerator, file_contents })
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod tx_names;
 pub(crate) use compile::compile;
 
 use crate::accelerate::{Accelerator, ContentId};
+use crate::body::FileContents;
 use crate::error::Note;
 use crate::seclang::action::Phase;
 use crate::seclang::target::Slot;
@@ -28,6 +29,8 @@ pub(crate) struct Program {
     pub(crate) notes: Vec<Note>,
     pub(crate) tx_names: TxNames,
     pub(crate) accelerator: Accelerator,
+    /// Kept only where a rule looks: most rule sets judge files by their names.
+    pub(crate) file_contents: FileContents,
 }
 
 /// A head in its phase.

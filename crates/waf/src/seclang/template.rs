@@ -33,6 +33,15 @@ impl Template {
         Ok(Self { pieces })
     }
 
+    /// The text with `…` for its macros.
+    pub(crate) fn outline(&self) -> String {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            Piece::Macro(_) => "…".to_owned(),
+        };
+        self.pieces.iter().map(piece).collect()
+    }
+
     /// The text, when it holds no macro.
     pub(crate) fn fixed(&self) -> Option<&[u8]> {
         match self.pieces.as_slice() {

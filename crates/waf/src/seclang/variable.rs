@@ -39,6 +39,7 @@ variables! {
     FilesCombinedSize "FILES_COMBINED_SIZE" Scalar
     FilesNames "FILES_NAMES" Collection
     FilesSizes "FILES_SIZES" Collection
+    FilesTmpContent "FILES_TMP_CONTENT" Collection
     FullRequest "FULL_REQUEST" Scalar
     FullRequestLength "FULL_REQUEST_LENGTH" Scalar
     Geo "GEO" Collection

@@ -88,6 +88,8 @@ pub struct RuleMatch {
     pub version: Option<Box<str>>,
     /// `file:line`.
     pub place: String,
+    /// What it added to the score.
+    pub score: i64,
     /// The values that matched; the first ones, when there are many.
     pub findings: Vec<Finding>,
 }
@@ -108,6 +110,9 @@ pub struct Audit {
     pub work: u64,
     /// What ended the transaction.
     pub intervention: Option<Intervention>,
+    /// In detection: the first rule that would have ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub would_refuse: Option<u32>,
     /// Whether the audit settings call for a line about this transaction.
     pub relevant: bool,
     /// What became of every rule, when [`Transaction::trace`](crate::Transaction::trace) asked for it.
@@ -116,6 +121,12 @@ pub struct Audit {
 }
 
 impl Audit {
+    /// Whether the rules are against it, whatever they may do about it.
+    #[must_use]
+    pub fn objects(&self) -> bool {
+        self.intervention.is_some() || self.would_refuse.is_some()
+    }
+
     /// Rules that nearly matched: at least one test of the chain did, the whole did not. Needs a trace.
     pub fn near_misses(&self) -> impl Iterator<Item = &RuleTrace> {
         let nearly =
@@ -134,13 +145,42 @@ pub enum Cut {
     ResponseBody,
     /// Arguments, members, cookies or parts beyond their number.
     Arguments,
+    /// Of uploaded files, what lies between their first 16 KiB and their last 4, or beyond 256 KiB of all of them.
+    Files,
     /// A body whose content encoding is not known, or is not what it says.
     Encoding,
+    /// The ends of words of more than 256 bytes with dots or backticks, which `@detectSQLi` left out.
+    Words,
     /// Tests not made: the transaction cost more than its size earns.
     Work {
         /// How many.
         tests: u64,
     },
+}
+
+impl Cut {
+    /// A word for it, of a closed set.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestBody => "request_body",
+            Self::ResponseBody => "response_body",
+            Self::Arguments => "arguments",
+            Self::Files => "files",
+            Self::Encoding => "encoding",
+            Self::Words => "words",
+            Self::Work { .. } => "work",
+        }
+    }
+
+    /// Whether the rules lost sight of something that honest clients do not send; large bodies they do.
+    #[must_use]
+    pub fn is_odd(self) -> bool {
+        match self {
+            Self::RequestBody | Self::ResponseBody | Self::Files => false,
+            Self::Arguments | Self::Encoding | Self::Words | Self::Work { .. } => true,
+        }
+    }
 }
 
 fn lossy<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {

@@ -78,6 +78,9 @@ fn set_var(sources: Sources<'_>, state: &mut State, set: &SetVar, scratch: &mut 
         Change::Remove => b"",
     };
     if let Some(slot) = set.slot {
+        if let Change::Add(_) = &set.change {
+            state.gain(&sources.program.tx_names, slot, integer(value));
+        }
         let sum = match &set.change {
             Change::Remove => return state.set_slot(slot, None),
             Change::Set(_) => return state.set_slot(slot, Some(value)),

@@ -34,6 +34,8 @@ pub(crate) struct Workshop {
     list: Vec<Value<'static>>,
     only: Vec<ValueId>,
     pub(super) tracer: Option<Box<Tracer>>,
+    /// Whether a detector left out the ends of words.
+    pub(super) shortened: bool,
     /// The pattern with macros compiled last, by its text.
     pattern: Option<(Vec<u8>, Pattern)>,
 }
@@ -43,6 +45,7 @@ impl Workshop {
         self.scan.begin();
         self.work.begin();
         self.tracer = None;
+        self.shortened = false;
     }
 
     /// Bytes kept for the next transaction.
@@ -90,11 +93,13 @@ impl<'t> Run<'_, 't> {
                 self.trace_rule(entry, TraceOutcome::Removed);
                 continue;
             }
-            self.trace_rule(entry, TraceOutcome::NotMatched);
-            if !self.entry(entry, phase) {
+            let matched = match self.workshop.tracer {
+                None => self.entry(entry, phase),
+                Some(_) => self.traced(entry, phase),
+            };
+            if !matched {
                 continue;
             }
-            self.trace_outcome(TraceOutcome::Matched);
             position = entry.skip_to.unwrap_or(position);
             let ended = phase != Phase::Logging && (self.state.intervention.is_some() || self.state.allowed.is_some());
             if ended {
@@ -105,11 +110,26 @@ impl<'t> Run<'_, 't> {
 
     #[inline]
     fn trace_rule(&mut self, entry: &Entry, outcome: TraceOutcome) {
-        if let Some(tracer) = &mut self.workshop.tracer
-            && let Some(rule) = self.sources.program.rules.get(entry.rule)
-        {
-            tracer.begin(rule.id, rule.phase, outcome);
+        if let Some(tracer) = &mut self.workshop.tracer {
+            tracer.begin(self.sources.program.chain(entry.rule), outcome);
         }
+    }
+
+    /// Runs an entry and notes what came of it.
+    #[cold]
+    fn traced(&mut self, entry: &Entry, phase: Phase) -> bool {
+        self.trace_rule(entry, TraceOutcome::NotMatched);
+        let names = &self.sources.program.tx_names;
+        let before = self.state.scores(names);
+        let matched = self.entry(entry, phase);
+        let after = self.state.scores(names);
+        if let Some(tracer) = &mut self.workshop.tracer {
+            tracer.scores(&before, after);
+        }
+        if matched {
+            self.trace_outcome(TraceOutcome::Matched);
+        }
+        matched
     }
 
     #[inline]
@@ -135,6 +155,7 @@ impl<'t> Run<'_, 't> {
     fn entry(&mut self, entry: &Entry, phase: Phase) -> bool {
         self.state.current = Some(entry.rule);
         self.state.matched.clear();
+        self.state.gained = None;
         self.head = entry.rule;
         if let Some(gate) = &entry.gate {
             return self.gate(gate);
@@ -142,7 +163,13 @@ impl<'t> Run<'_, 't> {
         let Some(content) = entry.content else { return self.chain(Only::Everything) };
         let Workshop { scan, work, only, .. } = &mut *self.workshop;
         scan.catch_up(self.sources.program, self.sources.facts, self.state, phase, work);
-        match scan.verdict(content, only) {
+        let verdict = scan.verdict(content, only);
+        let volatile = self.sources.program.accelerator.volatile(content);
+        match verdict {
+            Filtered::RuledOut if volatile.iter().any(|slot| self.state.slot(*slot).is_some()) => {
+                only.clear();
+                self.chain(Only::Candidates)
+            }
             Filtered::RuledOut => {
                 self.trace_outcome(TraceOutcome::RuledOut);
                 false
@@ -279,6 +306,9 @@ impl<'t> Run<'_, 't> {
         if !self.workshop.work.spend(bytes.len().saturating_mul(test.operator.cost())) {
             return false;
         }
+        if matches!(test.operator, Operator::DetectSqli) {
+            self.workshop.shortened |= crate::operator::is_shortened(bytes);
+        }
         let capture = if rule.actions.capture { Capture::Wanted } else { Capture::NotWanted };
         let found = match &test.operator {
             Operator::PatternTemplate(_) => self.test_template(bytes, argument, capture),
@@ -372,11 +402,18 @@ impl<'t> Run<'_, 't> {
                 tags: Arc::clone(&head.actions.tags),
                 version: head.actions.version.clone(),
                 place: head.origin.to_string(),
+                score: self.state.gained.map_or(0, |(_, sum)| sum),
                 findings: std::mem::take(&mut self.findings),
             });
         }
-        if self.state.engine == EngineMode::On {
-            self.decide(head);
+        match (self.state.engine, &head.actions.verdict) {
+            (EngineMode::On, _) => self.decide(head),
+            (EngineMode::DetectionOnly, Verdict::Deny | Verdict::Drop | Verdict::Redirect(_))
+                if head.phase != Phase::Logging =>
+            {
+                self.state.would_refuse.get_or_insert(head.id);
+            }
+            (EngineMode::DetectionOnly | EngineMode::Off, _) => {}
         }
     }
 

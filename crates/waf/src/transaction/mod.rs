@@ -21,7 +21,6 @@ use crate::accelerate::Gear;
 use crate::body::content_encoding::{Fault, Unpacker};
 use crate::body::grpc::Packing;
 use crate::body::{self, Contents, Multipart, MultipartLimits};
-use crate::operator::integer;
 use crate::profile::{ExclusionEffect, Profile};
 use crate::program::settings::LimitAction;
 use crate::seclang::action::{Allowed, AuditMode, EngineMode, Phase, Processor, Switch};
@@ -270,6 +269,7 @@ impl<'w> Transaction<'w> {
             fields: settings.arguments,
             files: settings.upload_files,
             field_bytes: settings.request_body_no_files_limit_bytes,
+            file_contents: self.waf.program.file_contents,
         };
         let content_type = self.memory.facts.headers.get(b"content-type").unwrap_or_default();
         match Multipart::new(content_type, limits) {
@@ -344,6 +344,9 @@ impl<'w> Transaction<'w> {
         let earlier = std::mem::take(&mut self.memory.facts.contents);
         if contents.truncated {
             self.note_cut(Cut::Arguments);
+        }
+        if contents.files_cut {
+            self.note_cut(Cut::Files);
         }
         if earlier.error.is_some() {
             contents.error = earlier.error;
@@ -455,13 +458,13 @@ impl<'w> Transaction<'w> {
         // Where nothing matched the scores say nothing, and ordinary requests are spared the work.
         let mut scores: Vec<(String, i64)> = Vec::new();
         if !state.matches.is_empty() {
-            let named = state.all_tx(&self.waf.program.tx_names);
-            let named = named.filter(|(name, _)| memchr::memmem::find(name, b"score").is_some());
-            scores.extend(named.map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), integer(value))));
-            scores.sort();
+            scores = state.scores(&self.waf.program.tx_names);
         }
         let trace = self.memory.workshop.tracer.take().map(|tracer| tracer.finish()).unwrap_or_default();
         let mut cut = std::mem::take(&mut self.cut);
+        if self.memory.workshop.shortened {
+            cut.push(Cut::Words);
+        }
         let refused = self.memory.workshop.work.refused();
         if refused > 0 {
             cut.push(Cut::Work { tests: refused });
@@ -476,6 +479,7 @@ impl<'w> Transaction<'w> {
             matches: std::mem::take(&mut state.matches),
             scores,
             intervention: state.intervention.take(),
+            would_refuse: state.would_refuse,
             relevant,
         }
     }

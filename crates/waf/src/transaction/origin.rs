@@ -13,6 +13,7 @@ pub(crate) enum Origin {
     ArgPostValue,
     CookieName,
     CookieValue,
+    FileContent,
     FileField,
     FileName,
     HeaderName,
@@ -35,13 +36,14 @@ pub(crate) struct ValueId {
 
 impl Origin {
     /// All but the scalars.
-    pub(crate) const COLLECTIONS: [Self; 15] = [
+    pub(crate) const COLLECTIONS: [Self; 16] = [
         Self::ArgGetName,
         Self::ArgGetValue,
         Self::ArgPostName,
         Self::ArgPostValue,
         Self::CookieName,
         Self::CookieValue,
+        Self::FileContent,
         Self::FileField,
         Self::FileName,
         Self::HeaderName,
@@ -62,6 +64,7 @@ impl Origin {
             Self::ArgPostValue => &[Variable::Args, Variable::ArgsPost],
             Self::CookieName => &[Variable::RequestCookiesNames],
             Self::CookieValue => &[Variable::RequestCookies],
+            Self::FileContent => &[Variable::FilesTmpContent],
             Self::FileField => &[Variable::FilesNames],
             Self::FileName => &[Variable::Files],
             Self::HeaderName => &[Variable::RequestHeadersNames],
@@ -83,6 +86,7 @@ impl Origin {
             Self::ArgPostValue => (&facts.contents.args, Half::Value),
             Self::CookieName => (&facts.cookies, Half::Name),
             Self::CookieValue => (&facts.cookies, Half::Value),
+            Self::FileContent => (&facts.contents.file_contents, Half::Value),
             Self::FileField => (&facts.contents.files, Half::Name),
             Self::FileName => (&facts.contents.files, Half::Value),
             Self::HeaderName => (&facts.headers, Half::Name),

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::operator::integer;
 use crate::pairs::Pairs;
 use crate::program::Program;
 use crate::program::rule_set::RuleSet;
@@ -51,7 +52,11 @@ pub(crate) struct State {
     pub(crate) collections: Vec<Key>,
     /// The rule that runs.
     pub(crate) current: Option<usize>,
+    /// What that rule has added to the first score it touched.
+    pub(crate) gained: Option<(Slot, i64)>,
     pub(crate) intervention: Option<Intervention>,
+    /// In detection: the rule that would have ended the transaction first.
+    pub(crate) would_refuse: Option<u32>,
     pub(crate) allowed: Option<Allowed>,
     pub(crate) matches: Vec<RuleMatch>,
 }
@@ -106,7 +111,9 @@ impl Default for State {
             highest_severity: None,
             collections: Vec::new(),
             current: None,
+            gained: None,
             intervention: None,
+            would_refuse: None,
             allowed: None,
             matches: Vec::new(),
         }
@@ -138,7 +145,9 @@ impl State {
         self.highest_severity = None;
         self.collections.clear();
         self.current = None;
+        self.gained = None;
         self.intervention = None;
+        self.would_refuse = None;
         self.allowed = None;
         self.matches.clear();
     }
@@ -202,6 +211,25 @@ impl State {
             (None, _) => others.next(),
         });
         captures.chain(merged)
+    }
+
+    /// Notes what a rule adds to a score. The Core Rule Set adds the same to several: for its class, and for the whole.
+    pub(crate) fn gain(&mut self, names: &TxNames, slot: Slot, amount: i64) {
+        match &mut self.gained {
+            Some((first, sum)) if *first == slot => *sum = sum.saturating_add(amount),
+            Some(_) => {}
+            None if memchr::memmem::find(names.name(slot), b"score").is_some() => self.gained = Some((slot, amount)),
+            None => {}
+        }
+    }
+
+    /// The numbers whose names speak of a score, sorted.
+    pub(crate) fn scores(&self, names: &TxNames) -> Vec<(String, i64)> {
+        let named = self.all_tx(names).filter(|(name, _)| memchr::memmem::find(name, b"score").is_some());
+        let mut scores: Vec<_> =
+            named.map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), integer(value))).collect();
+        scores.sort();
+        scores
     }
 
     pub(crate) fn set_tx(&mut self, names: &TxNames, name: &[u8], value: Option<&[u8]>) {

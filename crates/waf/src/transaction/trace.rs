@@ -1,6 +1,8 @@
 //! What became of every rule: the answer to "why was this refused" and to "why was it not".
 
+use crate::program::rule::Rule;
 use crate::seclang::action::Phase;
+use crate::seclang::template::Template;
 
 use super::audit::EXCERPT_BYTES;
 
@@ -15,6 +17,12 @@ const RULES: usize = 20_000;
 pub struct RuleTrace {
     /// The rule's id; of a chain, the head's.
     pub rule: u32,
+    /// `file:line`.
+    pub place: String,
+    /// `msg`, with `…` for what would be filled in.
+    pub message: String,
+    /// Rules in the chain; 1 for a rule on its own.
+    pub links: usize,
     /// When it was its turn.
     pub phase: Phase,
     /// What came of it.
@@ -23,7 +31,12 @@ pub struct RuleTrace {
     pub tests: Vec<TestTrace>,
     /// Tests that were made but are not in the list.
     pub more: usize,
+    /// The scores it changed, and by how much.
+    pub scores: Vec<(String, i64)>,
 }
+
+/// Every member of TX that speaks of a score.
+pub(super) type Scores = Vec<(String, i64)>;
 
 /// What came of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -59,10 +72,29 @@ pub(super) struct Tracer {
 }
 
 impl Tracer {
-    pub(super) fn begin(&mut self, rule: u32, phase: Phase, outcome: TraceOutcome) {
-        if self.rules.len() < RULES {
-            self.rules.push(RuleTrace { rule, phase, outcome, tests: Vec::new(), more: 0 });
-        }
+    /// A rule whose turn it is; `chain` begins with its head.
+    pub(super) fn begin(&mut self, chain: &[Rule], outcome: TraceOutcome) {
+        let Some(head) = chain.first().filter(|_| self.rules.len() < RULES) else { return };
+        self.rules.push(RuleTrace {
+            rule: head.id,
+            place: head.origin.to_string(),
+            message: head.actions.message.as_ref().map(Template::outline).unwrap_or_default(),
+            links: chain.len(),
+            phase: head.phase,
+            outcome,
+            tests: Vec::new(),
+            more: 0,
+            scores: Vec::new(),
+        });
+    }
+
+    /// What the rule at hand did to the scores.
+    pub(super) fn scores(&mut self, before: &Scores, after: Scores) {
+        let Some(rule) = self.rules.last_mut() else { return };
+        let old = |name: &str| before.iter().find(|(known, _)| known == name).map_or(0, |(_, score)| *score);
+        let changes = after.into_iter().map(|(name, score)| (old(&name), name, score));
+        let changes = changes.map(|(old, name, score)| (name, score.saturating_sub(old)));
+        rule.scores = changes.filter(|(_, change)| *change != 0).collect();
     }
 
     pub(super) fn end(&mut self, outcome: TraceOutcome) {

@@ -64,6 +64,7 @@ impl<'t> Sources<'t> {
             Variable::ArgsPost => out.members(&[Origin::ArgPostValue]),
             Variable::ArgsPostNames => out.members(&[Origin::ArgPostName]),
             Variable::Files => out.members(&[Origin::FileName]),
+            Variable::FilesTmpContent => out.members(&[Origin::FileContent]),
             Variable::FilesNames => out.members(&[Origin::FileField]),
             Variable::FilesSizes => {
                 for (name, size) in &self.facts.contents.file_sizes {

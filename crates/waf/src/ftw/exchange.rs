@@ -1,4 +1,4 @@
-//! Builds requests as go-ftw does, and answers them as the suite's backend does.
+//! Builds requests as go-ftw does, and answers them as the Core Rule Set's backend does.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,33 +6,70 @@ use regex::Regex;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-use crate::suite::Input;
+use super::document::Input;
+use crate::{Audit, Transaction};
 
 /// A request as the engine gets it.
-#[derive(Clone)]
-pub(crate) struct Request {
-    pub(crate) method: Vec<u8>,
-    pub(crate) uri: Vec<u8>,
-    pub(crate) version: Vec<u8>,
-    pub(crate) headers: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(crate) body: Vec<u8>,
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// As in the request line, and so are the next two.
+    pub method: Vec<u8>,
+    /// The target.
+    pub uri: Vec<u8>,
+    /// The protocol.
+    pub version: Vec<u8>,
+    /// In order.
+    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Without framing.
+    pub body: Vec<u8>,
 }
 
 /// A request with its answer.
-#[derive(Clone)]
-pub(crate) struct Exchange {
-    pub(crate) request: Request,
-    pub(crate) status: u16,
-    pub(crate) response_headers: Vec<(String, String)>,
-    pub(crate) response_body: Vec<u8>,
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// What is sent.
+    pub request: Request,
+    /// What is answered.
+    pub status: u16,
+    /// With these fields.
+    pub response_headers: Vec<(String, String)>,
+    /// And this body.
+    pub response_body: Vec<u8>,
+}
+
+impl Exchange {
+    /// Shows all of it to a transaction, whatever that says to it, and gives the report.
+    pub fn play(&self, mut transaction: Transaction<'_>) -> Audit {
+        let request = &self.request;
+        transaction.request_line(&request.method, &request.uri, &request.version);
+        for (name, value) in &request.headers {
+            transaction.request_header(name, value);
+        }
+        transaction.request_headers_done();
+        // In pieces, as a server would.
+        for chunk in request.body.chunks(1000) {
+            transaction.request_body_chunk(chunk);
+        }
+        transaction.request_body_done();
+        transaction.response_line(self.status, b"HTTP/1.1");
+        for (name, value) in &self.response_headers {
+            transaction.response_header(name.as_bytes(), value.as_bytes());
+        }
+        transaction.response_headers_done();
+        for chunk in self.response_body.chunks(1000) {
+            transaction.response_body_chunk(chunk);
+        }
+        transaction.response_body_done();
+        transaction.finish()
+    }
 }
 
 impl Request {
     /// Sends what the test says, with the headers go-ftw adds.
-    pub(crate) fn build(input: &Input) -> Self {
+    pub(super) fn build(input: &Input) -> Result<Self, String> {
         match &input.encoded_request {
-            Some(encoded) => Self::parse(&decode(encoded)),
-            None => Self::compose(input),
+            Some(encoded) => Ok(Self::parse(&decode(encoded)?)),
+            None => Ok(Self::compose(input)),
         }
     }
 
@@ -40,7 +77,8 @@ impl Request {
         let method = input.method.clone().unwrap_or_else(|| "GET".to_owned());
         let mut headers = input.headers.clone();
         let mut data = fill(input.data.as_deref().unwrap_or_default()).into_bytes();
-        if input.autocomplete_headers.unwrap_or(true) {
+        let complete_it = input.autocomplete_headers.or(input.stop_magic.map(|stop| !stop));
+        if complete_it.unwrap_or(true) {
             complete(&mut headers, &method, &mut data);
         }
         // RFC 9112 §6.3: a request without a length has no body.
@@ -67,8 +105,8 @@ impl Request {
         let headers: Vec<_> = lines
             .filter_map(|line| {
                 let colon = line.iter().position(|byte| *byte == b':')?;
-                let (name, value) = line.split_at(colon);
-                Some((name.to_vec(), value[1..].trim_ascii().to_vec()))
+                let (name, value) = line.split_at_checked(colon)?;
+                Some((name.to_vec(), value.strip_prefix(b":")?.trim_ascii().to_vec()))
             })
             .collect();
         let chunked = headers.iter().any(|(name, value)| {
@@ -79,9 +117,9 @@ impl Request {
     }
 }
 
-fn decode(encoded: &str) -> Vec<u8> {
+fn decode(encoded: &str) -> Result<Vec<u8>, String> {
     let text: String = encoded.chars().filter(|char| !char.is_whitespace()).collect();
-    STANDARD.decode(text).unwrap()
+    STANDARD.decode(text).map_err(|error| format!("not base64: {error}"))
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
@@ -90,22 +128,26 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 fn dechunk(mut body: &[u8]) -> Vec<u8> {
     let mut whole = Vec::new();
-    while let Some(end) = find(body, b"\r\n") {
-        let size = usize::from_str_radix(String::from_utf8_lossy(&body[..end]).trim(), 16).unwrap_or(0);
-        let data = &body[end + 2..];
-        if size == 0 || data.len() < size {
-            break;
-        }
-        whole.extend_from_slice(&data[..size]);
-        body = data.get(size + 2..).unwrap_or_default();
+    while let Some((line, rest)) = find(body, b"\r\n").and_then(|end| Some((body.get(..end)?, body.get(end + 2..)?))) {
+        let size = usize::from_str_radix(String::from_utf8_lossy(line).trim(), 16).unwrap_or(0);
+        let Some(data) = rest.get(..size).filter(|data| !data.is_empty()) else { break };
+        whole.extend_from_slice(data);
+        body = rest.get(size.saturating_add(2)..).unwrap_or_default();
     }
     whole
 }
 
+/// What one repetition may come to: larger tests are not about rules.
+const REPEATED_BYTES: usize = 16 << 20;
+
 /// The one function that test data uses: `{{ "1" | repeat 64200 }}`.
 fn fill(data: &str) -> String {
-    let template = Regex::new(r#"\{\{ "([^"]*)" \| repeat ([0-9]+) \}\}"#).unwrap();
-    let repeat = |found: &regex::Captures<'_>| found[1].repeat(found[2].parse().unwrap());
+    let Ok(template) = Regex::new(r#"\{\{ "([^"]*)" \| repeat ([0-9]+) \}\}"#) else { return data.to_owned() };
+    let repeat = |found: &regex::Captures<'_>| {
+        let text = found.get(1).map_or("", |text| text.as_str());
+        let times: usize = found.get(2).and_then(|times| times.as_str().parse().ok()).unwrap_or(0);
+        text.repeat(times.min(REPEATED_BYTES / text.len().max(1)))
+    };
     template.replace_all(data, repeat).into_owned()
 }
 
@@ -139,17 +181,16 @@ const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Data that is not encoded is taken apart, sorted by name and encoded, as Go's `url.Values` does it.
 fn form_encode(data: &mut Vec<u8>) {
-    let encoded_already = data.contains(&b'+')
-        || data.windows(3).any(|w| w[0] == b'%' && w[1].is_ascii_hexdigit() && w[2].is_ascii_hexdigit());
-    if encoded_already || data.contains(&b'%') || data.contains(&b';') {
+    let encoded_already = data.contains(&b'+') || data.contains(&b'%') || data.contains(&b';');
+    if encoded_already {
         return;
     }
     let mut fields: Vec<(Vec<u8>, Vec<u8>)> = data
         .split(|byte| *byte == b'&')
         .filter(|field| !field.is_empty())
-        .map(|field| match field.iter().position(|byte| *byte == b'=') {
-            Some(at) => (field[..at].to_vec(), field[at + 1..].to_vec()),
-            None => (field.to_vec(), Vec::new()),
+        .map(|field| {
+            let mut halves = field.splitn(2, |byte| *byte == b'=').map(<[u8]>::to_vec);
+            (halves.next().unwrap_or_default(), halves.next().unwrap_or_default())
         })
         .collect();
     if fields.is_empty() {
@@ -170,28 +211,30 @@ fn escape(text: &[u8]) -> String {
     text.iter().map(one).collect()
 }
 
-/// What the backend of the suite answers: `/reflect` says what the request body asks for.
-pub(crate) fn respond(request: Request) -> Exchange {
-    #[derive(Deserialize, Default)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Wanted {
-        status: Option<u16>,
-        headers: BTreeMap<String, String>,
-        body: String,
-        encoded_body: String,
+impl Request {
+    /// With what the backend of the Core Rule Set's tests answers: `/reflect` says what the request body asks for.
+    pub(super) fn answered(self) -> Exchange {
+        #[derive(Deserialize, Default)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Wanted {
+            status: Option<u16>,
+            headers: BTreeMap<String, String>,
+            body: String,
+            encoded_body: String,
+        }
+        let reflects = self.uri.starts_with(b"/reflect");
+        let wanted: Wanted =
+            if reflects { serde_json::from_slice(&self.body).unwrap_or_default() } else { Wanted::default() };
+        let body = match wanted.encoded_body.is_empty() {
+            true => wanted.body.into_bytes(),
+            false => decode(&wanted.encoded_body).unwrap_or_default(),
+        };
+        let mut headers: Vec<(String, String)> = wanted.headers.into_iter().collect();
+        if !body.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+            headers.push(("Content-Type".to_owned(), sniff(&body).to_owned()));
+        }
+        Exchange { request: self, status: wanted.status.unwrap_or(200), response_headers: headers, response_body: body }
     }
-    let reflects = request.uri.starts_with(b"/reflect");
-    let wanted: Wanted =
-        if reflects { serde_json::from_slice(&request.body).unwrap_or_default() } else { Wanted::default() };
-    let body = match wanted.encoded_body.is_empty() {
-        true => wanted.body.into_bytes(),
-        false => decode(&wanted.encoded_body),
-    };
-    let mut headers: Vec<(String, String)> = wanted.headers.into_iter().collect();
-    if !body.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
-        headers.push(("Content-Type".to_owned(), sniff(&body).to_owned()));
-    }
-    Exchange { request, status: wanted.status.unwrap_or(200), response_headers: headers, response_body: body }
 }
 
 /// Go's content sniffing, as far as the suite needs it.
