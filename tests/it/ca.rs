@@ -160,7 +160,7 @@ async fn an_external_root_signs_a_request_and_only_a_good_chain_is_adopted() {
     fs::write(at.join("alien.ext"), "basicConstraints=critical,CA:TRUE\nsubjectAltName=URI:spiffe://alien\n").unwrap();
     for root in ["corporate", "stranger"] {
         let make = format!(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN={root} -keyout {root}.key -out {root}.crt"
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -addext keyUsage=critical,keyCertSign,cRLSign -subj /CN={root} -keyout {root}.key -out {root}.crt"
         );
         assert!(openssl(at, &make).await.0);
     }
