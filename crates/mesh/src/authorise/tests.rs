@@ -115,6 +115,16 @@ fn calls_are_judged_by_who_what_and_how() {
 }
 
 #[test]
+fn a_rule_about_ports_is_about_no_other() {
+    let (rules, _) = compile("[a]\nfrom = [\"*\"]\nto = [\"*\"]\nmatch = { ports = [8080] }\naction = \"allow\"");
+    let peer = Peer { id: None, namespace: None, attributes: &Attributes::new() };
+    for (port, through) in [(8080, true), (9090, false)] {
+        let call = Call { port, request: Request::Unseen };
+        assert_eq!(rules.decide(&peer, call, Mode::Strict, Relation::Same).verdict.lets_through(), through, "{port}");
+    }
+}
+
+#[test]
 fn a_deny_rule_that_reports_lets_through_and_says_so() {
     let (rules, _) = compile(RULES);
     let decision = decide(&rules, "acme.lab/cart", "version=v1.2", "POST /charge", Mode::Strict);
