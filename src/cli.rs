@@ -113,6 +113,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: AdminSocket,
     },
+    /// Be the certificate authority of a mesh: identities for workloads, from a root of your own or an external one.
+    Ca {
+        /// Where the authority's files are.
+        #[arg(long, default_value = "ca", global = true)]
+        folder: PathBuf,
+        #[command(subcommand)]
+        what: crate::ca::CaCommand,
+    },
     /// See how rollouts and objectives are doing, or have a word in it.
     Rollout {
         #[command(subcommand)]

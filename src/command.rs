@@ -63,6 +63,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Status { admin } => ask(&admin, "GET", "/status", &Value::Null, |answer| format!("{answer:#}\n")),
         Command::Drain { what } => drain(what),
         Command::Force { upstream, address, state, admin } => force(&admin, &upstream, &address, state),
+        Command::Ca { folder, what } => crate::ca::ca(&folder, what),
         Command::Egress { what } => crate::egress::egress(what),
         Command::Rollout { what } => crate::rollout::rollout(what),
         Command::Waf { what } => crate::waf::run(what),

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod ca;
 mod cli;
 mod command;
 mod demo;

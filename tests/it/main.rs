@@ -5,6 +5,7 @@ mod support;
 
 mod api;
 mod auth;
+mod ca;
 mod check;
 mod discovery;
 mod dns;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 23] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
@@ -22,6 +22,8 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("upstream", &["names", "config", "discover", "health", "tls"]),
     ("gslb", &["names", "config", "tls", "health"]),
     ("egress", &["names", "config", "wire", "tls", "auth", "limit", "policy"]),
+    ("ca", &["names"]),
+    ("mesh", &["names", "config", "wire", "policy"]),
     ("proxy", PROXY),
     ("gateway", GATEWAY),
     ("", BINARY),
@@ -36,8 +38,8 @@ const GATEWAY: &[&str] = &[
     "ops", "discover", "health", "upstream", "egress", "proxy",
 ];
 const BINARY: &[&str] = &[
-    "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls",
-    "ops", "discover", "health", "upstream", "egress", "proxy", "gateway",
+    "ca", "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout",
+    "tls", "ops", "discover", "health", "upstream", "egress", "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.

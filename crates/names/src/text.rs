@@ -111,7 +111,9 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), ParseError>> 
         Percent,
         Rate,
         SanPattern,
+        SpiffeId,
         TimeRange,
         TimeSpan,
+        TrustDomain,
     )
 }

@@ -1,0 +1,319 @@
+//! The own identity: certificate, key and roots from files, exchanged whole, renewed long before its end.
+
+use crate::spiffe::{NotAnSvid, svid_id};
+use arc_swap::ArcSwapOption;
+use portcullis_names::SpiffeId;
+use rustls::{
+    RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    server::WebPkiClientVerifier,
+    sign::CertifiedKey,
+};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// One identity with what it needs; never changed, only replaced.
+#[derive(Debug)]
+pub struct Svid {
+    id: SpiffeId,
+    key: Arc<CertifiedKey>,
+    roots: Vec<CertificateDer<'static>>,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+/// Why files are no identity. The one in use is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum SvidError {
+    #[error("{}: {source}", .path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("the {what} is not PEM with at least one entry")]
+    NotPem { what: &'static str },
+    #[error("the certificate and its key do not belong together (between two writes they never do): {0}")]
+    Pair(rustls::Error),
+    #[error(transparent)]
+    NotAnSvid(#[from] NotAnSvid),
+    #[error("the certificate names {found}, this workload is {own}")]
+    OtherWorkload { found: SpiffeId, own: SpiffeId },
+    #[error("peers with the same roots would not believe the certificate: {0}")]
+    NotBelieved(String),
+}
+
+/// Where an identity is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SvidFiles {
+    /// PEM, the leaf first, without the root.
+    pub chain: PathBuf,
+    pub key: PathBuf,
+    /// PEM: every root that is believed; the old one and the new one while one follows the other.
+    pub bundle: PathBuf,
+}
+
+/// The identity in use. Readers take it without a lock.
+#[derive(Debug)]
+pub struct OwnIdentity {
+    id: SpiffeId,
+    current: ArcSwapOption<Svid>,
+}
+
+/// What became of an identity that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    Taken,
+    /// The very same certificate and roots.
+    Unchanged,
+    /// It ends before the one in use and is not newer: an old file that came back.
+    Older,
+}
+
+const FILE_MAX: u64 = 1 << 20;
+
+impl SvidFiles {
+    /// Reads the three files; nothing of them is taken unless all of it is good.
+    pub fn read(&self, own: &SpiffeId, now: SystemTime) -> Result<Svid, SvidError> {
+        let read = |path: &PathBuf| {
+            let failed = |source| SvidError::File { path: path.clone(), source };
+            if std::fs::metadata(path).map_err(failed)?.len() > FILE_MAX {
+                return Err(failed(std::io::Error::other("larger than 1 MiB")));
+            }
+            std::fs::read(path).map_err(failed)
+        };
+        Svid::from_pem(&read(&self.chain)?, &read(&self.key)?, &read(&self.bundle)?, own, now)
+    }
+}
+
+impl Svid {
+    pub fn from_pem(
+        chain: &[u8],
+        key: &[u8],
+        bundle: &[u8],
+        own: &SpiffeId,
+        now: SystemTime,
+    ) -> Result<Self, SvidError> {
+        let chain = certificates(chain, "certificate chain")?;
+        let roots = certificates(bundle, "bundle of roots")?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| SvidError::NotPem { what: "key" })?;
+        let leaf = chain.first().ok_or(SvidError::NotPem { what: "certificate chain" })?;
+        let id = svid_id(leaf, &[own.trust_domain()])?;
+        if id != *own {
+            return Err(SvidError::OtherWorkload { found: id, own: own.clone() });
+        }
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| NotAnSvid::Unreadable)?;
+        let moment = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let (not_before, not_after) =
+            (moment(parsed.validity().not_before.timestamp()), moment(parsed.validity().not_after.timestamp()));
+        believe(&chain, &roots, now)?;
+        let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(SvidError::Pair)?;
+        Ok(Self { id, key: Arc::new(key), roots, not_before, not_after })
+    }
+
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    /// For rustls, both ways.
+    pub fn key(&self) -> &Arc<CertifiedKey> {
+        &self.key
+    }
+
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
+
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
+
+    /// For the metric; negative once it is over.
+    pub fn seconds_to_expiry(&self, now: SystemTime) -> i64 {
+        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        self.not_after.duration_since(now).map_or_else(|past| -seconds(past.duration()), seconds)
+    }
+
+    /// When to ask for the next one: between 50 % and 70 % of its life, by a uniform `draw`, so that workloads which
+    /// started together do not come back together.
+    pub fn rotate_at(&self, draw: u64) -> SystemTime {
+        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        let jitter = life / 5 / 1000 * u32::try_from(draw % 1001).unwrap_or(0);
+        self.not_before + life / 2 + jitter
+    }
+}
+
+impl OwnIdentity {
+    /// Nobody yet: until an identity is taken, nothing can be proven and no mTLS is spoken.
+    pub fn new(id: SpiffeId) -> Self {
+        Self { id, current: ArcSwapOption::empty() }
+    }
+
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    pub fn current(&self) -> Option<Arc<Svid>> {
+        self.current.load_full()
+    }
+
+    /// Takes `new` unless it would be a step back. What cannot be read never gets here, so the last valid identity stays;
+    /// one that has ended stays as well, for peers to refuse: there is no better.
+    pub fn offer(&self, new: Svid, now: SystemTime) -> Offered {
+        if let Some(current) = self.current.load().as_deref() {
+            let is_same_leaf = current.key.cert.first() == new.key.cert.first();
+            if is_same_leaf && current.key.cert == new.key.cert && current.roots == new.roots {
+                return Offered::Unchanged;
+            }
+            let is_step_back = new.not_after < current.not_after && new.not_before <= current.not_before;
+            if !is_same_leaf && is_step_back && current.is_valid(now) {
+                return Offered::Older;
+            }
+        }
+        self.current.store(Some(Arc::new(new)));
+        Offered::Taken
+    }
+}
+
+fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, SvidError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    all.ok().filter(|all| !all.is_empty()).ok_or(SvidError::NotPem { what })
+}
+
+/// By the own roots, as peers do: a bundle without the root that signed this certificate is a roll-over gone wrong, and
+/// found here rather than at the first handshake.
+fn believe(
+    chain: &[CertificateDer<'static>],
+    roots: &[CertificateDer<'static>],
+    now: SystemTime,
+) -> Result<(), SvidError> {
+    let wrong = |why: String| SvidError::NotBelieved(why);
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone()).map_err(|error| wrong(format!("a root: {error}")))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::new(aws_lc_rs::default_provider()));
+    let verifier = builder.build().map_err(|error| wrong(error.to_string()))?;
+    let (leaf, issuers) = chain.split_first().ok_or_else(|| wrong("it is empty".to_owned()))?;
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = UnixTime::since_unix_epoch(since);
+    verifier.verify_client_cert(leaf, issuers, now).map(drop).map_err(|error| wrong(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+    use time::OffsetDateTime;
+
+    const START: u64 = 1_800_000_000;
+    const OWN: &str = "spiffe://corp/ns/pay/sa/api";
+
+    type Root = CertifiedIssuer<'static, KeyPair>;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(START + seconds)
+    }
+
+    fn root(name: &str) -> Root {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    /// Chain and key, valid from START + `from` for a thousand seconds.
+    fn leaf(root: &Root, id: &str, from: u64) -> (String, String) {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let begin = OffsetDateTime::from_unix_timestamp((START + from) as i64).unwrap();
+        (params.not_before, params.not_after) = (begin, begin + Duration::from_secs(1000));
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, root).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn read(pair: &(String, String), bundle: &str, now: SystemTime) -> Result<Svid, SvidError> {
+        Svid::from_pem(pair.0.as_bytes(), pair.1.as_bytes(), bundle.as_bytes(), &OWN.parse().unwrap(), now)
+    }
+
+    #[test]
+    fn an_identity_is_taken_whole_or_not_at_all() {
+        let (own, stranger) = (root("own"), root("stranger"));
+        let good = leaf(&own, OWN, 0);
+        let other_key = (good.0.clone(), leaf(&own, OWN, 0).1);
+        for (pair, bundle, now, words) in [
+            (good.clone(), own.pem(), at(1), "ok"),
+            (good.clone(), stranger.pem() + &own.pem(), at(1), "ok"),
+            (other_key, own.pem(), at(1), "do not belong together"),
+            (good.clone(), stranger.pem(), at(1), "would not believe"),
+            (good.clone(), own.pem(), at(1001), "would not believe"),
+            (leaf(&own, OWN, 500), own.pem(), at(1), "would not believe"),
+            (leaf(&own, "spiffe://corp/ns/pay/sa/web", 0), own.pem(), at(1), "this workload is"),
+            (leaf(&own, "spiffe://else/ns/pay/sa/api", 0), own.pem(), at(1), "trust domain else"),
+            ((String::new(), good.1.clone()), own.pem(), at(1), "certificate chain is not PEM"),
+            ((good.0.clone(), String::new()), own.pem(), at(1), "key is not PEM"),
+            (good.clone(), "junk".to_owned(), at(1), "bundle of roots is not PEM"),
+        ] {
+            let found = read(&pair, &bundle, now).map_or_else(|error| error.to_string(), |_| "ok".to_owned());
+            assert!(found.contains(words), "{words}: {found}");
+        }
+    }
+
+    #[test]
+    fn rotation_falls_between_half_and_seven_tenths_of_its_life() {
+        let own = root("own");
+        let svid = read(&leaf(&own, OWN, 0), &own.pem(), at(1)).unwrap();
+        assert_eq!((svid.rotate_at(0), svid.rotate_at(1000)), (at(500), at(700)));
+        for draw in [1, 17, 999, u64::MAX, u64::MAX / 3] {
+            assert!((at(500)..=at(700)).contains(&svid.rotate_at(draw)), "{draw}");
+        }
+        assert_ne!(svid.rotate_at(1), svid.rotate_at(999));
+        for (now, left) in [(0, 1000), (999, 1), (1000, 0), (1060, -60)] {
+            assert_eq!(svid.seconds_to_expiry(at(now)), left, "{now}");
+        }
+        assert!(svid.is_valid(at(999)) && !svid.is_valid(at(1000)));
+    }
+
+    #[test]
+    fn the_identity_in_use_goes_forward_through_a_root_roll_over_and_never_back() {
+        let (old, new) = (root("old"), root("new"));
+        let both = old.pem() + &new.pem();
+        let (first, second) = (leaf(&old, OWN, 0), leaf(&new, OWN, 500));
+        let own = OwnIdentity::new(OWN.parse().unwrap());
+        assert!(own.current().is_none());
+        let offer = |pair, bundle: &str, now| own.offer(read(pair, bundle, now).unwrap(), now);
+        assert_eq!(offer(&first, &old.pem(), at(1)), Offered::Taken);
+        assert_eq!(offer(&first, &old.pem(), at(2)), Offered::Unchanged);
+        assert_eq!(offer(&first, &both, at(3)), Offered::Taken);
+        assert_eq!(own.current().unwrap().roots().len(), 2);
+        // The old root goes while the old leaf is in use: refused before it is offered, and nothing changes.
+        assert!(read(&first, &new.pem(), at(4)).is_err());
+        assert_eq!(offer(&second, &both, at(600)), Offered::Taken);
+        assert_eq!(offer(&first, &both, at(610)), Offered::Older);
+        assert_eq!(offer(&second, &new.pem(), at(620)), Offered::Taken);
+        assert_eq!(own.current().unwrap().seconds_to_expiry(at(620)), 880);
+        // Nothing valid is offered any more: the last one stays.
+        assert!(read(&second, &new.pem(), at(2000)).is_err() && own.current().is_some());
+    }
+
+    #[test]
+    fn files_are_read_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = SvidFiles {
+            chain: folder.path().join("a.crt"),
+            key: folder.path().join("a.key"),
+            bundle: folder.path().join("bundle.crt"),
+        };
+        let (own, id) = (root("own"), OWN.parse().unwrap());
+        let pair = leaf(&own, OWN, 0);
+        std::fs::write(&files.chain, &pair.0).unwrap();
+        std::fs::write(&files.bundle, own.pem()).unwrap();
+        assert!(matches!(files.read(&id, at(1)), Err(SvidError::File { path, .. }) if path == files.key));
+        std::fs::write(&files.key, &pair.1).unwrap();
+        assert_eq!(files.read(&id, at(1)).unwrap().id(), &id);
+        std::fs::write(&files.bundle, vec![b'x'; 2 << 20]).unwrap();
+        assert!(files.read(&id, at(1)).unwrap_err().to_string().contains("larger than 1 MiB"));
+    }
+}
