@@ -154,7 +154,7 @@ fn a_report_is_one_line_of_json() {
     (audit.work, audit.trace) = (0, Vec::new());
     assert_eq!(
         serde_json::to_string(&audit).unwrap(),
-        r#"{"matches":[{"id":100,"phase":"request_body","message":"SQL","severity":"critical","tags":["attack-sqli"],"version":null,"place":"test:6","findings":[{"variable":"ARGS:comment","excerpt":"union select","data":"union select"}]},{"id":900,"phase":"request_body","message":"Score 5","severity":null,"tags":[],"version":null,"place":"test:13","findings":[{"variable":"TX:inbound_score","excerpt":"5","data":""}]}],"scores":{"inbound_anomaly_score_threshold":5,"inbound_score":5},"cut":[],"exclusions":[],"work":0,"intervention":{"response":{"deny":{"status":403}},"cause":{"rule":900},"phase":"request_body"},"relevant":false}"#
+        r#"{"matches":[{"id":100,"phase":"request_body","message":"SQL","severity":"critical","tags":["attack-sqli"],"version":null,"place":"test:6","score":5,"findings":[{"variable":"ARGS:comment","excerpt":"union select","data":"union select"}]},{"id":900,"phase":"request_body","message":"Score 5","severity":null,"tags":[],"version":null,"place":"test:13","score":0,"findings":[{"variable":"TX:inbound_score","excerpt":"5","data":""}]}],"scores":{"inbound_anomaly_score_threshold":5,"inbound_score":5},"cut":[],"exclusions":[],"work":0,"intervention":{"response":{"deny":{"status":403}},"cause":{"rule":900},"phase":"request_body"},"relevant":false}"#
     );
 }
 

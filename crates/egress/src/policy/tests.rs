@@ -277,7 +277,7 @@ until = "2020-01-01T00:00:00Z"
         "destination.a.hosts[2]: `10.0.0.1/8` is not a host",
         "destination.a.credential: credential \"nope\" is not defined",
         "destination.a.credential: the gateway does not see the requests",
-        "destination.b.tls: `originate` speaks TLS",
+        "destination.b.tls: the gateway would speak TLS to the destination",
         "destination.b.ports: ports are numbers",
         "destination.c.ech: `ech` is about TLS that passes through",
         "destination.d.hosts: same.example with port 1 belongs to destination \"c\"",

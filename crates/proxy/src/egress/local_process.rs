@@ -46,7 +46,8 @@ fn address(text: &str) -> Option<SocketAddr> {
     let (host, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let words = host.as_bytes().chunks(8).map(|word| {
-        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+        let whole = std::str::from_utf8(word).ok().filter(|word| word.len() == 8)?;
+        let word = u32::from_str_radix(whole, 16).ok()?;
         Some(word.to_ne_bytes())
     });
     let octets: Vec<u8> = words.collect::<Option<Vec<_>>>()?.concat();
