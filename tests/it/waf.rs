@@ -73,13 +73,18 @@ async fn our_own_rules_block_attacks_and_tell_why() {
     assert_eq!(ask(&gateway, post(FORM, b"name=Ada&comment=what+a+day")).await.status, 200);
     assert_eq!(origin.last().body, b"name=Ada&comment=what+a+day");
     assert!(origin.requests().iter().all(|seen| seen.body.is_empty() || !seen.body.contains(&b'<')), "held back");
+    // Each core writes its own lines: they come in any order.
     let lines = audits(&gateway, 3).await;
-    assert_eq!(lines[0]["outcome"], "blocked");
-    assert_eq!(lines[0]["route"], "app");
-    let rule = &lines[0]["audit"]["matches"][0];
+    let of_query = |line: &&Value| {
+        let variable = line["audit"]["matches"][0]["findings"][0]["variable"].as_str();
+        variable.is_some_and(|variable| variable.ends_with("ARGS:q"))
+    };
+    let line = lines.iter().find(of_query).expect("the attack in the query");
+    assert_eq!(line["outcome"], "blocked");
+    assert_eq!(line["route"], "app");
+    let rule = &line["audit"]["matches"][0];
     assert!(rule["id"].as_u64().is_some_and(|id| (100_000..191_000).contains(&id)), "{rule}");
     assert!(rule["score"].as_i64().is_some_and(|score| (2..=5).contains(&score)), "{rule}");
-    assert!(rule["findings"][0]["variable"].as_str().unwrap().ends_with("ARGS:q"), "{rule}");
     gateway.counts("portcullis_waf_transactions_total", &["waf=\"builtin\"", "outcome=\"blocked\""], 3.0).await;
     gateway.counts("portcullis_refusals_total", &["reason=\"waf\""], 3.0).await;
 }
@@ -95,7 +100,9 @@ async fn detecting_refuses_nothing_and_levels_add_up() {
     assert_eq!(ask(&gateway, get(&format!("/strict{}", &ATTACK[1..]))).await.status, 403);
     let lines = audits(&gateway, 2).await;
     assert_eq!(lines.len(), 2, "off sees nothing");
-    assert_eq!((&lines[0]["outcome"], &lines[1]["outcome"]), (&"matched".into(), &"blocked".into()));
+    let mut outcomes: Vec<_> = lines.iter().filter_map(|line| line["outcome"].as_str()).collect();
+    outcomes.sort_unstable();
+    assert_eq!(outcomes, ["blocked", "matched"]);
 }
 
 #[tokio::test]
@@ -153,7 +160,8 @@ async fn packed_bodies_and_what_is_in_uploads_is_looked_at() {
     assert_eq!(ask(&gateway, packed("lzma", b"whatever")).await.status, 200);
     gateway.counts("portcullis_waf_cut_total", &["waf=\"builtin\"", "cut=\"encoding\""], 1.0).await;
     let lines = audits(&gateway, 3).await;
-    assert_eq!((&lines[2]["outcome"], &lines[2]["audit"]["cut"][0]), (&"passed".into(), &"encoding".into()));
+    let passed = lines.iter().find(|line| line["outcome"] == "passed").expect("the line of what was not read");
+    assert_eq!(passed["audit"]["cut"][0], "encoding");
 
     let upload = |file: &[u8]| {
         let head = b"--B\r\nContent-Disposition: form-data; name=\"f\"; filename=\"cat.jpg\"\r\n\r\n".as_slice();

@@ -31,9 +31,10 @@ pub struct ConnFacts {
     fault: OnceLock<Fault>,
     tunnel: AtomicBool,
     /// Egress: what all requests behind an accepted CONNECT are for.
-    pinned: OnceLock<Pinned>,
+    // Boxed: an idle connection of an edge pays for neither.
+    pinned: OnceLock<Box<Pinned>>,
     /// Egress: who holds the other end on this machine, once that was looked up.
-    process: OnceLock<Option<LocalProcess>>,
+    process: OnceLock<Option<Box<LocalProcess>>>,
 }
 
 /// What the TLS handshake settled.
@@ -94,15 +95,15 @@ impl ConnFacts {
     /// From now on the connection's requests are for one target.
     pub(crate) fn pin(&self, pinned: Pinned) {
         // A second CONNECT inside the first is refused before it comes here.
-        let _ = self.pinned.set(pinned);
+        let _ = self.pinned.set(Box::new(pinned));
     }
 
     pub(crate) fn pinned(&self) -> Option<&Pinned> {
-        self.pinned.get()
+        self.pinned.get().map(|pinned| &**pinned)
     }
 
     pub(crate) fn set_process(&self, found: Option<LocalProcess>) {
-        let _ = self.process.set(found);
+        let _ = self.process.set(found.map(Box::new));
     }
 
     pub(crate) fn process_is_known(&self) -> bool {
@@ -110,6 +111,6 @@ impl ConnFacts {
     }
 
     pub(crate) fn process(&self) -> Option<&LocalProcess> {
-        self.process.get()?.as_ref()
+        self.process.get()?.as_deref()
     }
 }
