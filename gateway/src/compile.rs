@@ -236,7 +236,8 @@ impl Listeners<'_> {
         }
         self.check_addresses(cx);
         plans.extend(self.redirects(&mut ids));
-        if self.spec.listener.is_empty() {
+        // A misspelt `[listner.X]` is told as that, and not as its absence.
+        if self.spec.listener.is_empty() && !cx.report().has_errors() {
             cx.error(&Path::root().key("listener"), "no listener: nothing would be served")
                 .help("add [listener.https] with an address");
         }

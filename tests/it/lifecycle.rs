@@ -193,6 +193,9 @@ async fn a_broken_start_says_why_and_exits_with_a_code_for_scripts() {
     assert!(code == 1 && out.contains("the port is missing") && out.contains("edge.toml:2:11"), "{code} {out}");
     let (code, out) = run_in(folder.path(), &["run", "absent.toml"]).await;
     assert!(code == 1 && out.contains("cannot read absent.toml") && out.contains("1 error"), "{code} {out}");
+    std::fs::write(folder.path().join("typo.toml"), "[listner.http]\naddress = \"127.0.0.1:0\"\n").unwrap();
+    let (code, out) = run_in(folder.path(), &["check", "typo.toml"]).await;
+    assert!(code == 1 && out.contains("did you mean `listener`?") && out.contains("1 error"), "{code} {out}");
     let (code, out) = run_in(folder.path(), &["status", "--admin", "nobody.sock"]).await;
     assert!(code == 2 && out.contains("is it running?"), "{code} {out}");
 }

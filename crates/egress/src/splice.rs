@@ -109,6 +109,18 @@ impl Moved {
     fn total(&self) -> u64 {
         self.up.load(Ordering::Relaxed).saturating_add(self.down.load(Ordering::Relaxed))
     }
+
+    /// Resolves when nothing has moved for `idle`, and at the latest after twice that.
+    pub async fn rests(&self, idle: Duration) {
+        let mut seen = self.total();
+        loop {
+            tokio::time::sleep(idle).await;
+            match self.total() {
+                now if now == seen => return,
+                now => seen = now,
+            }
+        }
+    }
 }
 
 /// How a tunnel ended.
@@ -134,22 +146,12 @@ pub async fn relay(
 ) -> TunnelEnd {
     let both =
         async { tokio::try_join!(pump(&client, &origin, pool, &moved.up), pump(&origin, &client, pool, &moved.down)) };
-    let idles = async {
-        let mut seen = moved.total();
-        loop {
-            tokio::time::sleep(idle).await;
-            match moved.total() {
-                now if now == seen => return,
-                now => seen = now,
-            }
-        }
-    };
     let end = tokio::select! {
         done = both => match done {
             Ok(_) => return TunnelEnd::Finished,
             Err(error) => TunnelEnd::Broken(error),
         },
-        () = idles => TunnelEnd::Idle,
+        () = moved.rests(idle) => TunnelEnd::Idle,
         reason = cut => TunnelEnd::Cut(reason),
     };
     // A tunnel that was cut must not look like one that ended well: what was transferred may be half of it.

@@ -25,23 +25,12 @@ pub(crate) async fn relay_any(
     let both = async {
         tokio::try_join!(pump(client_read, origin_write, &moved.up), pump(origin_read, client_write, &moved.down))
     };
-    let idles = async {
-        let total = || moved.up.load(Relaxed).saturating_add(moved.down.load(Relaxed));
-        let mut seen = total();
-        loop {
-            tokio::time::sleep(idle).await;
-            match total() {
-                now if now == seen => return,
-                now => seen = now,
-            }
-        }
-    };
     tokio::select! {
         done = both => match done {
             Ok(_) => TunnelEnd::Finished,
             Err(error) => TunnelEnd::Broken(error),
         },
-        () = idles => TunnelEnd::Idle,
+        () = moved.rests(idle) => TunnelEnd::Idle,
         reason = cut => TunnelEnd::Cut(reason),
     }
 }
