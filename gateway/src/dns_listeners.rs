@@ -94,10 +94,11 @@ impl DnsSide {
             if self.listeners.get(&listener.name).is_some_and(|live| live.serves(listener)) {
                 continue;
             }
-            // A stream is decrypted by one thread: UDP in the clear has no place beside it.
-            let threads = if listener.tls.is_some() { 0 } else { threads };
+            // Streams are decrypted by one thread, and QUIC with them: UDP in the clear has no place beside it.
+            let threads = if listener.tls.is_some() { 1 } else { threads };
             let sockets = match inherited.take(&listener.name) {
-                Some(fds) => DnsSockets::adopt(fds, threads),
+                // Who gives sockets for DNS over TLS need not know of QUIC.
+                Some(fds) => DnsSockets::adopt(fds, if listener.tls.is_some() { 0 } else { threads }),
                 None => DnsSockets::bind(&listener.address, threads),
             };
             let sockets = sockets.map_err(|error| {
@@ -246,11 +247,14 @@ impl LiveDns {
             kept.push(udp.try_clone()?.into());
         }
         let tls = listener.tls.as_ref().map(|tls| TlsSwitch::new(ServerTls::config(tls).clone()));
-        let (tcp, encrypted) = match &tls {
-            None => (vec![sockets.tcp], Vec::new()),
-            Some(switch) => (Vec::new(), vec![(sockets.tcp, switch.clone())]),
+        let listeners = match &tls {
+            None => Listeners { udp: sockets.udp, tcp: vec![sockets.tcp], ..Listeners::default() },
+            Some(switch) => Listeners {
+                tls: vec![(sockets.tcp, switch.clone())],
+                quic: sockets.udp.into_iter().map(|udp| (udp, switch.clone())).collect(),
+                ..Listeners::default()
+            },
         };
-        let listeners = Listeners { udp: sockets.udp, tcp, tls: encrypted };
         let server = Server::start(listeners, &running.live, &running.host)?;
         Ok(Self { address: listener.address.clone(), bound, tls, sockets: kept, server })
     }
@@ -325,7 +329,7 @@ impl DnsSockets {
         if threads > 0 && udp.is_empty() {
             return Err(missing("UDP"));
         }
-        Ok(Self { udp: if threads > 0 { udp } else { Vec::new() }, tcp })
+        Ok(Self { udp, tcp })
     }
 }
 

@@ -25,6 +25,7 @@ pub enum Transport {
     Tcp,
     Tls,
     Https,
+    Quic,
 }
 
 /// Who asks, when, and what chance says.
@@ -82,7 +83,7 @@ pub(crate) enum Truncated {
 const STREAM_MAX: usize = 65_535;
 
 impl Transport {
-    pub const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https];
+    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -90,6 +91,7 @@ impl Transport {
             Self::Tcp => "tcp",
             Self::Tls => "tls",
             Self::Https => "https",
+            Self::Quic => "quic",
         }
     }
 
@@ -98,7 +100,7 @@ impl Transport {
     }
 
     fn is_encrypted(self) -> bool {
-        matches!(self, Self::Tls | Self::Https)
+        matches!(self, Self::Tls | Self::Https | Self::Quic)
     }
 }
 
@@ -262,7 +264,7 @@ impl<'s, 'q> Responder<'s, 'q> {
         }
         let limit = match asked.transport {
             Transport::Udp => usize::from(payload.min(plan.udp_size)),
-            Transport::Tcp | Transport::Tls | Transport::Https => STREAM_MAX,
+            Transport::Tcp | Transport::Tls | Transport::Https | Transport::Quic => STREAM_MAX,
         };
         let opt = (!matches!(query.edns, EdnsPart::Absent)).then_some(opt);
         Self { snapshot, asked, edns, opt, cookie, limit }
@@ -311,6 +313,7 @@ impl<'s, 'q> Responder<'s, 'q> {
             opt.subnet = opt.subnet.map(|(subnet, _)| (subnet, answer.scope.min(subnet.source)));
             opt.error = answer.error;
         }
+        self.keep_signed(question, &answer, truncated);
         let mut flags = Flags(answer.authoritative);
         let message = match truncated {
             Truncated::No => answer.message,
@@ -334,17 +337,20 @@ impl<'s, 'q> Responder<'s, 'q> {
         }
     }
 
-    /// The answer that was made ahead, where there is one and it fits. Signed answers are made with their signatures.
+    /// The answer that was made ahead, where there is one and it fits.
     fn compiled(&self, head: Head, question: &Question<'_>, out: &mut Vec<u8>) -> Option<Reply> {
         let answer = self.snapshot.compiled.get(question.key_with_type())?;
-        let is_plain = self.edns.is_none_or(|edns| edns.dnssec == Dnssec::Unaware);
-        let zone = self.snapshot.zones.zones.get(answer.zone)?;
-        if !is_plain && zone.zone.signer.is_some() {
-            return None;
-        }
+        let wants_signatures = self.edns.is_some_and(|edns| edns.dnssec == Dnssec::Ok);
+        let signer = match wants_signatures {
+            true => self.snapshot.zones.zones.get(answer.zone)?.zone.signer.as_ref(),
+            false => None,
+        };
         let opt_length = self.opt.as_ref().map_or(0, OptReply::length);
         let mut message = Message::begin_raw(out, Some(question.octets), self.limit.saturating_sub(opt_length));
-        answer.write(&mut message).ok()?;
+        match signer {
+            Some(signer) => answer.write_signed(signer.period(self.asked.now), &mut message).ok()?,
+            None => answer.write(&mut message).ok()?,
+        }
         message.finish(head, Flags(Flags::AUTHORITATIVE), Rcode::NoError, self.opt.as_ref(), self.limit);
         Some(Reply {
             rcode: Rcode::NoError,
@@ -356,6 +362,19 @@ impl<'s, 'q> Responder<'s, 'q> {
             truncated: Truncated::No,
             opt_length,
         })
+    }
+
+    /// An answer that was made with its signatures is good for all who ask in their time.
+    fn keep_signed(&self, question: &Question<'_>, answer: &Answer<'_, '_>, truncated: Truncated) {
+        // With less room, what need not be said is left out (RFC 9460 §4.1).
+        let is_whole = truncated == Truncated::No && self.limit >= usize::from(self.snapshot.plan.udp_size);
+        let is_signed = answer.dnssec == Dnssec::Ok && answer.rcode == Rcode::NoError && answer.service.is_none();
+        if let Some(signer) = answer.zone.signer.as_ref().filter(|_| is_signed && is_whole)
+            && let Some(kept) = self.snapshot.compiled.get(question.key_with_type())
+        {
+            let octets = answer.message.behind(HEADER + question.octets.len());
+            kept.keep_signed(signer.period(self.asked.now), octets, answer.message.records());
+        }
     }
 
     /// What is refused before any zone is looked at.

@@ -1,10 +1,11 @@
 //! Runs the checks of all published services, lets time pass for them, and tells secondaries of new zones.
 
 use crate::{
-    Name, fetch, notify,
+    Name, dnssec, fetch, notify,
     server::{Host, Random},
     snapshot::Snapshot,
     steer::{CheckTarget, Clocks},
+    updater,
 };
 use portcullis_config::Live;
 use portcullis_health::{Prober, Target};
@@ -26,7 +27,7 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// Also fetches zones of which this is a secondary.
+    /// Also fetches zones of which this is a secondary, replaces keys in time, and takes changes to zones in.
     pub fn start(live: &Live<Snapshot>, host: &Host) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -51,7 +52,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Until told to stop.
 async fn run(live: Live<Snapshot>, Host { metrics, republish, .. }: Host, mut stop: watch::Receiver<()>) {
-    let _fetching = tokio::spawn(fetch::run(live.clone(), republish));
+    let _fetching = tokio::spawn(fetch::run(live.clone(), republish.clone()));
+    let _keeping = tokio::spawn(dnssec::keep(live.clone(), republish.clone()));
+    let _updating = tokio::spawn(updater::run(live.clone(), republish));
     let mut prober = Prober::default();
     let mut reloads = live.subscribe();
     let mut ticks = tokio::time::interval(TICK);

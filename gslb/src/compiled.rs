@@ -1,9 +1,16 @@
 //! Answers made ahead: for each name and type with records, what stands behind the question. A reply to a question of the same
 //! name has the same octets there, pointers included, as the question is as long in any case of letters.
 
-use crate::{Name, RecordType, answer, message::Message, query::HEADER, snapshot::Snapshot, zone::NodeKind};
+use crate::{
+    Name, RecordType, answer,
+    message::{Full, Message},
+    query::HEADER,
+    snapshot::Snapshot,
+    zone::NodeKind,
+};
+use arc_swap::ArcSwapOption;
 use foldhash::fast::FixedState;
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// By name (in lower case, as on the wire) with the type behind it. What is in the table is the operator's choice, so that a quick
 /// hash is enough: who asks cannot make its buckets longer.
@@ -13,7 +20,15 @@ pub(crate) struct CompiledAnswers(HashMap<Box<[u8]>, CompiledAnswer, FixedState>
 #[derive(Debug)]
 pub(crate) struct CompiledAnswer {
     pub(crate) zone: usize,
-    body: Box<[u8]>,
+    plain: Body,
+    /// For who wants signatures: made when first asked for, and anew in each time of signatures.
+    signed: ArcSwapOption<(u32, Body)>,
+}
+
+/// What stands behind the question, and how many records of each section that are.
+#[derive(Debug)]
+struct Body {
+    octets: Box<[u8]>,
     counts: [u16; 3],
 }
 
@@ -52,8 +67,22 @@ impl CompiledAnswers {
 
 impl CompiledAnswer {
     /// Adds the answer behind the question; what does not fit is left to whoever can truncate.
-    pub(crate) fn write(&self, message: &mut Message<'_>) -> Result<(), crate::message::Full> {
-        message.raw(&self.body, self.counts)
+    pub(crate) fn write(&self, message: &mut Message<'_>) -> Result<(), Full> {
+        message.raw(&self.plain.octets, self.plain.counts)
+    }
+
+    /// The same with signatures of this time. `Full` as well when there are none yet.
+    pub(crate) fn write_signed(&self, period: u32, message: &mut Message<'_>) -> Result<(), Full> {
+        let signed = self.signed.load();
+        let (_, body) = signed.as_deref().filter(|(made_in, _)| *made_in == period).ok_or(Full)?;
+        message.raw(&body.octets, body.counts)
+    }
+
+    /// Keeps an answer that was made with signatures: `octets` is what stands behind the question.
+    pub(crate) fn keep_signed(&self, period: u32, octets: &[u8], counts: [u16; 3]) {
+        if octets.len() <= BODY_MAX {
+            self.signed.store(Some(Arc::new((period, Body { octets: octets.into(), counts }))));
+        }
     }
 }
 
@@ -61,6 +90,6 @@ fn compile(snapshot: &Snapshot, zone: usize, name: &Name, of_type: RecordType) -
     let question = [name.as_wire(), &of_type.0.to_be_bytes(), &[0, 1]].concat();
     let mut out = Vec::new();
     let counts = answer::plain(snapshot, zone, name, of_type, &question, BODY_MAX + HEADER + question.len(), &mut out)?;
-    let body = out.get(HEADER + question.len()..)?.into();
-    Some(CompiledAnswer { zone, body, counts })
+    let octets = out.get(HEADER + question.len()..)?.into();
+    Some(CompiledAnswer { zone, plain: Body { octets, counts }, signed: ArcSwapOption::empty() })
 }

@@ -56,7 +56,7 @@ pub(crate) async fn run(live: Live<Snapshot>, republish: Republish) {
     let mut steps = tokio::time::interval(STEP);
     loop {
         let snapshot = live.load().snapshot.clone();
-        let fetched = snapshot.fetched.clone();
+        let fetched = snapshot.kept.fetched.clone();
         tokio::select! {
             _ = steps.tick() => {}
             () = fetched.notified() => {}
@@ -84,7 +84,7 @@ pub(crate) async fn run(live: Live<Snapshot>, republish: Republish) {
 
 /// Asks one primary after the other.
 async fn look(snapshot: Arc<Snapshot>, apex: Name, republish: Republish) -> (Name, Outcome) {
-    let fetched = snapshot.fetched.clone();
+    let fetched = snapshot.kept.fetched.clone();
     let have = fetched.get(&apex);
     let wait = |seconds: u32| Duration::from_secs(u64::from(seconds.max(WAIT_MIN)));
     let plan = snapshot.zones.at(apex.as_wire()).and_then(|served| served.secondary.as_ref());

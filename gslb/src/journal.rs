@@ -99,6 +99,11 @@ impl Entry {
         records.filter(|(_, set, _)| set.of_type != RecordType::SOA).map(entry).collect()
     }
 
+    /// Whether it is a signature over a set of this type.
+    pub(crate) fn signs(&self, of_type: RecordType) -> bool {
+        self.of_type == RecordType::RRSIG && self.data.first_chunk() == Some(&of_type.0.to_be_bytes())
+    }
+
     fn set(&self) -> (Name, RrSet) {
         (self.owner.clone(), RrSet { of_type: self.of_type, ttl: self.ttl, data: vec![self.data.clone()] })
     }

@@ -4,7 +4,7 @@
 //! snapshot to the same `Live`. A query is decided by pure functions of snapshot, client, time and draw ([`Snapshot::answer`]);
 //! sockets are in `udp`, `tcp`, `doh`, `notify` and the house's prober only.
 //!
-//! Deliberately absent: recursion, forwarding, caches of others' data, dynamic update, files opened for anybody but the compile
+//! Deliberately absent: recursion, forwarding, caches of others' data, files opened for anybody but the compile
 //! step, and any knowledge of the proxy.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -15,10 +15,12 @@ mod compiled;
 mod cookie;
 mod dnssec;
 mod doh;
+mod doq;
 mod edns;
 mod fetch;
 mod inflow;
 mod journal;
+mod kept;
 mod message;
 mod metrics;
 mod name;
@@ -41,6 +43,9 @@ mod transfer;
 mod transfer_in;
 mod tsig;
 mod udp;
+mod update;
+mod updater;
+mod updates;
 mod zone;
 mod zone_file;
 mod zone_status;
@@ -48,7 +53,10 @@ mod zones;
 
 pub use answer::{Asked, Transport};
 pub use checks::Checks;
-pub use dnssec::{Algorithm, CdsSpec, DenialSpec, DnssecKeySpec, DnssecSpec, KeyError, KeyRole, generate_key};
+pub use dnssec::{
+    Algorithm, AutomaticKeysSpec, CdsSpec, DenialSpec, DnssecKeySpec, DnssecSpec, KeyError, KeyRole, KeySchemeSpec,
+    generate_key,
+};
 pub use metrics::DnsMetrics;
 pub use name::{Name, NameError};
 pub use query_log::{QueryLog, QueryRecord};
@@ -56,7 +64,8 @@ pub use record_type::{Rcode, RecordType, UnknownType};
 pub use server::{Host, Listeners, Republish, Server, TlsSwitch};
 pub use snapshot::Snapshot;
 pub use spec::{
-    CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, SecondarySpec, TcpSpec, TransferSpec, TsigAlgorithm, TsigSpec,
+    CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, SecondarySpec, TcpSpec, TransferSpec, TsigAlgorithm,
+    TsigSpec, UpdateSpec,
 };
 pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use steer::{

@@ -176,6 +176,11 @@ impl<'b> Message<'b> {
         Ok(())
     }
 
+    /// Octets from here on.
+    pub(crate) fn behind(&self, at: usize) -> &[u8] {
+        self.out.get(at..).unwrap_or_default()
+    }
+
     /// Records so far, by section.
     pub(crate) fn records(&self) -> [u16; 3] {
         let [_, answers, authorities, additionals] = self.counts;

@@ -67,7 +67,7 @@ pub(crate) enum Unfit {
 pub(crate) const HEADER: usize = 12;
 pub(crate) const OPCODE_QUERY: u8 = 0;
 pub(crate) const OPCODE_NOTIFY: u8 = 4;
-const OPCODE_UPDATE: u8 = 5;
+pub(crate) const OPCODE_UPDATE: u8 = 5;
 /// Records behind the question: an OPT, a TSIG, and what a resolver might add one day.
 const ADDITIONAL_MAX: u16 = 8;
 

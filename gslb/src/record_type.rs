@@ -73,13 +73,17 @@ pub enum Rcode {
     Refused = 5,
     /// RFC 6672 §2.2: a DNAME would make too long a name.
     YxDomain = 6,
+    /// RFC 2136 §2.2: what a client takes for granted is not so, or the name lies elsewhere.
+    YxRrSet = 7,
+    NxRrSet = 8,
     NotAuth = 9,
+    NotZone = 10,
     BadVers = 16,
     BadCookie = 23,
 }
 
 impl Rcode {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::NoError,
         Self::FormErr,
         Self::ServFail,
@@ -87,7 +91,10 @@ impl Rcode {
         Self::NotImp,
         Self::Refused,
         Self::YxDomain,
+        Self::YxRrSet,
+        Self::NxRrSet,
         Self::NotAuth,
+        Self::NotZone,
         Self::BadVers,
         Self::BadCookie,
     ];
@@ -101,7 +108,10 @@ impl Rcode {
             Self::NotImp => "NOTIMP",
             Self::Refused => "REFUSED",
             Self::YxDomain => "YXDOMAIN",
+            Self::YxRrSet => "YXRRSET",
+            Self::NxRrSet => "NXRRSET",
             Self::NotAuth => "NOTAUTH",
+            Self::NotZone => "NOTZONE",
             Self::BadVers => "BADVERS",
             Self::BadCookie => "BADCOOKIE",
         }

@@ -12,7 +12,8 @@ use crate::{
     query_log::{QueryLog, QueryRecord},
     rate_limit::{Limited, RateLimit},
     snapshot::Snapshot,
-    tcp, udp,
+    tcp, udp, update, updater,
+    updates::{Job, ReplyTo},
 };
 use arc_swap::ArcSwap;
 use portcullis_config::{Live, Reader};
@@ -37,6 +38,8 @@ pub struct Listeners {
     pub tcp: Vec<TcpListener>,
     /// DNS over TLS (RFC 7858).
     pub tls: Vec<(TcpListener, TlsSwitch)>,
+    /// DNS over QUIC (RFC 9250).
+    pub quic: Vec<(UdpSocket, TlsSwitch)>,
 }
 
 /// What TLS is spoken with: replaced by a reload, for connections that come after. Clones are the same one.
@@ -144,8 +147,8 @@ impl Server {
                 }
             })?;
         }
-        if !listeners.tcp.is_empty() || !listeners.tls.is_empty() {
-            let roads = tcp::Roads::new(listeners.tcp, listeners.tls)?;
+        if !listeners.tcp.is_empty() || !listeners.tls.is_empty() || !listeners.quic.is_empty() {
+            let roads = tcp::Roads::new(listeners.tcp, listeners.tls, listeners.quic)?;
             let service = Service::new(live, host.clone(), stop);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             server.spawn("dns-tcp".to_owned(), move || {
@@ -253,6 +256,34 @@ impl Service {
         }
     }
 
+    /// A change to a zone (RFC 2136): refused at once, or answered through `reply` when it is in force. `None`: it is another
+    /// message, or nobody may change anything here.
+    pub(crate) fn update(
+        &mut self,
+        octets: &[u8],
+        client: SocketAddr,
+        transport: Transport,
+        out: &mut Vec<u8>,
+        reply: impl FnOnce() -> Option<ReplyTo>,
+    ) -> Option<Updated> {
+        if !update::is_update(octets) || octets.get(2).is_some_and(|flags| flags & 0x80 != 0) {
+            return None;
+        }
+        let snapshot = self.snapshot.load().snapshot.clone();
+        if !snapshot.zones.zones.iter().any(|zone| zone.update.is_some()) {
+            return None;
+        }
+        let asked = Asked { client: udp::plain(client.ip()), transport, now: self.now.unix, draw: 0 };
+        if let Err(refusal) = updater::admit(&snapshot, octets, &asked) {
+            *out = refusal;
+            return Some(Updated::Answered);
+        }
+        let job = Job { octets: octets.to_vec(), client: asked.client, reply: reply()? };
+        // Who finds no place is not answered, and sends again.
+        snapshot.kept.updates.push(job).ok();
+        Some(Updated::Later)
+    }
+
     /// The messages of a zone transfer, when that is what is asked for and allowed.
     pub(crate) fn transfer(&mut self, octets: &[u8], client: SocketAddr, transport: Transport) -> Option<Vec<Vec<u8>>> {
         let asked = Asked { client: udp::plain(client.ip()), transport, now: self.now.unix, draw: 0 };
@@ -292,7 +323,7 @@ impl Service {
             return None;
         }
         let reply = answer::acknowledge(octets, &apex, out);
-        snapshot.fetched.notify(apex);
+        snapshot.kept.fetched.notify(apex);
         self.host.metrics.answered(snapshot, asked.transport, &reply);
         Some(reply)
     }
@@ -325,6 +356,15 @@ impl Service {
             }
         }
     }
+}
+
+/// What became of a change to a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Updated {
+    /// The reply is there.
+    Answered,
+    /// It comes when the change is in force.
+    Later,
 }
 
 /// Whether there is something to send.

@@ -5,9 +5,9 @@ use crate::{
     answer::{self, Asked, Handled},
     compiled::CompiledAnswers,
     edns::Subnet,
+    kept::Kept,
     plan::ServerPlan,
     rdata,
-    secondary::Fetched,
     spec::GslbSpec,
     steer::{
         Clocks, Explanation, MemberStatus, Order, OrderError, Ordered, Registries, Services, SiteStatus, ToldMember,
@@ -27,7 +27,7 @@ pub struct Snapshot {
     pub(crate) services: Services,
     pub(crate) plan: ServerPlan,
     pub(crate) compiled: CompiledAnswers,
-    pub(crate) fetched: Fetched,
+    pub(crate) kept: Kept,
 }
 
 impl Snapshot {
@@ -43,9 +43,9 @@ impl Snapshot {
         // Serials wrap as RFC 1982 says.
         let keys: Vec<_> = spec.dns.iter().flat_map(|dns| dns.tsig.keys()).map(ObjectName::as_str).collect();
         let before = previous.map(|previous| &previous.zones);
-        let fetched = previous.map(|previous| previous.fetched.clone());
-        let fetched = fetched.unwrap_or_else(|| Fetched::new(spec.state.clone()));
-        let mut zones = Zones::compile(&spec.zone, before, &keys, &fetched, clocks.unix as u32, cx);
+        let kept = previous.map(|previous| previous.kept.clone());
+        let kept = kept.unwrap_or_else(|| Kept::new(spec.state.clone()));
+        let mut zones = Zones::compile(&spec.zone, before, &keys, &kept, clocks.unix as u32, cx);
         let plan = ServerPlan::compile(spec.dns.as_ref(), spec.logged, previous.map(|previous| &previous.plan), cx);
         let geo = spec.dns.as_ref().and_then(|dns| dns.geo.as_ref());
         let before = previous.map(|previous| &previous.services);
@@ -59,6 +59,20 @@ impl Snapshot {
                     let help = "a published name lies in one of the zones";
                     cx.error(&at, format!("no zone holds {}", served.service.host)).help(help);
                 }
+                Some(zone) if zone.is_given_signed() => {
+                    let message = format!(
+                        "zone {} is signed and given to secondaries, which cannot sign what this service answers",
+                        zone.zone.apex
+                    );
+                    cx.error(&at, message)
+                        .help("leave out `dnssec` or `transfer` of the zone, or put the name into a zone of its own");
+                }
+                // What somebody else wrote must not keep our own document from being served.
+                Some(zone) if zone.zone.signer.as_ref().is_some_and(|signer| signer.presigned().is_some()) => {
+                    let message =
+                        format!("zone {} came signed: nothing can be answered in it by others", zone.zone.apex);
+                    cx.warning(&at, message).help("put the name into a zone of its own");
+                }
                 Some(zone) => {
                     if let Err(message) = zone.zone.publish(&served.service.host, index, alias) {
                         cx.error(&at, message);
@@ -66,16 +80,17 @@ impl Snapshot {
                 }
             }
         }
-        if let Some(previous) = previous {
-            for served in &mut zones.zones {
-                if let Some(before) = previous.zones.get(&served.zone.apex) {
-                    served.follow(&services, (before, &previous.services), clocks.unix as u32, cx);
-                }
+        let types = |index: usize| services.list.get(index).map_or_else(Vec::new, |served| served.service.types());
+        let now = clocks.unix as u32;
+        for served in &mut zones.zones {
+            served.zone.link(&types);
+            served.sign_all(now);
+            match previous.and_then(|previous| Some((previous.zones.get(&served.zone.apex)?, &previous.services))) {
+                Some(before) => served.follow(&services, before, now, cx),
+                None => served.zone.sign_soa(now),
             }
         }
-        let types = |index: usize| services.list.get(index).map_or_else(Vec::new, |served| served.service.types());
-        zones.zones.iter_mut().for_each(|zone| zone.zone.link(&types));
-        let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default(), fetched };
+        let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default(), kept };
         snapshot.compiled = CompiledAnswers::new(&snapshot);
         Arc::new(snapshot)
     }

@@ -54,6 +54,9 @@ pub struct ZoneSpec {
     /// Give the zone to secondaries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transfer: Option<TransferSpec>,
+    /// Let clients change the zone (RFC 2136).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateSpec>,
     /// Sign answers with these keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dnssec: Option<DnssecSpec>,
@@ -214,4 +217,15 @@ pub struct TransferSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub notify: Vec<SocketAddr>,
+}
+
+/// `update = { keys = ["dhcp"] }`: what is sent is kept beside the zone and stays over reloads of what is written here.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateSpec {
+    /// The keys that a request must be signed with: names of `[dns.tsig]`.
+    pub keys: Vec<ObjectName>,
+    /// Where a request must come from as well (default: anywhere).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Cidr>,
 }

@@ -1,12 +1,13 @@
 //! The stream road: DNS over TCP (RFC 7766) and over TLS (RFC 7858), pipelined and capped. What turns out to be HTTP goes on
-//! in `doh`.
+//! in `doh`, and QUIC in `doq`, under the same caps.
 
 use crate::{
     answer::Transport,
-    doh,
+    doh, doq,
     plan::TcpPlan,
-    server::{Answered, Service, TlsSwitch},
+    server::{Answered, Service, TlsSwitch, Updated},
     udp::plain,
+    updates::ReplyTo,
 };
 use std::{
     cell::{RefCell, RefMut},
@@ -19,7 +20,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{oneshot, watch},
     task::LocalSet,
     time::{Instant, timeout, timeout_at},
 };
@@ -29,10 +30,11 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) struct Roads {
     tcp: Vec<std::net::TcpListener>,
     tls: Vec<(std::net::TcpListener, TlsSwitch)>,
+    quic: Vec<(std::net::UdpSocket, TlsSwitch)>,
 }
 
 /// What the connections of one thread share.
-struct Shared {
+pub(crate) struct Shared {
     service: RefCell<Service>,
     open: RefCell<Open>,
     stop: watch::Receiver<()>,
@@ -57,6 +59,8 @@ const IDLE_UNDER_PRESSURE: Duration = Duration::from_secs(1);
 /// Replies that are gathered before they are written: RFC 7766 §8 wants few segments, and a slow reader must not cost memory.
 const GATHERED_MAX: usize = 64 * 1024;
 const READ_SIZE: usize = 4_096;
+/// A change to a zone is in force, or is not answered.
+pub(crate) const UPDATE_MAX: Duration = Duration::from_secs(30);
 /// How long a connection is still read when the end has come: for what its client has sent by then.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(300);
 /// By then all connections are gone, or are cut.
@@ -66,11 +70,12 @@ impl Roads {
     pub(crate) fn new(
         tcp: Vec<std::net::TcpListener>,
         tls: Vec<(std::net::TcpListener, TlsSwitch)>,
+        quic: Vec<(std::net::UdpSocket, TlsSwitch)>,
     ) -> io::Result<Self> {
         for listener in tcp.iter().chain(tls.iter().map(|(listener, _)| listener)) {
             listener.set_nonblocking(true)?;
         }
-        Ok(Self { tcp, tls })
+        Ok(Self { tcp, tls, quic })
     }
 }
 
@@ -85,6 +90,9 @@ pub(crate) async fn run(roads: Roads, service: Service, mut stop: watch::Receive
             Ok(listener) => _ = tasks.spawn_local(accept(listener, switch, shared.clone())),
             Err(error) => tracing::error!(%error, "a DNS listener cannot be used"),
         }
+    }
+    for (socket, switch) in roads.quic {
+        tasks.spawn_local(doq::run(socket, switch, shared.clone()));
     }
     tokio::select! {
         () = &mut tasks => {}
@@ -113,7 +121,7 @@ async fn accept(listener: TcpListener, switch: Option<TlsSwitch>, shared: Rc<Sha
         let plan = shared.plan();
         let Some(permit) = Permit::take(&shared, plain(client.ip()), &plan) else {
             // Closed at once: a client that is told nothing would wait.
-            shared.service.borrow().refused_connection();
+            shared.refused();
             continue;
         };
         let acceptor = switch.as_ref().map(|switch| TlsAcceptor::from(switch.load()));
@@ -151,8 +159,14 @@ async fn talk(
     let mut stop = permit.shared.stop.clone();
     let mut last = None;
     loop {
-        let (used, messages) = answer_all(permit, &input, client, transport, &mut reply, &mut output);
+        let Answers { used, messages, later } = answer_all(permit, &input, client, transport, &mut reply, &mut output);
         input.drain(..used);
+        if let Some(later) = later
+            && let Ok(Ok(reply)) = timeout(UPDATE_MAX, later).await
+        {
+            output.extend((reply.len() as u16).to_be_bytes());
+            output.extend(reply);
+        }
         if !output.is_empty() {
             // The deadline is for a part: a large zone may take long, a reader that stops may not.
             for part in output.chunks(GATHERED_MAX) {
@@ -187,7 +201,16 @@ async fn talk(
     timeout(plan.write, stream.shutdown()).await.ok();
 }
 
-/// Answers whole messages at the head of `input` until the replies fill the buffer; gives octets and messages used.
+/// What became of the head of the input.
+struct Answers {
+    /// Octets.
+    used: usize,
+    messages: usize,
+    /// A change to a zone whose reply comes when it is in force; what is behind it waits.
+    later: Option<oneshot::Receiver<Vec<u8>>>,
+}
+
+/// Answers whole messages at the head of `input` until the replies fill the buffer.
 fn answer_all(
     permit: &Permit,
     input: &[u8],
@@ -195,7 +218,7 @@ fn answer_all(
     transport: Transport,
     reply: &mut Vec<u8>,
     output: &mut Vec<u8>,
-) -> (usize, usize) {
+) -> Answers {
     let mut service = permit.shared.service.borrow_mut();
     service.begin_batch();
     let (mut used, mut messages) = (0, 0);
@@ -203,6 +226,17 @@ fn answer_all(
         let Some(message) = input.get(used..).and_then(first_message) else { break };
         used += message.len() + 2;
         messages += 1;
+        let (sender, later) = oneshot::channel();
+        let send = || -> Option<ReplyTo> { Some(Box::new(move |reply| _ = sender.send(reply))) };
+        match service.update(message, client, transport, reply, send) {
+            None => {}
+            Some(Updated::Later) => return Answers { used, messages, later: Some(later) },
+            Some(Updated::Answered) => {
+                output.extend((reply.len() as u16).to_be_bytes());
+                output.extend_from_slice(reply);
+                continue;
+            }
+        }
         if let Some(transfer) = service.transfer(message, client, transport) {
             for message in transfer {
                 output.extend((message.len() as u16).to_be_bytes());
@@ -216,7 +250,7 @@ fn answer_all(
             output.extend_from_slice(reply);
         }
     }
-    (used, messages)
+    Answers { used, messages, later: None }
 }
 
 /// RFC 1035 §4.2.2: two octets of length before each message.
@@ -230,13 +264,26 @@ fn has_message(input: &[u8]) -> bool {
 }
 
 impl Shared {
-    fn plan(&self) -> TcpPlan {
+    pub(crate) fn plan(&self) -> TcpPlan {
         self.service.borrow_mut().snapshot().plan.tcp
+    }
+
+    pub(crate) fn stop(&self) -> watch::Receiver<()> {
+        self.stop.clone()
+    }
+
+    pub(crate) fn is_pressed(&self, plan: &TcpPlan) -> bool {
+        self.open.borrow().all > plan.max_connections / 4 * 3
+    }
+
+    /// A connection over a cap was not taken.
+    pub(crate) fn refused(&self) {
+        self.service.borrow().refused_connection();
     }
 }
 
 impl Permit {
-    fn take(shared: &Rc<Shared>, client: IpAddr, plan: &TcpPlan) -> Option<Self> {
+    pub(crate) fn take(shared: &Rc<Shared>, client: IpAddr, plan: &TcpPlan) -> Option<Self> {
         let mut open = shared.open.borrow_mut();
         if open.all >= plan.max_connections {
             return None;
@@ -264,8 +311,7 @@ impl Permit {
 
     /// How long this connection may be silent, as full as the server is now.
     pub(crate) fn idle(&self, plan: &TcpPlan) -> Duration {
-        let is_pressed = self.shared.open.borrow().all > plan.max_connections / 4 * 3;
-        if is_pressed { plan.idle.min(IDLE_UNDER_PRESSURE) } else { plan.idle }
+        if self.shared.is_pressed(plan) { plan.idle.min(IDLE_UNDER_PRESSURE) } else { plan.idle }
     }
 }
 

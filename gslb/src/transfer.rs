@@ -4,6 +4,7 @@
 use crate::{
     Name, Rcode, RecordType,
     answer::{Asked, Transport},
+    dnssec::Signer,
     message::{Flags, Full, Message, Section},
     query::{Query, Question},
     record_type::CLASS_IN,
@@ -117,6 +118,8 @@ pub(crate) fn sets<'z>(services: &Services, zone: &'z Zone) -> Vec<(&'z Name, Rr
         all.extend(sets.map(|set| (name, set.clone())));
         all.extend(steered(services, node).into_iter().map(|set| (name, set)));
     }
+    let elsewhere = zone.signer.as_ref().and_then(Signer::presigned).map_or(&[][..], |presigned| &presigned.records);
+    all.extend(zone.signed.iter().chain(elsewhere).map(|(name, set)| (name, set.clone())));
     all.push(soa());
     all
 }

@@ -82,7 +82,7 @@ fn answer(message: &[u8], reader: &mut Octets<'_>) -> Option<Record> {
 }
 
 /// Data without pointers: only the types of RFC 1035, and those of RFC 3597 §4, may have any.
-fn written_out(message: &[u8], of_type: RecordType, begin: usize, end: usize) -> Option<Vec<u8>> {
+pub(crate) fn written_out(message: &[u8], of_type: RecordType, begin: usize, end: usize) -> Option<Vec<u8>> {
     let (before, names) = match of_type.0 {
         // NS, MD, MF, CNAME, MB, MG, MR, PTR.
         2..=5 | 7..=9 | 12 => (0, 1),
@@ -108,7 +108,7 @@ fn written_out(message: &[u8], of_type: RecordType, begin: usize, end: usize) ->
 }
 
 /// A name without pointers, and where what follows it begins.
-fn name_at(message: &[u8], begin: usize) -> Option<(Vec<u8>, usize)> {
+pub(crate) fn name_at(message: &[u8], begin: usize) -> Option<(Vec<u8>, usize)> {
     let (mut at, mut behind, mut wire) = (begin, None, Vec::new());
     let mut jumps = 0;
     loop {

@@ -1,6 +1,10 @@
 //! The UDP road: a thread a socket, datagrams taken and sent in batches (recvmmsg, sendmmsg). Decides nothing itself.
 
-use crate::server::{Answered, Service};
+use crate::{
+    answer::Transport,
+    server::{Answered, Service, Updated},
+    updates::ReplyTo,
+};
 use nix::{
     errno::Errno,
     libc::{in_pktinfo, in6_pktinfo},
@@ -93,6 +97,16 @@ pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, mut ser
                 let Some(client) = socket_address(&address).filter(|client| client.port() != 0) else { continue };
                 let Some(octets) = datagram.iovs().next() else { continue };
                 let Some(reply) = replies.get_mut(ends.len()) else { break };
+                let later = || later(socket, address, datagram.cmsgs().ok().and_then(|mut messages| messages.next()));
+                match service.update(octets, client, Transport::Udp, reply, later) {
+                    None => {}
+                    Some(Updated::Later) => continue,
+                    Some(Updated::Answered) => {
+                        let to = datagram.cmsgs().ok().and_then(|mut messages| messages.next());
+                        ends.push((Some(address), to));
+                        continue;
+                    }
+                }
                 if service.datagram(octets, client, reply) == Answered::Reply {
                     let to = datagram.cmsgs().ok().and_then(|mut messages| messages.next());
                     ends.push((Some(address), to));
@@ -159,6 +173,12 @@ fn send_each(fd: i32, replies: &[Vec<u8>], ends: &[Ends]) {
         // Lost as UDP may be.
         sent.ok();
     }
+}
+
+/// For a reply that has to wait: sent from another thread, from the address that was asked.
+fn later(socket: &UdpSocket, address: SockaddrStorage, to: Option<ControlMessageOwned>) -> Option<ReplyTo> {
+    let socket = socket.try_clone().ok()?;
+    Some(Box::new(move |reply| send_each(socket.as_raw_fd(), &[reply], &[(Some(address), to)])))
 }
 
 fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {

@@ -2,7 +2,7 @@
 
 use crate::{
     Name, RecordType,
-    dnssec::{Chain, Signer},
+    dnssec::{Budget, Chain, Signable, Signed, Signer},
     name::{Suffixes, is_suffix},
     rdata,
     zone_file::{Origin, Record},
@@ -53,6 +53,8 @@ pub(crate) struct Zone {
     pub(crate) negative_ttl: u32,
     pub(crate) serial: u32,
     pub(crate) signer: Option<Signer>,
+    /// Signatures and chain as records, of a zone that is given away signed.
+    pub(crate) signed: Vec<(Name, RrSet)>,
 }
 
 /// Whether a service may answer with an alias.
@@ -160,9 +162,38 @@ impl Zone {
 
     /// Makes the chain of names that denials are taken from. `services` gives the types that a published service may answer.
     pub(crate) fn link(&mut self, services: &dyn Fn(usize) -> Vec<RecordType>) {
-        if let Some(signer) = &mut self.signer {
+        if let Some(signer) = self.signer.as_mut().filter(|signer| signer.presigned().is_none()) {
             signer.chain = Chain::new(&self.apex, &self.nodes, signer.denial, services);
         }
+    }
+
+    /// Makes the records that a secondary without our keys needs. Those of the SOA come with its serial, by [`Zone::sign_soa`].
+    pub(crate) fn sign_all(&mut self, now: u32) {
+        let Some(signer) = self.signer.as_ref().filter(|signer| signer.presigned().is_none()) else { return };
+        let mut signed = Vec::new();
+        for name in self.names() {
+            let Some(node) = self.nodes.get(name) else { continue };
+            let is_ours = |set: &&RrSet| match node.kind {
+                NodeKind::Plain | NodeKind::Dname => set.of_type != RecordType::SOA,
+                // RFC 4035 §2.2: of a cut only what is the parent's own.
+                NodeKind::Cut => set.of_type == RecordType::DS,
+                NodeKind::Occluded => false,
+            };
+            let sets = node.sets.iter().filter(is_ours);
+            signed.extend(sets.map(|set| (name.clone(), signatures(signer, &self.apex, name, set, now))));
+        }
+        for proof in signer.chain.proofs(&self.apex) {
+            let set = RrSet { of_type: proof.of_type, ttl: self.negative_ttl, data: vec![proof.rdata.into()] };
+            let signatures = signatures(signer, &self.apex, &proof.owner, &set, now);
+            signed.extend([(proof.owner.clone(), set), (proof.owner, signatures)]);
+        }
+        self.signed = signed;
+    }
+
+    pub(crate) fn sign_soa(&mut self, now: u32) {
+        let Some(signer) = self.signer.as_ref().filter(|_| !self.signed.is_empty()) else { return };
+        let signatures = signatures(signer, &self.apex, &self.apex, &self.soa, now);
+        self.signed.push((self.apex.clone(), signatures));
     }
 
     /// Lets a published service answer at a name. An error says why it cannot.
@@ -211,12 +242,31 @@ impl Zone {
     }
 }
 
+fn signatures(signer: &Signer, apex: &Name, owner: &Name, set: &RrSet, now: u32) -> RrSet {
+    let data: Vec<&[u8]> = set.data.iter().map(|data| &**data).collect();
+    let signable = Signable { apex, owner: owner.as_wire(), of_type: set.of_type, ttl: set.ttl, data: &data };
+    let made = match signer.sign(&signable, now, Budget::Free) {
+        Signed::With(made) => made.iter().map(|made| made.clone().into()).collect(),
+        Signed::Spent => Vec::new(),
+    };
+    RrSet { of_type: RecordType::RRSIG, ttl: set.ttl, data: made }
+}
+
 /// Puts records together and judges them as a zone. Problems are reported where a record was written.
 pub(crate) struct ZoneBuilder<'c> {
     pub(crate) cx: &'c mut Context,
     /// The zone's table.
     pub(crate) at: &'c Path,
     pub(crate) apex: &'c Name,
+    pub(crate) written: Written,
+}
+
+/// Whose zone it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    Here,
+    /// Fetched: what its signer put at the apex is its own affair.
+    Elsewhere,
 }
 
 struct Draft {
@@ -229,7 +279,7 @@ impl ZoneBuilder<'_> {
         match origin {
             Origin::File { .. } => self.cx.error(&self.at.key("file"), message),
             Origin::Document(at) => self.cx.error(at, message),
-            Origin::Made => self.cx.error(self.at, message),
+            Origin::Made | Origin::Update => self.cx.error(self.at, message),
         };
     }
 
@@ -238,7 +288,7 @@ impl ZoneBuilder<'_> {
         match origin {
             Origin::File { .. } => self.cx.warning(&self.at.key("file"), message),
             Origin::Document(at) => self.cx.warning(at, message),
-            Origin::Made => self.cx.warning(self.at, message),
+            Origin::Made | Origin::Update => self.cx.warning(self.at, message),
         };
     }
 
@@ -283,7 +333,7 @@ impl ZoneBuilder<'_> {
         let [serial0, serial1, serial2, serial3, ..] = *data.last_chunk::<20>()?;
         let serial = u32::from_be_bytes([serial0, serial1, serial2, serial3]);
         let negative_ttl = soa.ttl.min(minimum);
-        Some(Zone { apex: self.apex.clone(), nodes, soa, negative_ttl, serial, signer: None })
+        Some(Zone { apex: self.apex.clone(), nodes, soa, negative_ttl, serial, signer: None, signed: Vec::new() })
     }
 
     fn add(&mut self, draft: &mut Draft, record: Record) {
@@ -338,7 +388,9 @@ impl ZoneBuilder<'_> {
             if *of_type == RecordType::SOA && owner != apex {
                 self.problem(origin, format_args!("{owner}: a SOA stands at the apex {apex} only"));
             }
-            if matches!(*of_type, RecordType::RRSIG | RecordType::NSEC | RecordType::NSEC3 | RecordType::NSEC3PARAM) {
+            let is_about = matches!(*of_type, RecordType::RRSIG | RecordType::NSEC | RecordType::NSEC3);
+            let is_ours = self.written == Written::Here && *of_type == RecordType::NSEC3PARAM;
+            if is_about || is_ours {
                 self.problem(
                     origin,
                     format_args!("{owner} {of_type}: zones are signed here; leave it out, give `dnssec`"),

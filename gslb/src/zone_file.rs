@@ -30,12 +30,15 @@ pub(crate) enum Origin {
     Document(Path),
     /// Made from keys of the zone's table.
     Made,
+    /// Sent by a client (RFC 2136).
+    Update,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { file, line } => write!(f, "{file}:{line}: "),
+            Self::Update => f.write_str("(sent by an update) "),
             Self::Document(_) | Self::Made => Ok(()),
         }
     }

@@ -2,14 +2,16 @@
 
 use crate::{
     Name, RecordType,
-    dnssec::Signer,
+    dnssec::{self, DenialSpec, DnssecSpec, RollPlan, Signer},
     journal::{Entry, Journal, Step},
+    kept::Kept,
     name::Suffixes,
-    secondary::{Fetched, SecondaryPlan},
+    secondary::SecondaryPlan,
     spec::{SecondarySpec, SoaSpec, ZoneSpec},
     steer::Services,
     transfer::{self, TransferPlan},
-    zone::{RrSet, Zone, ZoneBuilder},
+    updater::UpdatePlan,
+    zone::{RrSet, Written, Zone, ZoneBuilder},
     zone_file::{Origin, Record, ZoneReader},
 };
 use portcullis_config::{Context, Path};
@@ -36,6 +38,12 @@ pub(crate) struct ServedZone {
     pub(crate) transfer: Option<TransferPlan>,
     /// `None`: the zone is our own.
     pub(crate) secondary: Option<SecondaryPlan>,
+    /// `None`: nobody may change it from outside.
+    pub(crate) update: Option<UpdatePlan>,
+    /// `None`: its keys are given, or it has none.
+    pub(crate) roll: Option<RollPlan>,
+    /// Of a zone that is given away signed: what its signatures are good for.
+    signed_in: Option<u32>,
     serial_by: SerialBy,
     pub(crate) journal: Journal,
     /// Of everything but the serial: tells whether a reload changed the zone.
@@ -61,7 +69,7 @@ impl Zones {
         specs: &BTreeMap<ObjectName, ZoneSpec>,
         previous: Option<&Self>,
         keys: &[&str],
-        fetched: &Fetched,
+        kept: &Kept,
         now: u32,
         cx: &mut Context,
     ) -> Self {
@@ -81,7 +89,7 @@ impl Zones {
                 continue;
             }
             let before = previous.and_then(|previous| previous.get(&apex));
-            if let Some(zone) = compile_zone(name, spec, &apex, before, keys, fetched, now, &at, cx) {
+            if let Some(zone) = compile_zone(name, spec, &apex, before, keys, kept, now, &at, cx) {
                 zones.by_apex.insert(apex, zones.zones.len());
                 zones.zones.push(zone);
             }
@@ -142,13 +150,13 @@ fn compile_zone(
     apex: &Name,
     previous: Option<&ServedZone>,
     keys: &[&str],
-    fetched: &Fetched,
+    kept: &Kept,
     now: u32,
     at: &Path,
     cx: &mut Context,
 ) -> Option<ServedZone> {
     if let Some(secondary) = &spec.secondary {
-        return compile_secondary(name, spec, secondary, apex, keys, fetched, at, cx);
+        return compile_secondary(name, spec, secondary, apex, previous, keys, kept, now, at, cx);
     }
     let ttl = whole_seconds(spec.ttl, Duration::from_secs(300), &at.key("ttl"), cx);
     let mut reader = ZoneReader::new(apex, at.key("file"), cx);
@@ -183,31 +191,26 @@ fn compile_zone(
             records.push(made(RecordType::NS, ttl, server.as_wire().to_vec()));
         }
     }
-    let zone = ZoneBuilder { cx, at, apex }.build(records)?;
-    let mut served = ServedZone {
-        name: name.clone(),
-        serial_by: if makes_serial { SerialBy::Us } else { SerialBy::Author },
-        journal: Journal::default(),
-        content: 0,
-        zone,
-        transfer: None,
-        secondary: None,
-        counters: OnceLock::new(),
-    };
-    served.content = content(&served.zone);
-    if let Some(transfer) = &spec.transfer {
-        let at = at.key("transfer");
-        if spec.dnssec.is_some() {
-            cx.error(&at, "a zone that is signed on line has no signatures to give away")
-                .help("leave out `dnssec` or `transfer`");
+    let mut update = spec.update.as_ref().map(|update| UpdatePlan::compile(update, keys, &at.key("update"), cx));
+    if let Some(plan) = &mut update {
+        match kept.updates.get(apex) {
+            Ok(overlay) => plan.overlay = overlay,
+            // What clients sent must not be forgotten because of a file that can be mended.
+            Err(message) => _ = cx.error(&at.key("update"), message),
         }
-        served.transfer = Some(TransferPlan::compile(transfer, keys, &at, cx));
+        plan.base = records.clone();
+        if let Some(overlay) = &plan.overlay {
+            records = overlay.apply(records);
+        }
     }
-    if let Some(dnssec) = &spec.dnssec
-        && let Some(signer) = Signer::compile(dnssec, apex, ttl, &at.key("dnssec"), cx)
-    {
-        served.zone.sign_with(signer);
-    }
+    let zone = ZoneBuilder { cx, at, apex, written: Written::Here }.build(records)?;
+    let serial_by = if makes_serial { SerialBy::Us } else { SerialBy::Author };
+    let transfer =
+        spec.transfer.as_ref().map(|transfer| TransferPlan::compile(transfer, keys, &at.key("transfer"), cx));
+    let mut served = ServedZone::new(name, zone, serial_by);
+    served.content = content(&served.zone);
+    (served.transfer, served.update) = (transfer, update);
+    served.sign(spec.dnssec.as_ref(), ttl, previous, (kept, now), at, cx);
     if makes_serial {
         served.set_serial(match previous {
             Some(before) if before.content == served.content => before.zone.serial,
@@ -215,6 +218,11 @@ fn compile_zone(
             Some(before) => now.max(before.zone.serial.wrapping_add(1)),
             None => now,
         });
+    }
+    let sent = served.update.as_ref().and_then(|plan| Some(plan.overlay.as_ref()?.serial));
+    // RFC 1982: what was told to secondaries with the last change is not gone back on.
+    if let Some(serial) = sent.filter(|serial| serial.wrapping_sub(served.zone.serial) as i32 > 0) {
+        served.set_serial(serial);
     }
     Some(served)
 }
@@ -225,8 +233,10 @@ fn compile_secondary(
     spec: &ZoneSpec,
     secondary: &SecondarySpec,
     apex: &Name,
+    previous: Option<&ServedZone>,
     keys: &[&str],
-    fetched: &Fetched,
+    kept: &Kept,
+    now: u32,
     at: &Path,
     cx: &mut Context,
 ) -> Option<ServedZone> {
@@ -236,18 +246,23 @@ fn compile_secondary(
         ("ttl", spec.ttl.is_some()),
         ("soa", spec.soa.is_some()),
         ("ns", !spec.ns.is_empty()),
+        ("update", spec.update.is_some()),
     ];
     for (key, _) in own.into_iter().filter(|(_, given)| *given) {
         cx.error(&at.key(key), format!("`{key}` is the primary's affair in a zone with `secondary`"));
     }
-    let copy = fetched.get(apex);
+    let copy = kept.fetched.get(apex);
     let built = copy.as_ref().and_then(|copy| {
         // What somebody else wrote must not keep our own document from being served: it is told, and not answered from.
         let mut scratch = Context::default();
-        let zone = ZoneBuilder { cx: &mut scratch, at, apex }.build(copy.records.clone());
+        let (records, presigned) = match spec.dnssec {
+            Some(_) => (dnssec::strip(copy.records.clone()), None),
+            None => dnssec::split(apex, copy.records.clone()),
+        };
+        let zone = ZoneBuilder { cx: &mut scratch, at, apex, written: Written::Elsewhere }.build(records);
         let (report, _) = scratch.finish();
         match report.has_errors() {
-            false => zone,
+            false => zone.map(|zone| Zone { signer: presigned.map(Signer::elsewhere), ..zone }),
             true => {
                 let first = report.lines().into_iter().next().unwrap_or_default();
                 cx.warning(at, format!("zone {apex} was fetched and cannot be served: {first}"));
@@ -261,21 +276,11 @@ fn compile_secondary(
         Some(zone) => zone,
         None => placeholder(apex, at)?,
     };
-    let mut served = ServedZone {
-        name: name.clone(),
-        serial_by: SerialBy::Author,
-        journal: Journal::default(),
-        content: 0,
-        zone,
-        transfer: spec.transfer.as_ref().map(|transfer| TransferPlan::compile(transfer, keys, &at.key("transfer"), cx)),
-        secondary: Some(plan),
-        counters: OnceLock::new(),
-    };
-    if let Some(dnssec) = &spec.dnssec
-        && let Some(signer) = Signer::compile(dnssec, apex, 300, &at.key("dnssec"), cx)
-    {
-        served.zone.sign_with(signer);
-    }
+    let mut served = ServedZone::new(name, zone, SerialBy::Author);
+    served.transfer =
+        spec.transfer.as_ref().map(|transfer| TransferPlan::compile(transfer, keys, &at.key("transfer"), cx));
+    served.secondary = Some(plan);
+    served.sign(spec.dnssec.as_ref(), 300, previous, (kept, now), at, cx);
     Some(served)
 }
 
@@ -290,10 +295,94 @@ fn placeholder(apex: &Name, at: &Path) -> Option<Zone> {
     };
     let soa = [apex.as_wire(), apex.as_wire(), &[0; 20]].concat();
     let records = vec![record(RecordType::SOA, soa), record(RecordType::NS, vec![0])];
-    ZoneBuilder { cx: &mut Context::default(), at, apex }.build(records)
+    ZoneBuilder { cx: &mut Context::default(), at, apex, written: Written::Elsewhere }.build(records)
 }
 
 impl ServedZone {
+    fn new(name: &ObjectName, zone: Zone, serial_by: SerialBy) -> Self {
+        Self {
+            name: name.clone(),
+            zone,
+            transfer: None,
+            secondary: None,
+            update: None,
+            roll: None,
+            signed_in: None,
+            serial_by,
+            journal: Journal::default(),
+            content: 0,
+            counters: OnceLock::new(),
+        }
+    }
+
+    /// Takes the keys of the zone in. `ttl` is that of its DNSKEY set.
+    fn sign(
+        &mut self,
+        spec: Option<&DnssecSpec>,
+        ttl: u32,
+        previous: Option<&Self>,
+        (kept, now): (&Kept, u32),
+        at: &Path,
+        cx: &mut Context,
+    ) {
+        let Some(spec) = spec else { return };
+        let dnssec_at = at.key("dnssec");
+        if let Some(automatic) = &spec.automatic {
+            let at = dnssec_at.key("automatic");
+            if !spec.keys.is_empty() {
+                cx.error(&at, "keys are given and made as well").help("leave out `keys` or `automatic`");
+            }
+            let ttls = self.zone.nodes.values().flat_map(|node| &node.sets).map(|set| set.ttl);
+            self.roll = Some(RollPlan::compile(automatic, ttl, ttls.max().unwrap_or(ttl), &at, cx));
+        }
+        let apex = self.zone.apex.clone();
+        let state = self.roll.as_ref().map(|plan| kept.keys.get(&apex, plan, now.into()));
+        let rolled = self.roll.as_ref().zip(state.as_ref());
+        let Some(mut signer) = Signer::compile(spec, &apex, ttl, rolled, &dnssec_at, cx) else { return };
+        if let Some(before) = previous.and_then(|previous| previous.zone.signer.as_ref()) {
+            signer.adopt(before);
+        }
+        if self.transfer.is_some() {
+            if signer.denial == DenialSpec::Compact {
+                let message = "absences that are proved one by one cannot be given to secondaries with the zone";
+                cx.error(&dnssec_at.key("denial"), message).help("denial = \"nsec\" or \"nsec3\"");
+            }
+            if self.serial_by == SerialBy::Author {
+                let message =
+                    "a zone that is signed here and given away counts its own serial: signatures change by themselves";
+                cx.error(&at.key("transfer"), message).help("give `soa` without `serial`, and no SOA in the records");
+            }
+        }
+        self.zone.sign_with(signer);
+    }
+
+    /// Whether secondaries get it with signatures of ours.
+    pub(crate) fn is_given_signed(&self) -> bool {
+        self.transfer.is_some() && self.zone.signer.as_ref().is_some_and(|signer| signer.presigned().is_none())
+    }
+
+    /// Makes the signatures that secondaries get.
+    pub(crate) fn sign_all(&mut self, now: u32) {
+        if self.is_given_signed() {
+            self.zone.sign_all(now);
+            self.signed_in = self.zone.signer.as_ref().map(|signer| signer.period(now));
+        }
+    }
+
+    /// Whether the signatures that secondaries get are of an earlier time than those that would be made now.
+    pub(crate) fn is_signed_before(&self, now: u32) -> bool {
+        self.signed_in.is_some() && self.signed_in != self.zone.signer.as_ref().map(|signer| signer.period(now))
+    }
+
+    /// Of a change that is made now.
+    pub(crate) fn next_serial(&self, now: u32) -> u32 {
+        let next = self.zone.serial.wrapping_add(1);
+        match self.serial_by {
+            SerialBy::Us => now.max(next),
+            SerialBy::Author => next,
+        }
+    }
+
     /// Goes on from an earlier version: a zone that is given away notes what changed, published services included.
     pub(crate) fn follow(
         &mut self,
@@ -303,20 +392,32 @@ impl ServedZone {
         cx: &mut Context,
     ) {
         if self.transfer.is_none() || before.transfer.is_none() {
-            return;
+            return self.zone.sign_soa(now);
         }
         let old = Entry::all_of(&transfer::sets(services_before, &before.zone));
         let new = Entry::all_of(&transfer::sets(services, &self.zone));
-        let is_same = Step::between((&before.zone, &old), (&self.zone, &new)).is_empty();
+        // Ours are not signed over the SOA yet: its serial is about to be found.
+        let unsigned: Vec<_> = match self.is_given_signed() {
+            true => old.iter().filter(|entry| !entry.signs(RecordType::SOA)).cloned().collect(),
+            false => old.clone(),
+        };
+        let is_same = Step::between((&before.zone, &unsigned), (&self.zone, &new)).is_empty();
         if !is_same && self.zone.serial == before.zone.serial {
-            if self.serial_by == SerialBy::Author {
+            if self.serial_by == SerialBy::Author && self.update.is_none() {
                 let at = Path::root().key("zone").key(&self.name);
                 let message = format!("zone {} has changed and its serial has not", self.zone.apex);
                 cx.warning(&at, message).help("secondaries will not follow: count the serial up, or leave it to `soa`");
                 return;
             }
-            self.set_serial(now.max(before.zone.serial.wrapping_add(1)));
+            self.set_serial(before.next_serial(now));
         }
+        let new = match self.is_given_signed() {
+            true => {
+                self.zone.sign_soa(now);
+                Entry::all_of(&transfer::sets(services, &self.zone))
+            }
+            false => new,
+        };
         let is_ahead = self.zone.serial.wrapping_sub(before.zone.serial) as i32 > 0;
         self.journal = match self.zone.serial == before.zone.serial {
             true => before.journal.clone(),

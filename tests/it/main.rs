@@ -10,6 +10,7 @@ mod check;
 mod discovery;
 mod dns;
 mod dns_signed;
+mod dns_update;
 mod dns_zones;
 mod egress;
 mod egress_clients;

@@ -4,11 +4,12 @@ use crate::{Document, Level, Path, Place, Problem, Report, document::Target, nea
 use portcullis_names::SecretRef;
 use std::{
     collections::HashSet,
-    fs::File,
+    fs::{File, Metadata},
     io::Read,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path as FilePath, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// Carried through one compile run. Every step goes on after a problem, so that one run finds them all.
@@ -166,10 +167,31 @@ impl Context {
     }
 }
 
+/// Looks of one read: a file that is written to for longer is read as it is then.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
+
 fn read_limited(file: &FilePath) -> std::io::Result<Vec<u8>> {
+    for _ in 1..LOOKS {
+        let open = File::open(file)?;
+        let before = open.metadata()?;
+        let bytes = read_open(&open)?;
+        let after = open.metadata()?;
+        // A device or pipe has no length to look at.
+        let stands = |data: &Metadata| (data.len(), data.mtime(), data.mtime_nsec());
+        let is_still = stands(&before) == stands(&after) && bytes.len() as u64 == after.len();
+        if is_still || !after.is_file() {
+            return Ok(bytes);
+        }
+        // Somebody writes to it: half of a zone is a zone as well.
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    read_open(&File::open(file)?)
+}
+
+fn read_open(mut file: &File) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // A device or pipe has no length to look at.
-    File::open(file)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    Read::by_ref(&mut file).take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
         return Err(std::io::Error::other(format!("larger than {} MiB", FILE_MAX >> 20)));
     }

@@ -25,6 +25,7 @@ mod reserved;
 mod shape;
 mod source;
 mod trail;
+mod unfinished;
 mod watcher;
 
 pub use context::Context;

@@ -6,6 +6,7 @@
 use crate::{
     fingerprint::{Change, Fingerprints},
     loader::is_pattern,
+    unfinished::Unfinished,
 };
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::AccessKind, event::AccessMode};
 use std::{
@@ -29,6 +30,7 @@ pub struct Watcher {
     pace: Pace,
     /// An event was taken and the files were not looked at since.
     restless: bool,
+    unfinished: Unfinished,
 }
 
 /// How long a change may take to be noticed.
@@ -40,6 +42,8 @@ pub struct Pace {
     pub longest: Duration,
     /// How often to look without any event.
     pub poll: Duration,
+    /// A file that is open for writing is waited for, this long at most.
+    pub unfinished: Duration,
 }
 
 /// Shared with the thread that reads the files: a look that nobody waited for must not swallow its finding.
@@ -51,7 +55,12 @@ struct Known {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { quiet: Duration::from_millis(200), longest: Duration::from_secs(2), poll: Duration::from_secs(5) }
+        Self {
+            quiet: Duration::from_millis(200),
+            longest: Duration::from_secs(2),
+            poll: Duration::from_secs(5),
+            unfinished: Duration::from_secs(30),
+        }
     }
 }
 
@@ -63,7 +72,12 @@ impl Watcher {
 
     pub fn with_pace(files: Vec<PathBuf>, pace: Pace) -> Self {
         let (sender, events) = mpsc::channel(1);
+        let unfinished = Unfinished::default();
+        let noted = unfinished.clone();
         let notifier = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if let Ok(event) = &event {
+                noted.note(event);
+            }
             // Our own looking opens and reads; taking that for news would never end.
             let is_news = match event.as_ref().map(|event| event.kind) {
                 Ok(EventKind::Access(kind)) => kind == AccessKind::Close(AccessMode::Write),
@@ -77,12 +91,12 @@ impl Watcher {
         if let Err(error) = &notifier {
             tracing::warn!(%error, "no file events: configuration is polled");
         }
-        Self::start(files, pace, notifier.ok(), events)
+        Self::start(files, pace, notifier.ok(), events, unfinished)
     }
 
     /// Only looks now and then; for file systems without events.
     pub fn polling(files: Vec<PathBuf>, pace: Pace) -> Self {
-        Self::start(files, pace, None, mpsc::channel(1).1)
+        Self::start(files, pace, None, mpsc::channel(1).1, Unfinished::default())
     }
 
     fn start(
@@ -90,9 +104,11 @@ impl Watcher {
         pace: Pace,
         notifier: Option<RecommendedWatcher>,
         events: mpsc::Receiver<()>,
+        unfinished: Unfinished,
     ) -> Self {
         let (folders, known) = (BTreeMap::new(), Arc::default());
-        let mut watcher = Self { events, notifier, folders, files: Vec::new(), known, pace, restless: false };
+        let mut watcher =
+            Self { events, notifier, folders, files: Vec::new(), known, pace, restless: false, unfinished };
         watcher.watch(files);
         watcher
     }
@@ -133,11 +149,21 @@ impl Watcher {
             return;
         }
         self.restless = true;
-        let latest = Instant::now() + self.pace.longest;
+        let begin = Instant::now();
+        let latest = begin + self.pace.longest;
         loop {
-            let quiet = (Instant::now() + self.pace.quiet).min(latest);
-            if !matches!(tokio::time::timeout_at(quiet, self.events.recv()).await, Ok(Some(()))) {
+            let quiet = Instant::now() + self.pace.quiet;
+            let is_open = self.unfinished.is_any_of(&self.files);
+            let until = if is_open { quiet.min(begin + self.pace.unfinished) } else { quiet.min(latest) };
+            if matches!(tokio::time::timeout_at(until, self.events.recv()).await, Ok(Some(()))) {
+                continue;
+            }
+            if !is_open {
                 return;
+            }
+            if Instant::now() >= begin + self.pace.unfinished {
+                // An end may have been missed, and whoever is that slow is told by the next change.
+                return self.unfinished.forget();
             }
         }
     }

@@ -117,6 +117,9 @@ impl<'s, 'b> Answer<'s, 'b> {
         {
             return Ok(next);
         }
+        if matches!(self.of_type, RecordType::RRSIG | RecordType::NSEC) && self.about(owner, signed_as, node)? {
+            return Ok(Next::Done);
+        }
         let set = match self.of_type {
             // RFC 8482 §4.1: one of the sets is an answer to ANY.
             RecordType::ANY => node.sets.first(),
@@ -141,6 +144,33 @@ impl<'s, 'b> Answer<'s, 'b> {
         self.prove()?;
         self.targets(owner, set);
         Ok(Next::Done)
+    }
+
+    /// Signatures and links of the chain, asked for by type: a denial of them would deny what every other answer shows. One set's
+    /// signatures are an answer to RRSIG as one set is to ANY (RFC 8482 §7). `false`: there is nothing of the kind.
+    fn about(&mut self, owner: &[u8], signed_as: &[u8], node: &'s Node) -> Result<bool, Full> {
+        let Some(signer) = &self.zone.signer else { return Ok(false) };
+        self.dnssec = Dnssec::Ok;
+        if self.of_type == RecordType::RRSIG {
+            let Some(set) = node.sets.first() else { return Ok(false) };
+            let data: Vec<&[u8]> = set.data.iter().map(|data| &**data).collect();
+            self.signatures(Section::Answer, owner, signed_as, (set.of_type, set.ttl, &data), set.ttl)?;
+            return Ok(true);
+        }
+        let proof = match signer.denial {
+            DenialSpec::Nsec => signer.chain.at(&self.zone.apex, signed_as, None),
+            DenialSpec::Compact => Chain::compact(owner, Some(self.types(node))),
+            DenialSpec::Nsec3 => None,
+        };
+        let Some(proof) = proof else { return Ok(false) };
+        self.records(owner, signed_as, RecordType::NSEC, self.zone.negative_ttl, &[&proof.rdata])?;
+        Ok(true)
+    }
+
+    fn types(&self, node: &Node) -> Vec<RecordType> {
+        let services = &self.snapshot.services.list;
+        let of_service = |index: usize| services.get(index).map_or_else(Vec::new, |served| served.service.types());
+        types_of_node(node, &of_service)
     }
 
     /// What a published service answers; `None`: this type is not its business.
@@ -331,10 +361,7 @@ impl<'s, 'b> Answer<'s, 'b> {
                 Chain::compact(key, None)
             }
             Denial::Type { owner, node, .. } => {
-                let services = &self.snapshot.services.list;
-                let of_service =
-                    |index: usize| services.get(index).map_or_else(Vec::new, |served| served.service.types());
-                let mut types = types_of_node(node, &of_service);
+                let mut types = self.types(node);
                 types.retain(|of_type| *of_type != self.of_type);
                 Chain::compact(owner, Some(types))
             }

@@ -43,7 +43,15 @@ impl Denial<'_> {
             }
             (Self::Expanded { key, .. }, false) => vec![covering(key)],
             (Self::Expanded { key, encloser }, true) => vec![covering(next_closer(key, encloser))],
-            (Self::Signer { owner }, _) => vec![at(owner)],
+            (Self::Signer { owner }, false) => vec![at(owner)],
+            (Self::Signer { owner }, true) => match at(owner) {
+                Some(proof) => vec![Some(proof)],
+                // RFC 5155 §7.2.7: left out of a chain that allows it (opt-out).
+                None => {
+                    let encloser = Suffixes(owner).skip(1).find(|name| at(name).is_some()).unwrap_or(apex.as_wire());
+                    vec![at(encloser), covering(next_closer(owner, encloser))]
+                }
+            },
         };
         proofs.into_iter().flatten().collect()
     }

@@ -1,7 +1,7 @@
 //! What is not there, proved: the chain of names of a zone (NSEC, RFC 4034 §4; NSEC3, RFC 5155 without salt and iterations),
 //! or each name by itself (RFC 9824).
 
-use super::DenialSpec;
+use super::{DenialSpec, presigned::Presigned};
 use crate::{
     Name, RecordType,
     name::{Suffixes, first_label},
@@ -17,6 +17,9 @@ use std::collections::HashMap;
 pub(crate) struct Chain {
     links: Vec<Link>,
     kind: Kind,
+    /// Of hashes: ours are made without either (RFC 9276 §3.1), others' with what they chose.
+    iterations: u16,
+    salt: Box<[u8]>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +35,8 @@ struct Link {
     key: Box<[u8]>,
     owner: Name,
     types: Vec<RecordType>,
+    /// Of a zone that was signed elsewhere: the record as it came.
+    rdata: Option<Box<[u8]>>,
 }
 
 /// A record of denial, ready to be signed.
@@ -44,6 +49,8 @@ pub(crate) struct Proof {
 
 /// RFC 5155 §3.1 with RFC 9276 §3.1: SHA-1, no flags, no iterations, no salt.
 const NSEC3_HEAD: [u8; 5] = [1, 0, 0, 0, 0];
+/// RFC 9276 §3.2: validators take no more seriously, and each costs us a hash for each absent name.
+const ITERATIONS_MAX: u16 = 150;
 
 impl Chain {
     pub(crate) fn new(
@@ -60,14 +67,56 @@ impl Chain {
             .map(|(owner, node)| Link {
                 key: match kind {
                     Kind::Names => sort_key(owner.as_wire()).into(),
-                    Kind::Hashes => hash(owner.as_wire()).into(),
+                    Kind::Hashes => hash(owner.as_wire(), 0, &[]).into(),
                 },
                 types: types_of(node, owner == apex, kind, services),
                 owner: owner.clone(),
+                rdata: None,
             })
             .collect();
         links.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Self { links, kind }
+        Self { links, kind, ..Self::default() }
+    }
+
+    /// The chain of a zone that was signed elsewhere. Of several chains of hashes (RFC 5155 §10.4) the first counts.
+    pub(super) fn read(presigned: &Presigned) -> Self {
+        let mut chain = Self::default();
+        let link = |key: Vec<u8>, owner: &Name, rdata: &[u8]| Link {
+            key: key.into(),
+            owner: owner.clone(),
+            types: Vec::new(),
+            rdata: Some(rdata.into()),
+        };
+        chain.links = presigned
+            .chain(RecordType::NSEC)
+            .map(|(owner, rdata)| link(sort_key(owner.as_wire()), owner, rdata))
+            .collect();
+        if chain.links.is_empty() {
+            chain.kind = Kind::Hashes;
+            let mut first = None;
+            for (owner, rdata) in presigned.chain(RecordType::NSEC3) {
+                // RFC 5155 §3.2: algorithm, flags, iterations, and the salt behind its length.
+                let Some([1, _, i0, i1, length]) = rdata.first_chunk::<5>() else { continue };
+                let Some(salt) = rdata.get(5..5 + usize::from(*length)) else { continue };
+                let made = (u16::from_be_bytes([*i0, *i1]), salt);
+                if *first.get_or_insert(made) != made || made.0 > ITERATIONS_MAX {
+                    continue;
+                }
+                let label = first_label(owner.as_wire()).unwrap_or_default().to_ascii_uppercase();
+                if let Ok(hash) = BASE32HEX_NOPAD.decode(&label) {
+                    chain.links.push(link(hash, owner, rdata));
+                }
+            }
+            let (iterations, salt) = first.unwrap_or_default();
+            (chain.iterations, chain.salt) = (iterations, salt.into());
+        }
+        chain.links.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        chain
+    }
+
+    /// All records of the chain.
+    pub(crate) fn proofs(&self, apex: &Name) -> impl Iterator<Item = Proof> {
+        (0..self.links.len()).filter_map(|index| self.proof(apex, index, None))
     }
 
     pub(crate) fn uses_hashes(&self) -> bool {
@@ -77,7 +126,7 @@ impl Chain {
     fn key(&self, name: &[u8]) -> Vec<u8> {
         match self.kind {
             Kind::Names => sort_key(name),
-            Kind::Hashes => hash(name),
+            Kind::Hashes => hash(name, self.iterations, &self.salt),
         }
     }
 
@@ -97,6 +146,10 @@ impl Chain {
 
     fn proof(&self, apex: &Name, index: usize, absent: Option<RecordType>) -> Option<Proof> {
         let link = self.links.get(index)?;
+        if let Some(rdata) = &link.rdata {
+            let of_type = if self.uses_hashes() { RecordType::NSEC3 } else { RecordType::NSEC };
+            return Some(Proof { owner: link.owner.clone(), of_type, rdata: rdata.to_vec() });
+        }
         let next = self.links.get(index + 1).or_else(|| self.links.first())?;
         let types = link.types.iter().copied().filter(|of_type| Some(*of_type) != absent).collect();
         match self.kind {
@@ -175,9 +228,14 @@ fn sort_key(name: &[u8]) -> Vec<u8> {
     key
 }
 
-/// RFC 5155 §5 with no iterations and no salt.
-fn hash(name: &[u8]) -> Vec<u8> {
-    digest(&SHA1_FOR_LEGACY_USE_ONLY, name).as_ref().to_vec()
+/// RFC 5155 §5.
+fn hash(name: &[u8], iterations: u16, salt: &[u8]) -> Vec<u8> {
+    let mut hash = name.to_vec();
+    for _ in 0..=iterations {
+        hash.extend_from_slice(salt);
+        hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &hash).as_ref().to_vec();
+    }
+    hash
 }
 
 #[cfg(test)]
@@ -204,9 +262,16 @@ mod tests {
     }
 
     #[test]
+    fn rfc5155_a_hashes_with_salt_and_iterations() {
+        let name = Name::absolute("example").unwrap();
+        let hashed = hash(name.as_wire(), 12, &[0xaa, 0xbb, 0xcc, 0xdd]);
+        assert_eq!(BASE32HEX_NOPAD.encode(&hashed), "0P9MHAVEQVM6T7VBL5LOP2U3T2RP3TOM");
+    }
+
+    #[test]
     fn rfc5155_a_hashes_without_salt_and_iterations() {
         // The owner that the zone com itself has for its apex.
         let name = Name::absolute("com").unwrap();
-        assert_eq!(BASE32HEX_NOPAD.encode(&hash(name.as_wire())), "CK0POJMG874LJREF7EFN8430QVIT8BSM");
+        assert_eq!(BASE32HEX_NOPAD.encode(&hash(name.as_wire(), 0, &[])), "CK0POJMG874LJREF7EFN8430QVIT8BSM");
     }
 }

@@ -5,23 +5,40 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
 };
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What keys can sign with (RFC 8624 §3.1: the two that a zone should use).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Algorithm {
+    #[serde(rename = "ecdsap256")]
     EcdsaP256Sha256,
+    #[serde(rename = "ed25519")]
     Ed25519,
 }
 
 /// One key of a zone.
 pub(crate) struct Key {
     pair: Pair,
-    pub(crate) role: KeyRole,
+    pub(crate) duty: Duty,
     pub(crate) algorithm: Algorithm,
     /// The data of its DNSKEY record.
     pub(crate) rdata: Vec<u8>,
     pub(crate) tag: u16,
+}
+
+/// What a key is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Duty {
+    /// A DS may point to it (RFC 4034 §2.1.1).
+    pub(crate) entry: bool,
+    /// The parent is told of it: CDS, and the DS that is to be there.
+    pub(crate) told: bool,
+    /// Signs the keys.
+    pub(crate) keys: bool,
+    /// Signs all the rest.
+    pub(crate) zone: bool,
 }
 
 enum Pair {
@@ -55,8 +72,20 @@ impl Algorithm {
     }
 }
 
+impl Duty {
+    pub(crate) fn of(role: KeyRole) -> Self {
+        let (entry, told, keys, zone) = match role {
+            KeyRole::Csk => (true, true, true, true),
+            KeyRole::Ksk => (true, true, true, false),
+            KeyRole::Zsk => (false, false, false, true),
+            KeyRole::Standby => (true, false, false, false),
+        };
+        Self { entry, told, keys, zone }
+    }
+}
+
 impl Key {
-    pub(crate) fn read(pem: &[u8], role: KeyRole) -> Result<Self, KeyError> {
+    pub(crate) fn read(pem: &[u8], duty: Duty) -> Result<Self, KeyError> {
         let text = std::str::from_utf8(pem).map_err(|_| KeyError::Pem)?;
         let body = text.split_once(PEM_BEGIN).and_then(|(_, rest)| rest.split_once(PEM_END)).ok_or(KeyError::Pem)?.0;
         let body: String = body.split_ascii_whitespace().collect();
@@ -71,13 +100,15 @@ impl Key {
             } else {
                 return Err(KeyError::Kind);
             };
-        let flags = match role {
-            KeyRole::Csk | KeyRole::Ksk | KeyRole::Standby => FLAGS_ENTRY,
-            KeyRole::Zsk => FLAGS_ZONE,
-        };
+        let flags = if duty.entry { FLAGS_ENTRY } else { FLAGS_ZONE };
         let rdata = [&flags.to_be_bytes()[..], &[3, algorithm.number()], &public].concat();
         let tag = tag(&rdata);
-        Ok(Self { pair, role, algorithm, rdata, tag })
+        Ok(Self { pair, duty, algorithm, rdata, tag })
+    }
+
+    /// Equal for keys that sign the same with the same.
+    pub(crate) fn identity(&self) -> (&[u8], bool, bool) {
+        (&self.rdata, self.duty.keys, self.duty.zone)
     }
 
     pub(crate) fn sign(&self, octets: &[u8]) -> Option<Vec<u8>> {
@@ -90,7 +121,7 @@ impl Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({} {:?} {:?})", self.tag, self.algorithm, self.role)
+        write!(f, "Key({} {:?} {:?})", self.tag, self.algorithm, self.duty)
     }
 }
 
@@ -124,13 +155,13 @@ mod tests {
     #[test]
     fn keys_are_made_and_read_back() {
         for (algorithm, octets) in [(Algorithm::EcdsaP256Sha256, 64), (Algorithm::Ed25519, 32)] {
-            let key = Key::read(generate_key(algorithm).unwrap().as_bytes(), KeyRole::Csk).unwrap();
+            let key = Key::read(generate_key(algorithm).unwrap().as_bytes(), Duty::of(KeyRole::Csk)).unwrap();
             assert_eq!((key.algorithm, key.rdata.len(), &key.rdata[..3]), (algorithm, 4 + octets, &[1, 1, 3][..]));
             assert_eq!(key.sign(b"x").unwrap().len(), 64);
         }
-        assert_eq!(Key::read(b"x", KeyRole::Csk).unwrap_err(), KeyError::Pem);
+        assert_eq!(Key::read(b"x", Duty::of(KeyRole::Csk)).unwrap_err(), KeyError::Pem);
         let wrong = format!("{PEM_BEGIN}\nAAAA\n{PEM_END}");
-        assert_eq!(Key::read(wrong.as_bytes(), KeyRole::Csk).unwrap_err(), KeyError::Kind);
+        assert_eq!(Key::read(wrong.as_bytes(), Duty::of(KeyRole::Csk)).unwrap_err(), KeyError::Kind);
     }
 
     #[test]

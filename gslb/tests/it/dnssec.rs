@@ -149,6 +149,38 @@ fn rfc4035_3_1_who_did_not_ask_for_dnssec_gets_none() {
 }
 
 #[test]
+fn rfc9276_3_1_and_rfc8624_keys_and_parameters_are_small_and_what_is_about_names_can_be_asked_for() {
+    for denial in ["nsec", "nsec3", "compact"] {
+        let server = signed(denial, Algorithm::EcdsaP256Sha256);
+        let keys = keys(&server);
+        let question = question("@ DNSKEY do");
+        let reply = server.answer(&question.octets, &question.asked).unwrap();
+        assert!(reply.len() < 512 && reply[2] & 2 == 0, "{denial}: {}", reply.len());
+        let parameters = ask(&server, "@ NSEC3PARAM do");
+        let shown: Vec<_> =
+            parameters.answers.iter().filter(|r| rrsig(r).is_none()).map(|r| r.data.to_string()).collect();
+        let expected: &[&str] = if denial == "nsec3" { &["1 0 0 -"] } else { &[] };
+        assert_eq!(shown, expected, "{denial}");
+        // A denial of RRSIG or NSEC would deny what every other answer shows.
+        let signatures = ask(&server, "www RRSIG do").answers;
+        assert!(signatures.len() == 1 && rrsig(&signatures[0]).is_some(), "{denial}: {signatures:?}");
+        let links = ask(&server, "www NSEC do");
+        let (_, types) = verify(&keys, &links.answers, denial);
+        assert_eq!(types == [RecordType::NSEC], denial != "nsec3", "{denial}: {links}");
+        // RFC 5155 §7.2.8: the owner of an NSEC3 record is no name of the zone.
+        if denial == "nsec3" {
+            let denied = ask(&server, "www TXT do");
+            let proof = denied.authorities.iter().find(|record| record.record_type() == RecordType::NSEC3).unwrap();
+            let owner = proof.name.to_string();
+            assert_eq!(
+                ask(&server, &format!("{owner} NSEC3 do tcp")).metadata.response_code.to_string(),
+                "Non-Existent Domain"
+            );
+        }
+    }
+}
+
+#[test]
 fn signatures_are_kept_in_their_period_and_made_anew_in_the_next() {
     let server = signed("nsec", Algorithm::EcdsaP256Sha256);
     let at = |days: u32| {

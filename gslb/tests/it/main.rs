@@ -1,6 +1,7 @@
 //! The DNS server from outside: messages in, messages out, judged by another library.
 #![allow(clippy::unwrap_used)]
 
+mod clauses;
 mod dnssec;
 mod explain;
 mod mmdb;

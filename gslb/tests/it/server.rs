@@ -44,7 +44,7 @@ fn start(dns: &str) -> Running {
         })),
         republish: Republish::default(),
     };
-    let listeners = Listeners { udp: vec![udp], tcp: vec![tcp], tls: Vec::new() };
+    let listeners = Listeners { udp: vec![udp], tcp: vec![tcp], ..Listeners::default() };
     let checks = Checks::start(&live, &host).unwrap();
     let server = Server::start(listeners, &live, &host).unwrap();
     Running { live, udp: udp_at, tcp: tcp_at, registry, log, _server: server, _checks: checks }
@@ -295,4 +295,97 @@ fn a_member_that_stops_answering_is_withdrawn_and_comes_back() {
     let _first = TcpListener::bind(("127.0.0.1", port)).unwrap();
     await_answer("127.0.0.1");
     drop(second);
+}
+
+/// A server of DNS over QUIC, and what its clients trust.
+fn quic(dns: &str) -> (SocketAddr, rustls::RootCertStore, (Live<Snapshot>, (Server, Checks))) {
+    let made = rcgen::generate_simple_self_signed(vec!["dns.test".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    portcullis_tls::install_provider();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = udp.local_addr().unwrap();
+    let listeners = Listeners { quic: vec![(udp, TlsSwitch::new(Arc::new(config)))], ..Listeners::default() };
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    (at, roots, serve_on(listeners, &document("192.0.2.1", dns)))
+}
+
+async fn quic_client(at: SocketAddr, roots: rustls::RootCertStore, alpn: &str) -> Result<quinn::Connection, String> {
+    let mut tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    tls.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
+    endpoint.connect(at, "dns.test").unwrap().await.map_err(|error| error.to_string())
+}
+
+/// The query with the id that RFC 9250 §4.2.1 wants.
+fn quic_framed(text: &str) -> Vec<u8> {
+    let mut octets = framed(text);
+    octets[2..4].fill(0);
+    octets
+}
+
+async fn quic_exchange(connection: &quinn::Connection, octets: &[u8]) -> Result<Vec<u8>, String> {
+    let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+    send.write_all(octets).await.map_err(|error| error.to_string())?;
+    send.finish().unwrap();
+    receive.read_to_end(70_000).await.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn rfc9250_4_2_queries_over_quic_are_answered_a_stream_each_and_padded() {
+    let (at, roots, _server) = quic("");
+    let connection = quic_client(at, roots.clone(), "doq").await.unwrap();
+    let queries =
+        (0..150).map(|_| async { quic_exchange(&connection, &quic_framed("www A option=12:")).await.unwrap() });
+    let mut tasks = Vec::new();
+    for query in queries {
+        tasks.push(query);
+    }
+    for task in tasks {
+        let reply = task.await;
+        assert_eq!((reply.len(), &reply[..2], reply[2..4] == [0, 0]), (470, &468u16.to_be_bytes()[..], true));
+    }
+    // More than a datagram, and whole.
+    let big = quic_exchange(&connection, &quic_framed("big A")).await.unwrap();
+    assert_eq!(Message::from_vec(&big[2..]).unwrap().answers.len(), 100);
+    // RFC 9250 §8.1.1: nothing else is spoken here.
+    assert!(quic_client(at, roots, "h3").await.is_err());
+}
+
+#[tokio::test]
+async fn rfc9250_4_3_3_what_breaks_the_protocol_ends_the_connection() {
+    let (at, roots, _server) = quic("");
+    let with_id = framed("www A");
+    let two = quic_framed("www A").repeat(2);
+    let short = quic_framed("www A")[..9].to_vec();
+    let keepalive = quic_framed("www A option=11:");
+    for (what, octets) in [("an id", with_id), ("two messages", two), ("half of one", short), ("keepalive", keepalive)]
+    {
+        let connection = quic_client(at, roots.clone(), "doq").await.unwrap();
+        quic_exchange(&connection, &octets).await.unwrap_err();
+        let closed = connection.closed().await;
+        let code = match &closed {
+            quinn::ConnectionError::ApplicationClosed(close) => u64::from(close.error_code),
+            _ => panic!("{what}: {closed}"),
+        };
+        assert_eq!(code, 2, "{what}: DOQ_PROTOCOL_ERROR");
+    }
+    let connection = quic_client(at, roots, "doq").await.unwrap();
+    assert!(quic_exchange(&connection, &quic_framed("www A")).await.is_ok(), "others are served");
+}
+
+#[tokio::test]
+async fn connections_by_quic_are_capped_and_end_when_they_are_idle() {
+    let (at, roots, _server) = quic("tcp = { max_per_client = 2, idle_timeout = \"300ms\" }");
+    let first = quic_client(at, roots.clone(), "doq").await.unwrap();
+    let _second = quic_client(at, roots.clone(), "doq").await.unwrap();
+    assert!(quic_client(at, roots.clone(), "doq").await.is_err(), "a third of one client");
+    let closed = first.closed().await;
+    assert!(matches!(closed, quinn::ConnectionError::TimedOut), "{closed}");
 }

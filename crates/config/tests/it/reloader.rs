@@ -11,8 +11,7 @@ use tokio::sync::Semaphore;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn watcher(files: Vec<std::path::PathBuf>) -> Watcher {
-    let pace =
-        Pace { quiet: Duration::from_millis(20), longest: Duration::from_millis(200), poll: Duration::from_secs(60) };
+    let pace = Pace { quiet: Duration::from_millis(20), longest: Duration::from_millis(200), ..Pace::default() };
     Watcher::with_pace(files, pace)
 }
 

@@ -1,14 +1,19 @@
 //! The watcher: what is a change and what is not.
 
 use portcullis_config::{Pace, Watcher};
-use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Duration};
+use std::{fs, io::Write, os::unix::fs::symlink, path::PathBuf, time::Duration};
 use tempfile::TempDir;
 
 /// Far beyond what any change needs; only a failure waits for it.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn pace() -> Pace {
-    Pace { quiet: Duration::from_millis(20), longest: Duration::from_millis(200), poll: Duration::from_secs(60) }
+    Pace {
+        quiet: Duration::from_millis(20),
+        longest: Duration::from_millis(200),
+        poll: Duration::from_secs(60),
+        unfinished: DEADLINE,
+    }
 }
 
 struct Folder(TempDir);
@@ -155,4 +160,38 @@ async fn without_events_the_poll_finds_changes() {
     fires(&mut watcher, "a write").await;
     folder.write("b1.toml", "");
     fires(&mut watcher, "a match").await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_written_is_waited_for() {
+    let folder = Folder::new();
+    folder.write("a.zone", "a whole zone");
+    let mut watcher = folder.watch(&["a.zone"]);
+    // Truncated now, and for longer than any burst of events lasts, there is nothing in it.
+    let mut writer = fs::File::create(folder.at("a.zone")).unwrap();
+    let early = tokio::time::timeout(pace().longest * 3, watcher.changed()).await;
+    assert!(early.is_err(), "half a file is no change");
+    writer.write_all(b"half").unwrap();
+    let early = tokio::time::timeout(pace().longest * 3, watcher.changed()).await;
+    assert!(early.is_err(), "half a file is no change");
+    writer.write_all(b" and the rest").unwrap();
+    drop(writer);
+    fires(&mut watcher, "the whole file").await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_never_closed_is_read_in_the_end_and_others_do_not_wait_for_strangers() {
+    let folder = Folder::new();
+    folder.write("a.toml", "1");
+    let mut stranger = fs::File::create(folder.at("log")).unwrap();
+    stranger.write_all(b"1").unwrap();
+    let mut watcher = folder.watch(&["a.toml"]);
+    stranger.write_all(b"2").unwrap();
+    folder.write("a.toml", "2");
+    fires(&mut watcher, "a change beside a file that is written to").await;
+    let soon = Pace { unfinished: Duration::from_millis(300), ..pace() };
+    let mut watcher = Watcher::with_pace(vec![folder.at("a.toml")], soon);
+    let mut writer = fs::File::create(folder.at("a.toml")).unwrap();
+    writer.write_all(b"3").unwrap();
+    fires(&mut watcher, "a file that is never closed").await;
 }

@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+"""Portcullis' DNS beside gdnsd, Knot and NSD, in one interleaved run.
+
+    cargo build --profile dist && python3 benches/dns.py [--rounds 5] [--seconds 3] [--only static,steered,signed]
+
+Each server answers with one UDP thread pinned to core 0; dnsperf has core 1. The figure to trust is CPU microseconds per
+query: the scheduler's clock of all threads of the server, divided by the queries that were answered. Rates of dnsperf are
+shown as they are; at 300 k a second it is itself near its end. A server that is not installed is left out, aloud.
+
+static    A of 1000 names, no EDNS                       all servers
+edns      the same with EDNS and a client subnet         all servers
+steered   a weighted choice of 4 by client subnet        ours; gdnsd's plugin `weighted`
+plain-do  the same zone unsigned, asked with DO          ours
+signed    the same zone signed, asked with DO            ours
+absent    NXDOMAIN of random names                       all servers
+latency   static with 8 queries outstanding              all servers
+"""
+import argparse, os, random, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVER_CORE, LOAD_CORE = "0", "1"
+NAMES = 1000
+SCENARIOS = ["static", "edns", "steered", "plain-do", "signed", "absent", "latency"]
+SUBNET = "8:00011800cb0071"
+
+
+def port():
+    while True:
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            try:
+                udp.bind(tcp.getsockname())
+                return tcp.getsockname()[1]
+            except OSError:
+                pass
+
+
+def pinned(core, *command, **options):
+    return subprocess.Popen(["taskset", "-c", core, *map(str, command)], **options)
+
+
+def question(name, kind=1):
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    return struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", kind, 1)
+
+
+def wait(name, p, asked):
+    for _ in range(200):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(0.1)
+            try:
+                s.connect(("127.0.0.1", p))
+                s.send(question(asked))
+                if s.recv(4096)[3] & 15 == 0:
+                    return
+            except OSError:
+                time.sleep(0.05)
+    sys.exit(f"{name} does not answer {asked} on {p}")
+
+
+def children(pid):
+    pids = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for kid in (task / "children").read_text().split():
+            pids += children(int(kid))
+    return pids
+
+
+def cpu_ns(pid):
+    """Time on a core of every thread, from the scheduler."""
+    tasks = [task for p in children(pid) for task in Path(f"/proc/{p}/task").iterdir()]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
+class Bench:
+    def __init__(self, folder, binary):
+        self.folder, self.binary = Path(folder), binary
+        self.running, self.servers = [], {}
+        records = "".join(f"n{n} 300 A 192.0.2.{n % 250}\n" for n in range(NAMES))
+        head = "$TTL 300\n@ SOA ns1 noc 1 3600 900 604800 60\n@ NS ns1\nns1 A 127.0.0.1\n"
+        (self.folder / "zone").write_text("$ORIGIN example.test.\n" + head + records)
+        (self.folder / "signed").write_text("$ORIGIN signed.test.\n" + head + records)
+        shuffled = random.Random(7).sample(range(NAMES), NAMES)
+        lists = {
+            "static": [f"n{n}.example.test A" for n in shuffled],
+            "signed": [f"n{n}.signed.test A" for n in shuffled],
+            "steered": ["w.steered.test A"],
+            "absent": [f"{random.Random(n).randbytes(6).hex()}.example.test A" for n in range(20_000)],
+        }
+        for name, lines in lists.items():
+            (self.folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+    def keep(self, name, p, process, asked="n1.example.test"):
+        self.running.append(process)
+        wait(name, p, asked)
+        self.servers[name] = dict(pid=process.pid, port=p)
+
+    def start(self):
+        for name in ("portcullis", "gdnsd", "knot", "nsd"):
+            program = dict(knot="knotd").get(name, name)
+            if name != "portcullis" and not shutil.which(program):
+                print(f"left out: {program} is not installed")
+                continue
+            p = port()
+            self.keep(name, p, getattr(self, "start_" + name)(p))
+
+    def start_portcullis(self, p):
+        if not self.binary.exists():
+            sys.exit("build it first: cargo build --profile dist")
+        key = self.folder / "zone.key"
+        subprocess.run([self.binary, "gslb", "key", key], check=True, capture_output=True)
+        conf = self.folder / "edge.toml"
+        conf.write_text(f"""schema = "1"
+[process]
+threads = 1
+upgrade = "unix:{self.folder}/up.sock"
+[admin]
+address = "unix:{self.folder}/admin.sock"
+[telemetry]
+access_log = {{ to = "off" }}
+[listener.dns]
+address = "127.0.0.1:{p}"
+protocol = "dns"
+[dns]
+rate_limit = {{ mode = "off" }}
+[zone.plain]
+name = "example.test"
+file = "zone"
+[zone.signed]
+name = "signed.test"
+file = "signed"
+dnssec = {{ keys = [{{ secret = {{ file = "zone.key" }} }}] }}
+[zone.steered]
+name = "steered.test"
+ns = ["ns1.example.test"]
+soa = {{ mname = "ns1.example.test", rname = "noc.example.test" }}
+[public_service.w]
+host = "w.steered.test"
+ttl = "300s"
+policy = "weighted"
+[public_service.w.sites]
+{"".join(f's{n} = {{ members = ["192.0.2.{n}"], weight = {n * 10} }}' + chr(10) for n in range(1, 5))}""")
+        log = open(self.folder / "portcullis.log", "w")
+        return pinned(SERVER_CORE, self.binary, "run", conf, stderr=log, stdout=log)
+
+    def start_gdnsd(self, p):
+        home = self.folder / "gdnsd"
+        (home / "zones").mkdir(parents=True)
+        (home / "zones/example.test").write_text((self.folder / "zone").read_text())
+        (home / "zones/steered.test").write_text("$TTL 300\n@ SOA ns1.example.test. noc 1 3600 900 604800 60\n@ NS ns1.example.test.\nw 300 DYNA weighted!w\n")
+        members = " ".join(f"s{n} = [192.0.2.{n}, {n * 10}]," for n in range(1, 5))
+        (home / "config").write_text(f"""options => {{ listen => 127.0.0.1@{p}, udp_threads => 1, tcp_threads => 1, run_dir => {home}/run, state_dir => {home}/state }}
+plugins => {{ weighted => {{ service_types = up, w = {{ {members} }} }} }}
+""")
+        return pinned(SERVER_CORE, "gdnsd", "-c", home, "start", stderr=subprocess.DEVNULL)
+
+    def start_knot(self, p):
+        home = self.folder / "knot"
+        home.mkdir()
+        conf = self.folder / "knot.conf"
+        conf.write_text(f"""server:
+  listen: 127.0.0.1@{p}
+  rundir: {home}
+  udp-workers: 1
+  tcp-workers: 1
+  background-workers: 1
+database:
+  storage: {home}
+zone:
+  - domain: example.test
+    file: {self.folder}/zone
+    zonefile-sync: -1
+    journal-content: none
+""")
+        return pinned(SERVER_CORE, "knotd", "-c", conf, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def start_nsd(self, p):
+        home = self.folder / "nsd"
+        home.mkdir()
+        conf = self.folder / "nsd.conf"
+        conf.write_text(f"""server:
+  ip-address: 127.0.0.1@{p}
+  server-count: 1
+  do-ip6: no
+  username: ""
+  chroot: ""
+  zonesdir: "{self.folder}"
+  database: ""
+  pidfile: "{home}/pid"
+  xfrdfile: "{home}/xfrd"
+  zonelistfile: "{home}/zones"
+  logfile: "{home}/log"
+  rrl-ratelimit: 0
+remote-control:
+  control-enable: no
+zone:
+  name: example.test
+  zonefile: zone
+""")
+        return pinned(SERVER_CORE, "nsd", "-d", "-c", conf, stderr=subprocess.DEVNULL)
+
+    def load(self, scenario, name, seconds):
+        """CPU and rate of one run; nothing where a server has no such thing."""
+        server = self.servers[name]
+        only = dict(steered=("portcullis", "gdnsd"), signed=("portcullis",)).get(scenario)
+        only = ("portcullis",) if scenario == "plain-do" else only
+        if only and name not in only:
+            return None
+        queries = {"edns": "static", "plain-do": "static", "latency": "static"}.get(scenario, scenario)
+        options = {"edns": ["-e", "-E", SUBNET], "steered": ["-e", "-E", SUBNET], "plain-do": ["-e", "-D"], "signed": ["-e", "-D"]}
+        outstanding = "8" if scenario == "latency" else "200"
+        clients = "1" if scenario == "latency" else "8"
+        command = ["taskset", "-c", LOAD_CORE, "dnsperf", "-s", "127.0.0.1", "-p", str(server["port"]), "-d", self.folder / f"{queries}.txt",
+                   "-l", str(seconds), "-c", clients, "-q", outstanding, *options.get(scenario, [])]
+        before = cpu_ns(server["pid"])
+        out = subprocess.run(command, capture_output=True, text=True).stdout
+        used = cpu_ns(server["pid"]) - before
+        done = re.search(r"Queries completed:\s+(\d+)", out)
+        rate = re.search(r"Queries per second:\s+([\d.]+)", out)
+        mean = re.search(r"Average Latency \(s\):\s+([\d.]+)", out)
+        codes = re.search(r"Response codes:\s+(\w+)", out)
+        expected = "NXDOMAIN" if scenario == "absent" else "NOERROR"
+        if not done or not int(done.group(1)) or codes.group(1) != expected:
+            print(f"  {scenario} {name}: failures: {out}")
+            return None
+        lost = int(re.search(r"Queries lost:\s+(\d+)", out).group(1))
+        return dict(cpu=used / 1000 / int(done.group(1)), rate=float(rate.group(1)), mean=float(mean.group(1)) * 1e6, lost=lost)
+
+    def stop(self):
+        for process in self.running:
+            process.send_signal(signal.SIGTERM)
+        for process in self.running:
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--only", default=",".join(SCENARIOS))
+    parser.add_argument("--binary", type=Path, default=ROOT / "target/dist/portcullis")
+    arguments = parser.parse_args()
+    os.environ["PATH"] += ":/usr/sbin"
+    if not shutil.which("dnsperf"):
+        sys.exit("dnsperf is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        bench = Bench(folder, arguments.binary.resolve())
+        try:
+            bench.start()
+            results = {}
+            names = list(bench.servers)
+            for name in names:
+                bench.load("static", name, 1)  # warm
+            # One after the other in each round, so that what else the machine does hits all alike.
+            for n in range(arguments.rounds):
+                for scenario in arguments.only.split(","):
+                    for name in names[n % len(names):] + names[:n % len(names)]:
+                        measured = bench.load(scenario, name, arguments.seconds)
+                        if measured:
+                            results.setdefault(scenario, {}).setdefault(name, []).append(measured)
+            middle = lambda rows, key: statistics.median(row[key] for row in rows)
+            print(f"\n{'scenario':10} {'server':11} {'CPU us/query':>12} {'vs gdnsd':>9} {'k qps':>7} {'mean us':>8} {'lost':>5}")
+            for scenario in arguments.only.split(","):
+                by_name = results.get(scenario, {})
+                base = by_name.get("gdnsd")
+                for name, rows in by_name.items():
+                    cpu = middle(rows, "cpu")
+                    against = f"{middle(base, 'cpu') / cpu:9.2f}" if base else f"{'-':>9}"
+                    print(f"{scenario:10} {name:11} {cpu:12.2f} {against} {middle(rows, 'rate') / 1000:7.0f} {middle(rows, 'mean'):8.1f} {sum(row['lost'] for row in rows):5}")
+            ours = lambda scenario: middle(results[scenario]["portcullis"], "cpu")
+            for one, other in (("steered", "edns"), ("signed", "plain-do")):
+                if one in results and other in results:
+                    print(f"{one} is {ours(other) / ours(one):.2f} of our own {other}")
+        finally:
+            bench.stop()
+
+
+if __name__ == "__main__":
+    main()
