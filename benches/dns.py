@@ -14,6 +14,7 @@ plain-do  the same zone unsigned, asked with DO          ours
 signed    the same zone signed, asked with DO            ours
 absent    NXDOMAIN of random names                       all servers
 latency   static with 8 queries outstanding              all servers
+reload    100,000 records read anew twice a second       ours, not pinned; what counts is `lost`
 """
 import argparse, os, random, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SERVER_CORE, LOAD_CORE = "0", "1"
 NAMES = 1000
-SCENARIOS = ["static", "edns", "steered", "plain-do", "signed", "absent", "latency"]
+SCENARIOS = ["static", "edns", "steered", "plain-do", "signed", "absent", "latency", "reload"]
 SUBNET = "8:00011800cb0071"
 
 
@@ -45,8 +46,8 @@ def question(name, kind=1):
     return struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", kind, 1)
 
 
-def wait(name, p, asked):
-    for _ in range(200):
+def wait(name, p, asked, log):
+    for _ in range(1800):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
             s.settimeout(0.1)
             try:
@@ -56,7 +57,7 @@ def wait(name, p, asked):
                     return
             except OSError:
                 time.sleep(0.05)
-    sys.exit(f"{name} does not answer {asked} on {p}")
+    sys.exit(f"{name} does not answer {asked} on {p}\n{log.read_text() if log.exists() else ''}")
 
 
 def children(pid):
@@ -80,11 +81,14 @@ class Bench:
         records = "".join(f"n{n} 300 A 192.0.2.{n % 250}\n" for n in range(NAMES))
         head = "$TTL 300\n@ SOA ns1 noc 1 3600 900 604800 60\n@ NS ns1\nns1 A 127.0.0.1\n"
         (self.folder / "zone").write_text("$ORIGIN example.test.\n" + head + records)
+        big = "".join(f"b{n} 300 A 192.0.2.{n % 250}\n" for n in range(100_000))
+        (self.folder / "big").write_text("$ORIGIN big.test.\n" + head + records + big)
         (self.folder / "signed").write_text("$ORIGIN signed.test.\n" + head + records)
         shuffled = random.Random(7).sample(range(NAMES), NAMES)
         lists = {
             "static": [f"n{n}.example.test A" for n in shuffled],
             "signed": [f"n{n}.signed.test A" for n in shuffled],
+            "reload": [f"n{n}.big.test A" for n in shuffled],
             "steered": ["w.steered.test A"],
             "absent": [f"{random.Random(n).randbytes(6).hex()}.example.test A" for n in range(20_000)],
         }
@@ -93,7 +97,7 @@ class Bench:
 
     def keep(self, name, p, process, asked="n1.example.test"):
         self.running.append(process)
-        wait(name, p, asked)
+        wait(name, p, asked, self.folder / f"{name}.log")
         self.servers[name] = dict(pid=process.pid, port=p)
 
     def start(self):
@@ -127,6 +131,9 @@ rate_limit = {{ mode = "off" }}
 [zone.plain]
 name = "example.test"
 file = "zone"
+[zone.big]
+name = "big.test"
+file = "big"
 [zone.signed]
 name = "signed.test"
 file = "signed"
@@ -150,10 +157,10 @@ policy = "weighted"
         (home / "zones/example.test").write_text((self.folder / "zone").read_text())
         (home / "zones/steered.test").write_text("$TTL 300\n@ SOA ns1.example.test. noc 1 3600 900 604800 60\n@ NS ns1.example.test.\nw 300 DYNA weighted!w\n")
         members = " ".join(f"s{n} = [192.0.2.{n}, {n * 10}]," for n in range(1, 5))
-        (home / "config").write_text(f"""options => {{ listen => 127.0.0.1@{p}, udp_threads => 1, tcp_threads => 1, run_dir => {home}/run, state_dir => {home}/state }}
+        (home / "config").write_text(f"""options => {{ listen => 127.0.0.1:{p}, udp_threads => 1, tcp_threads => 1, run_dir => {home}/run, state_dir => {home}/state }}
 plugins => {{ weighted => {{ service_types = up, w = {{ {members} }} }} }}
 """)
-        return pinned(SERVER_CORE, "gdnsd", "-c", home, "start", stderr=subprocess.DEVNULL)
+        return pinned(SERVER_CORE, "gdnsd", "-c", home, "start", stderr=open(self.folder / "gdnsd.log", "w"))
 
     def start_knot(self, p):
         home = self.folder / "knot"
@@ -203,7 +210,7 @@ zone:
     def load(self, scenario, name, seconds):
         """CPU and rate of one run; nothing where a server has no such thing."""
         server = self.servers[name]
-        only = dict(steered=("portcullis", "gdnsd"), signed=("portcullis",)).get(scenario)
+        only = dict(steered=("portcullis", "gdnsd"), signed=("portcullis",), reload=("portcullis",)).get(scenario)
         only = ("portcullis",) if scenario == "plain-do" else only
         if only and name not in only:
             return None
@@ -214,7 +221,10 @@ zone:
         command = ["taskset", "-c", LOAD_CORE, "dnsperf", "-s", "127.0.0.1", "-p", str(server["port"]), "-d", self.folder / f"{queries}.txt",
                    "-l", str(seconds), "-c", clients, "-q", outstanding, *options.get(scenario, [])]
         before = cpu_ns(server["pid"])
-        out = subprocess.run(command, capture_output=True, text=True).stdout
+        if scenario == "reload":
+            out = self.reloading(command, server["pid"])
+        else:
+            out = subprocess.run(command, capture_output=True, text=True).stdout
         used = cpu_ns(server["pid"]) - before
         done = re.search(r"Queries completed:\s+(\d+)", out)
         rate = re.search(r"Queries per second:\s+([\d.]+)", out)
@@ -226,6 +236,20 @@ zone:
             return None
         lost = int(re.search(r"Queries lost:\s+(\d+)", out).group(1))
         return dict(cpu=used / 1000 / int(done.group(1)), rate=float(rate.group(1)), mean=float(mean.group(1)) * 1e6, lost=lost)
+
+    def reloading(self, command, pid):
+        """The zone changes and is read anew while it is asked for; the reload may use every core."""
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), range(os.cpu_count()))
+        load = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+        while load.poll() is None:
+            with open(self.folder / "big", "a") as zone:
+                zone.write(f"c{time.monotonic_ns()} 300 A 192.0.2.1\n")
+            os.kill(pid, signal.SIGHUP)
+            time.sleep(0.5)
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), [int(SERVER_CORE)])
+        return load.stdout.read()
 
     def stop(self):
         for process in self.running:

@@ -4,6 +4,7 @@
 //! Reloads happen elsewhere: whoever publishes a snapshot to [`Live`] changes what the next query is answered from.
 
 use crate::{
+    Name,
     answer::{self, Asked, Handled, Reply, ReplyKind, Transport},
     cookie::CookieState,
     metrics::DnsMetrics,
@@ -18,6 +19,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use portcullis_config::{Live, Reader};
 use std::{
+    hash::{Hash, Hasher},
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::unix::net::UnixStream,
@@ -239,7 +241,7 @@ impl Service {
         let snapshot = &self.snapshot.load().snapshot;
         let plan = &snapshot.plan.rate_limit;
         let like = match reply.kind {
-            ReplyKind::Positive | ReplyKind::NoData => out.get(HEADER..).map(question_of),
+            ReplyKind::Positive | ReplyKind::NoData => out.get(HEADER..).map(QuestionOf),
             ReplyKind::Expanded | ReplyKind::NxDomain | ReplyKind::Referral | ReplyKind::Error => None,
         };
         match self.limit.check(plan, ip, reply.kind, (reply.zone, like), self.now.millis) {
@@ -374,8 +376,17 @@ pub(crate) enum Answered {
     Reply,
 }
 
-/// Name and type of a reply's question: what a rate limit calls alike. Without case, or a forger would vary it.
-fn question_of(behind_header: &[u8]) -> Vec<u8> {
-    let length = name::wire_length(behind_header).map_or(0, |length| length + 4);
-    behind_header.get(..length).unwrap_or_default().to_ascii_lowercase()
+/// Name and type of a reply's question, behind its header: what a rate limit calls alike. Without case, or a forger would vary it.
+struct QuestionOf<'o>(&'o [u8]);
+
+impl Hash for QuestionOf<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let length = name::wire_length(self.0).map_or(0, |length| length + 4);
+        let mut key = [0; Name::OCTETS_MAX + 4];
+        if let (Some(key), Some(question)) = (key.get_mut(..length), self.0.get(..length)) {
+            key.copy_from_slice(question);
+            key.make_ascii_lowercase();
+            state.write(key);
+        }
+    }
 }

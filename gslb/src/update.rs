@@ -137,7 +137,8 @@ impl<'d> Request<'d> {
         }
         for (key, mut wanted) in values {
             let mut found = sets.canonical(&key);
-            (wanted.sort_unstable(), found.sort_unstable());
+            wanted.sort_unstable();
+            found.sort_unstable();
             wanted.dedup();
             if wanted != found {
                 return Err(Rcode::NxRrSet);

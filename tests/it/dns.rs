@@ -94,6 +94,62 @@ async fn a_reload_under_load_loses_no_query_and_a_broken_zone_file_changes_nothi
     assert!(asked > 500, "{asked}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_reload_of_a_hundred_thousand_records_under_load_loses_no_query() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.zone");
+    let records = |last: u8| {
+        format!("$TTL 60\nfirst A 192.0.2.{last}\n$GENERATE 0-49999 a-$ A 10.0.0.{last}\n$GENERATE 0-49999 b-$ TXT \"$\"\n")
+    };
+    std::fs::write(&file, records(1)).unwrap();
+    let config = zone("192.0.2.1").replace("records = [", "file = \"x.zone\"\nrecords = [");
+    let gateway = Gateway::start_in(folder, &config).await;
+    let server = gateway.addr("dns");
+    let load = Load::start(server, 8);
+    for round in 2..4u8 {
+        save(&file, &records(round));
+        let (status, body) = gateway.admin("POST", "/reload", "").await;
+        assert_eq!(status, 200, "{body}");
+        let expected = [format!("10.0.0.{round}")];
+        assert_eq!(answer(server, "a-49999.example.test.", RecordType::A), expected);
+    }
+    let (asked, lost) = load.end();
+    assert_eq!(lost, 0, "of {asked}");
+    assert!(asked > 1_000, "{asked}");
+}
+
+/// Not as editors do: truncated first, and written in parts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zone_file_that_is_being_written_is_not_served_in_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.zone");
+    let whole = |last: u8| format!("first 60 A 192.0.2.{last}\nsecond 60 A 192.0.2.{last}\n");
+    std::fs::write(&file, whole(7)).unwrap();
+    let config = zone("192.0.2.1").replace("records = [", "file = \"x.zone\"\nrecords = [");
+    let gateway = Gateway::start_in(folder, &config).await;
+    let server = gateway.addr("dns");
+    let text = whole(8);
+    let mut writer = std::fs::File::create(&file).unwrap();
+    let begin = Instant::now();
+    let mut halves = text.split_inclusive('\n');
+    // Longer than the watcher waits for a burst of events to end.
+    for until in [Duration::from_millis(1_500), Duration::from_secs(3)] {
+        while begin.elapsed() < until {
+            for name in ["first.example.test.", "second.example.test."] {
+                assert_eq!(answer(server, name, RecordType::A), ["192.0.2.7"], "{name}");
+            }
+            tokio::task::yield_now().await;
+        }
+        std::io::Write::write_all(&mut writer, halves.next().unwrap().as_bytes()).unwrap();
+    }
+    drop(writer);
+    eventually("the new records", async || {
+        (answer(server, "second.example.test.", RecordType::A) == ["192.0.2.8"]).then_some(())
+    })
+    .await;
+    assert_eq!(answer(server, "first.example.test.", RecordType::A), ["192.0.2.8"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_saved_zone_file_is_served_without_being_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -287,7 +343,7 @@ async fn dns_over_tls_is_spoken_and_follows_a_new_certificate() {
             run("kdig", &["@127.0.0.1", "-p", &port, &tls, "+tls-hostname=localhost", "+short", "www.example.test"]);
         assert_eq!(out, "192.0.2.1\n");
         // RFC 9250: the same port by UDP, the same certificate.
-        let quic = ["@127.0.0.1", "-p", &port, "+quic", &tls, "+tls-hostname=localhost", "+short", "www.example.test"];
+        let quic = ["@127.0.0.1", "-p", &port, &tls, "+tls-hostname=localhost", "+quic", "+short", "www.example.test"];
         let out = run("kdig", &quic);
         match out.contains("not supported") || out.contains("invalid option") {
             true => eprintln!("NOT CHECKED: this `kdig` has no QUIC"),

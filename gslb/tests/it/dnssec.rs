@@ -1,7 +1,7 @@
 //! Signed zones: every set that is ours is signed by a key of the zone, absences are proved, and nothing of it leaks to who did
 //! not ask. Signatures are verified by another library; validators (unbound, delv) were used by hand on the same names.
 
-use crate::support::{NOW, ask, compile_in, question};
+use crate::support::{NOW, ask, clocks, compile_at, compile_in, question};
 use hickory_proto::{
     dnssec::{
         Verifier,
@@ -226,4 +226,32 @@ fn keys_that_cannot_sign_a_zone_are_refused() {
         let (snapshot, problems) = compile_in(folder.path(), &document, None);
         assert!(snapshot.is_none() && problems.iter().any(|line| line.contains(expected)), "{dnssec}: {problems:?}");
     }
+}
+
+#[test]
+fn a_zone_that_is_given_away_signed_is_signed_anew_in_time_and_only_then_counts_its_serial() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.key"), generate_key(Algorithm::EcdsaP256Sha256).unwrap()).unwrap();
+    let document = "[zone.x]\nname = \"example.test\"\nns = [\"ns1.example.test\"]\n\
+                    soa = { mname = \"ns1.example.test\", rname = \"noc.example.test\" }\n\
+                    records = [\"ns1 60 A 192.0.2.1\", \"www 60 A 192.0.2.2\"]\n\
+                    transfer = { to = [\"127.0.0.0/8\"] }\ndnssec = { keys = [{ secret = { file = \"a.key\" } }] }\n";
+    const DAY: u64 = 86_400;
+    let serial = |snapshot: &Snapshot| snapshot.zones(clocks(0))[0].serial;
+    let signature = |snapshot: &Snapshot, seconds: u64| {
+        let mut question = question("www A do");
+        question.asked.now = NOW + seconds as u32;
+        snapshot.answer(&question.octets, &question.asked).unwrap()
+    };
+    let first = compile_at(folder.path(), document, None, 0).0.unwrap();
+    let same = compile_at(folder.path(), document, Some(&first), 3 * DAY).0.unwrap();
+    assert_eq!(serial(&same), serial(&first), "a reload makes no new signatures");
+    assert_eq!(signature(&same, DAY), signature(&first, 0), "and those that were made go on");
+    // A third of 14 days is a time of signatures; the next began in between.
+    let next = compile_at(folder.path(), document, Some(&same), 4 * DAY).0.unwrap();
+    assert!(serial(&next) > serial(&first));
+    assert_ne!(signature(&next, 4 * DAY), signature(&first, 0));
+    let changed =
+        compile_at(folder.path(), &document.replace("192.0.2.2", "192.0.2.3"), Some(&next), 4 * DAY).0.unwrap();
+    assert!(serial(&changed) > serial(&next));
 }

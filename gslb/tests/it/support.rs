@@ -33,6 +33,16 @@ pub(crate) fn compile_in(
     document: &str,
     previous: Option<&Snapshot>,
 ) -> (Option<Arc<Snapshot>>, Vec<String>) {
+    compile_at(folder, document, previous, 0)
+}
+
+/// So many seconds after the tests began.
+pub(crate) fn compile_at(
+    folder: &Path,
+    document: &str,
+    previous: Option<&Snapshot>,
+    seconds: u64,
+) -> (Option<Arc<Snapshot>>, Vec<String>) {
     let file = folder.join("dns.toml");
     std::fs::write(&file, document).unwrap();
     let (document, report) = Document::load(&[file]);
@@ -41,7 +51,7 @@ pub(crate) fn compile_in(
         let certificates = Certificates::compile(&BTreeMap::new(), &mut cx);
         let trusts = Trusts::compile(&BTreeMap::new(), &mut cx);
         let registries = Registries { certificates: &certificates, trusts: &trusts, upstreams: &BTreeMap::new() };
-        Snapshot::compile(&spec, registries, previous, clocks(0), &mut cx)
+        Snapshot::compile(&spec, registries, previous, clocks(seconds), &mut cx)
     });
     let report = cx.finish().0;
     let folder = format!("{}/", folder.display());
