@@ -14,6 +14,7 @@ mod checks;
 mod compiled;
 mod cookie;
 mod dnssec;
+mod dnstap;
 mod doh;
 mod doq;
 mod edns;
@@ -64,8 +65,8 @@ pub use record_type::{Rcode, RecordType, UnknownType};
 pub use server::{Host, Listeners, Republish, Server, TlsSwitch};
 pub use snapshot::Snapshot;
 pub use spec::{
-    CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, SecondarySpec, TcpSpec, TransferSpec, TsigAlgorithm,
-    TsigSpec, UpdateSpec,
+    CookiesSpec, DnsSpec, DnstapSpec, RateLimitSpec, RateLimitSwitch, SecondarySpec, TcpSpec, TransferSpec,
+    TsigAlgorithm, TsigSpec, UpdateSpec,
 };
 pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use steer::{

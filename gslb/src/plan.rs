@@ -2,6 +2,7 @@
 
 use crate::{
     cookie::CookieSecrets,
+    dnstap::Tap,
     rate_limit::{RateLimitMode, RateLimitPlan},
     spec::{CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, TcpSpec},
     tsig::TsigKeys,
@@ -27,6 +28,8 @@ pub(crate) struct ServerPlan {
     pub(crate) tcp: TcpPlan,
     pub(crate) log_sample: Percent,
     pub(crate) tsig: TsigKeys,
+    /// A collector, and the share of queries that it is told of.
+    pub(crate) dnstap: Option<(Tap, Percent)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +74,12 @@ impl ServerPlan {
             tcp,
             log_sample: logged.unwrap_or(Percent::ALL),
             tsig: TsigKeys::compile(&spec.tsig, &at.key("tsig"), cx),
+            dnstap: spec.dnstap.as_ref().map(|dnstap| {
+                let socket = cx.resolve(&at.key("dnstap").key("to"), &dnstap.to);
+                let before = previous.and_then(|plan| Some(&plan.dnstap.as_ref()?.0));
+                let identity = spec.nsid.as_deref().unwrap_or_default();
+                (Tap::new(&socket, identity.as_bytes(), before), dnstap.sample.unwrap_or(Percent::ALL))
+            }),
         }
     }
 }

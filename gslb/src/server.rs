@@ -346,6 +346,11 @@ impl Service {
                 {
                     log.record(&QueryRecord::new(snapshot, octets, client, transport, &reply));
                 }
+                if let Some((tap, sample)) = &snapshot.plan.dnstap
+                    && sample.takes(self.random.draw())
+                {
+                    tap.tell(octets, out, client, transport);
+                }
                 Some(reply)
             }
             Ok(Handled::Silent) => {

@@ -107,6 +107,9 @@ pub struct DnsSpec {
     /// Shared secrets that messages may be signed with, by the name of the key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tsig: BTreeMap<ObjectName, TsigSpec>,
+    /// Tell a collector of queries and replies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dnstap: Option<DnstapSpec>,
     /// Where the place of a client is known from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub geo: Option<GeoSpec>,
@@ -147,6 +150,16 @@ pub struct RateLimitSpec {
 pub enum RateLimitSwitch {
     On,
     Off,
+}
+
+/// `dnstap = { to = "/run/dnstap.sock", sample = "10%" }`: a unix socket on which a collector speaks frame streams.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DnstapSpec {
+    pub to: PathBuf,
+    /// Default all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Percent>,
 }
 
 /// `tcp = { max_connections = 1000 }`: caps of streams.

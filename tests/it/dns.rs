@@ -99,7 +99,9 @@ async fn a_reload_of_a_hundred_thousand_records_under_load_loses_no_query() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.zone");
     let records = |last: u8| {
-        format!("$TTL 60\nfirst A 192.0.2.{last}\n$GENERATE 0-49999 a-$ A 10.0.0.{last}\n$GENERATE 0-49999 b-$ TXT \"$\"\n")
+        format!(
+            "$TTL 60\nfirst A 192.0.2.{last}\n$GENERATE 0-49999 a-$ A 10.0.0.{last}\n$GENERATE 0-49999 b-$ TXT \"$\"\n"
+        )
     };
     std::fs::write(&file, records(1)).unwrap();
     let config = zone("192.0.2.1").replace("records = [", "file = \"x.zone\"\nrecords = [");

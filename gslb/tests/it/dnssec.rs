@@ -255,3 +255,25 @@ fn a_zone_that_is_given_away_signed_is_signed_anew_in_time_and_only_then_counts_
         compile_at(folder.path(), &document.replace("192.0.2.2", "192.0.2.3"), Some(&next), 4 * DAY).0.unwrap();
     assert!(serial(&changed) > serial(&next));
 }
+
+#[test]
+fn keys_are_made_as_they_are_wanted_and_the_parent_is_told() {
+    let of = |automatic: &str| {
+        let document = format!(
+            "[zone.x]\nname = \"example.test\"\nfile = \"example.zone\"\ndnssec = {{ automatic = {{ {automatic} }} }}\n"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("example.zone"), ZONE).unwrap();
+        let server = compile_in(folder.path(), &document, None).0.unwrap();
+        let made: Vec<_> = keys(&server).iter().map(|key| (key.flags(), u8::from(key.algorithm()))).collect();
+        let told = ask(&server, "@ CDS do tcp").answers.iter().filter(|record| rrsig(record).is_none()).count();
+        let secure = ask(&server, "www A do").answers;
+        let (bare, _) = verify(&keys(&server), &secure, automatic);
+        (made, told, bare.len())
+    };
+    assert_eq!(of(""), (vec![(257, 13)], 1, 0));
+    assert_eq!(of("algorithm = \"ed25519\""), (vec![(257, 15)], 1, 0));
+    let (mut made, told, bare) = of("keys = \"ksk_zsk\"");
+    made.sort_unstable();
+    assert_eq!((made, told, bare), (vec![(256, 13), (257, 13)], 1, 0));
+}

@@ -81,8 +81,11 @@ pub(crate) fn judge(octets: &[u8], reply: &[u8], transport: Transport) {
     // What is answered with data was read by both, and alike. Of records behind the question the other library wants more than
     // RFC 6891 §6.1.1 does: they are taken off.
     if !parsed.answers.is_empty() {
-        let name = octets[12..].iter().position(|octet| *octet == 0).map_or(0, |end| end + 1);
-        let mut bare = octets[..(12 + name + 4).min(octets.len())].to_vec();
+        let mut end = 12;
+        while octets[end] != 0 {
+            end += 1 + usize::from(octets[end]);
+        }
+        let mut bare = octets[..end + 1 + 4].to_vec();
         bare[6..12].fill(0);
         let query = Message::from_vec(&bare).unwrap_or_else(|error| panic!("{error}: answered {octets:?}"));
         assert_eq!(query.queries, parsed.queries, "{octets:?}");

@@ -389,3 +389,38 @@ async fn connections_by_quic_are_capped_and_end_when_they_are_idle() {
     let closed = first.closed().await;
     assert!(matches!(closed, quinn::ConnectionError::TimedOut), "{closed}");
 }
+
+#[test]
+fn a_dnstap_collector_gets_queries_with_their_replies_and_only_the_share_that_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("dnstap.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (sample, expected) in [("0%", false), ("100%", true)] {
+        let server = start(&format!("dnstap = {{ to = \"{}\", sample = \"{sample}\" }}", socket.display()));
+        exchange(&server.udp(), "www A");
+        if !expected {
+            listener.set_nonblocking(true).unwrap();
+            assert!(listener.accept().is_err(), "nobody connects to tell nothing");
+            listener.set_nonblocking(false).unwrap();
+            continue;
+        }
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let content = b"protobuf:dnstap.Dnstap";
+        // READY and START of frame streams, with the content type.
+        let mut control = [0; 8 + 4 + 8 + 22];
+        stream.read_exact(&mut control).unwrap();
+        assert!(control[8..12] == [0, 0, 0, 4] && control.ends_with(content));
+        control[11] = 1;
+        stream.write_all(&control).unwrap();
+        stream.read_exact(&mut control).unwrap();
+        assert_eq!(control[8..12], [0, 0, 0, 2]);
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut frame).unwrap();
+        let query = question("www A").octets;
+        assert!(frame.windows(query.len()).any(|part| part == query), "the query");
+        assert!(frame.windows(4).any(|part| part == [192, 0, 2, 1]), "the reply");
+    }
+}
