@@ -16,7 +16,14 @@ pub(crate) struct Message<'b> {
     limit: usize,
     counts: [u16; 4],
     /// Where names begin that later ones can point to.
-    names: Vec<u16>,
+    names: Names,
+}
+
+/// In place: most answers have few, and an allocation costs as much as the rest.
+#[derive(Debug, Clone, Copy)]
+struct Names {
+    at: [u16; NAMES_MAX],
+    count: usize,
 }
 
 /// Sections of a message, by their place in the header.
@@ -57,7 +64,7 @@ impl<'b> Message<'b> {
     pub(crate) fn begin_raw(out: &'b mut Vec<u8>, question: Option<&[u8]>, limit: usize) -> Self {
         out.clear();
         out.resize(HEADER, 0);
-        let mut message = Self { out, limit, counts: [0; 4], names: Vec::new() };
+        let mut message = Self { out, limit, counts: [0; 4], names: Names { at: [0; NAMES_MAX], count: 0 } };
         if let Some(question) = question {
             message.counts[0] = 1;
             message.out.extend_from_slice(question);
@@ -68,9 +75,7 @@ impl<'b> Message<'b> {
     fn remember(&mut self, name: &[u8], at: usize) {
         for suffix in Suffixes(name).take_while(|suffix| suffix.len() > 1) {
             let place = at + name.len() - suffix.len();
-            if self.names.len() < NAMES_MAX && place <= POINTER_MAX {
-                self.names.push(place as u16);
-            }
+            self.names.push(place);
         }
     }
 
@@ -78,7 +83,7 @@ impl<'b> Message<'b> {
     fn name(&mut self, wire: &[u8]) {
         let begin = self.out.len();
         for suffix in Suffixes(wire).take_while(|suffix| suffix.len() > 1) {
-            let known = self.names.iter().find(|at| is_name_at(self.out, usize::from(**at), suffix)).copied();
+            let known = self.names.known().iter().find(|at| is_name_at(self.out, usize::from(**at), suffix)).copied();
             if let Some(at) = known {
                 let front = wire.len() - suffix.len();
                 self.out.extend_from_slice(wire.get(..front).unwrap_or_default());
@@ -98,20 +103,18 @@ impl<'b> Message<'b> {
             if offset >= front {
                 return;
             }
-            if self.names.len() < NAMES_MAX && begin + offset <= POINTER_MAX {
-                self.names.push((begin + offset) as u16);
-            }
+            self.names.push(begin + offset);
         }
     }
 
     pub(crate) fn mark(&self) -> Mark {
-        Mark { length: self.out.len(), counts: self.counts, names: self.names.len() }
+        Mark { length: self.out.len(), counts: self.counts, names: self.names.count }
     }
 
     pub(crate) fn back_to(&mut self, mark: Mark) {
         self.out.truncate(mark.length);
         self.counts = mark.counts;
-        self.names.truncate(mark.names);
+        self.names.count = mark.names;
     }
 
     /// Adds one record.
@@ -212,6 +215,20 @@ impl<'b> Message<'b> {
             let [q, an, ns, ar] = self.counts.map(u16::to_be_bytes);
             *header = [id0, id1, first, second, q[0], q[1], an[0], an[1], ns[0], ns[1], ar[0], ar[1]];
         }
+    }
+}
+
+impl Names {
+    /// What is out of reach of a pointer, or one too many, is not remembered.
+    fn push(&mut self, place: usize) {
+        if let (Some(free), true) = (self.at.get_mut(self.count), place <= POINTER_MAX) {
+            *free = place as u16;
+            self.count += 1;
+        }
+    }
+
+    fn known(&self) -> &[u16] {
+        self.at.get(..self.count).unwrap_or_default()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     rdata,
     zone_file::{Origin, Record},
 };
+use foldhash::fast::FixedState;
 use portcullis_config::{Context, Path};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -43,11 +44,14 @@ pub(crate) enum NodeKind {
     Occluded,
 }
 
+/// By name. What is in the table is the operator's choice, or a primary's: who asks cannot make its buckets longer.
+pub(crate) type Nodes = HashMap<Name, Node, FixedState>;
+
 /// A zone that serves.
 #[derive(Debug)]
 pub(crate) struct Zone {
     pub(crate) apex: Name,
-    pub(crate) nodes: HashMap<Name, Node>,
+    pub(crate) nodes: Nodes,
     pub(crate) soa: RrSet,
     /// RFC 2308 §5: the lesser of the SOA's own time to live and its last field.
     pub(crate) negative_ttl: u32,
@@ -303,7 +307,7 @@ impl ZoneBuilder<'_> {
         for (owner, draft) in &drafts {
             self.check_owner(owner, draft);
         }
-        let mut nodes: HashMap<Name, Node> = HashMap::with_capacity(drafts.len());
+        let mut nodes = Nodes::with_capacity_and_hasher(drafts.len(), FixedState::default());
         for (owner, draft) in &drafts {
             let kind = match () {
                 () if owner == self.apex => match draft.sets.contains_key(&RecordType::DNAME) {
@@ -417,7 +421,7 @@ impl ZoneBuilder<'_> {
     }
 
     /// Marks what is below cuts and DNAMEs.
-    fn occlude(&mut self, nodes: &mut HashMap<Name, Node>, drafts: &BTreeMap<Name, Draft>) {
+    fn occlude(&mut self, nodes: &mut Nodes, drafts: &BTreeMap<Name, Draft>) {
         let ends = nodes.iter().filter(|(_, node)| matches!(node.kind, NodeKind::Cut | NodeKind::Dname));
         let ends: HashMap<Name, NodeKind> = ends.map(|(name, node)| (name.clone(), node.kind)).collect();
         if ends.is_empty() {
@@ -452,7 +456,7 @@ impl ZoneBuilder<'_> {
     }
 
     /// Name servers and mail hosts in the zone must have addresses and be no aliases (RFC 2181 §10.3).
-    fn check_targets(&mut self, nodes: &HashMap<Name, Node>, drafts: &BTreeMap<Name, Draft>) {
+    fn check_targets(&mut self, nodes: &Nodes, drafts: &BTreeMap<Name, Draft>) {
         for (owner, draft) in drafts {
             for of_type in [RecordType::NS, RecordType::MX] {
                 let Some((set, origin)) = draft.sets.get(&of_type) else { continue };
@@ -473,7 +477,7 @@ impl ZoneBuilder<'_> {
     }
 }
 
-fn target_problem(target: &Name, nodes: &HashMap<Name, Node>, apex: &Name) -> Option<&'static str> {
+fn target_problem(target: &Name, nodes: &Nodes, apex: &Name) -> Option<&'static str> {
     if target.is_root() || !target.is_at_or_under(apex) {
         return None;
     }

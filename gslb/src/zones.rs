@@ -14,6 +14,7 @@ use crate::{
     zone::{RrSet, Written, Zone, ZoneBuilder},
     zone_file::{Origin, Record, ZoneReader},
 };
+use foldhash::fast::FixedState;
 use portcullis_config::{Context, Path};
 use portcullis_names::{ObjectName, TimeSpan};
 use prometheus::IntCounter;
@@ -28,7 +29,7 @@ use std::{
 #[derive(Debug, Default)]
 pub(crate) struct Zones {
     pub(crate) zones: Vec<ServedZone>,
-    by_apex: HashMap<Name, usize>,
+    by_apex: HashMap<Name, usize, FixedState>,
 }
 
 #[derive(Debug)]

@@ -72,8 +72,11 @@ impl<'s, 'b> Answer<'s, 'b> {
     /// RFC 1034 §4.3.2, from step 3 on, once for each alias.
     pub(super) fn run(&mut self, key: &[u8]) -> Result<(), Full> {
         let mut next = self.step(key)?;
-        let mut seen: Vec<Name> = Name::from_wire(key).into_iter().collect();
+        let mut seen: Vec<Name> = Vec::new();
         while let Next::Follow(name) = next {
+            if seen.is_empty() {
+                seen.extend(Name::from_wire(key));
+            }
             // A loop is answered with what was found; the resolver sees it as well.
             if !self.zone.holds(name.as_wire()) || seen.contains(&name) || seen.len() >= CHAIN_MAX {
                 break;
@@ -232,10 +235,15 @@ impl<'s, 'b> Answer<'s, 'b> {
         for (family, own) in [(Family::V4, RecordType::A), (Family::V6, RecordType::AAAA)] {
             if of_type == own || (of_type == RecordType::ANY && !any) {
                 let octets: Vec<_> = addresses(family).into_iter().map(octets).collect();
-                let data: Vec<_> =
-                    octets.iter().map(|(octets, length)| octets.get(..*length).unwrap_or_default()).collect();
-                self.records(owner, signed_as, own, picked.ttl, &data)?;
-                any |= !data.is_empty();
+                let each = octets.iter().map(|(octets, length)| octets.get(..*length).unwrap_or_default());
+                any |= !octets.is_empty();
+                if self.signer().is_none() {
+                    for data in each {
+                        self.message.record(Section::Answer, owner, own, picked.ttl, data)?;
+                    }
+                    continue;
+                }
+                self.records(owner, signed_as, own, picked.ttl, &each.collect::<Vec<_>>())?;
             }
         }
         if let (RecordType::HTTPS, Some(params)) = (of_type, &service.https) {

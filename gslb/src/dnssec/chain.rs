@@ -6,11 +6,10 @@ use crate::{
     Name, RecordType,
     name::{Suffixes, first_label},
     rdata::type_bitmap,
-    zone::{Node, NodeKind},
+    zone::{Node, NodeKind, Nodes},
 };
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use data_encoding::BASE32HEX_NOPAD;
-use std::collections::HashMap;
 
 /// The names of a zone in order.
 #[derive(Debug, Default)]
@@ -55,7 +54,7 @@ const ITERATIONS_MAX: u16 = 150;
 impl Chain {
     pub(crate) fn new(
         apex: &Name,
-        nodes: &HashMap<Name, Node>,
+        nodes: &Nodes,
         denial: DenialSpec,
         services: &dyn Fn(usize) -> Vec<RecordType>,
     ) -> Self {
