@@ -1,8 +1,8 @@
 //! A compiled upstream, and the choice of an endpoint in it.
 
 use crate::{
-    Balance, CircuitBreaker, Endpoint, EndpointState, Gauge, HttpProtocol, NotPicked, Permit, Pick, Policy,
-    ProxyProtocolVersion, StickySpec, Surroundings, Tried, UpstreamSpec, Volunteer, Wish,
+    Balance, CircuitBreaker, Connections, Endpoint, EndpointState, Gauge, HttpProtocol, NotPicked, Permit, Pick,
+    Policy, ProxyProtocolVersion, StickySpec, Surroundings, Tried, UpstreamSpec, Volunteer, Wish,
     pick::VOLUNTEERS_COME,
     retry_budget::{RetryBudget, RetryLedger},
     sticky::StickyTokens,
@@ -65,7 +65,7 @@ pub struct Cluster {
 pub struct ClusterLoad {
     pub requests: Gauge,
     pub retries: Gauge,
-    pub connections: Gauge,
+    pub connections: Connections,
     pub pending: Gauge,
     ledger: RetryLedger,
     turn: AtomicUsize,
@@ -407,7 +407,7 @@ impl ClusterLoad {
         Self {
             requests: Gauge::default(),
             retries: Gauge::default(),
-            connections: Gauge::default(),
+            connections: Connections::default(),
             pending: Gauge::default(),
             ledger: RetryLedger::new(now),
             turn: AtomicUsize::new(0),

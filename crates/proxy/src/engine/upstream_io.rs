@@ -7,7 +7,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
 };
-use portcullis_upstream::Permit;
+use portcullis_upstream::{Rest, Seat};
 use portcullis_wire::{
     BodyLimits, BodyScanner, Cursor, Framing, Parse, Refusal, RequestKind, ResponseFraming, ResponseLimits,
     parse_response_head,
@@ -40,7 +40,7 @@ pub(crate) struct UpstreamIo {
     gathered: Vec<u8>,
     socket: Arc<SocketDigest>,
     /// Counted by the upstream's circuit breaker as long as it is open.
-    _permit: Permit,
+    seat: Seat,
 }
 
 enum Raw {
@@ -86,15 +86,15 @@ const HELD_BODY: u64 = 16 * 1024;
 const HELD_TIME: Duration = Duration::from_millis(500);
 
 impl UpstreamIo {
-    pub(crate) fn clear(socket: Socket, head_timeout: Duration, permit: Permit) -> Self {
-        Self::new(socket.as_raw_fd(), Raw::Clear(socket), head_timeout, permit)
+    pub(crate) fn clear(socket: Socket, head_timeout: Duration, seat: Seat) -> Self {
+        Self::new(socket.as_raw_fd(), Raw::Clear(socket), head_timeout, seat)
     }
 
-    pub(crate) fn tls(stream: TlsStream<Socket>, head_timeout: Duration, permit: Permit) -> Self {
-        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)), head_timeout, permit)
+    pub(crate) fn tls(stream: TlsStream<Socket>, head_timeout: Duration, seat: Seat) -> Self {
+        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)), head_timeout, seat)
     }
 
-    fn new(fd: UniqueIDType, raw: Raw, head_timeout: Duration, permit: Permit) -> Self {
+    fn new(fd: UniqueIDType, raw: Raw, head_timeout: Duration, seat: Seat) -> Self {
         Self {
             raw,
             fd,
@@ -105,13 +105,14 @@ impl UpstreamIo {
             alarm: None,
             gathered: Vec::new(),
             socket: Arc::new(SocketDigest::from_raw_fd(fd)),
-            _permit: permit,
+            seat,
         }
     }
 
     /// The first octets of a request say whether its response can have a body.
     fn note_request(&mut self, bytes: &[u8]) {
         if matches!(self.reading, Reading::Resting) {
+            self.seat.work();
             self.request = RequestKind::of(bytes);
             if self.request == RequestKind::Upgrade {
                 self.alarm = Some(Box::pin(tokio::time::sleep(self.head_timeout)));
@@ -311,8 +312,13 @@ impl AsyncRead for UpstreamIo {
                 Poll::Ready(Ok(()))
             }
             Reading::Body(_) => io.poll_read_body(cx, buf),
-            // A pooled connection is watched for its end; anything else that arrives makes pingora drop it.
-            Reading::Resting | Reading::Raw | Reading::Head(_) | Reading::Held { .. } => io.poll_fill(cx, buf),
+            // A pooled connection is watched for its end; anything else that arrives makes pingora drop it. Its end may be
+            // that its place is needed.
+            Reading::Resting => match io.seat.rest(cx) {
+                Rest::Leave => Poll::Ready(Ok(())),
+                Rest::Stay => io.poll_fill(cx, buf),
+            },
+            Reading::Raw | Reading::Head(_) | Reading::Held { .. } => io.poll_fill(cx, buf),
         }
     }
 }
