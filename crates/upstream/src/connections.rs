@@ -34,7 +34,8 @@ struct Places {
 #[derive(Debug)]
 enum State {
     Busy,
-    Resting(Waker),
+    /// With whom to wake, once somebody watches it.
+    Resting(Option<Waker>),
     /// Asked to go, and about to.
     Leaving,
 }
@@ -68,7 +69,7 @@ impl Connections {
         }
         places.waiting.push(cx.waker().clone());
         drop(places);
-        asked.into_iter().for_each(Waker::wake);
+        asked.flatten().into_iter().for_each(Waker::wake);
         Poll::Pending
     }
 
@@ -83,15 +84,15 @@ impl Connections {
         Seat { id, state, home: self.0.clone() }
     }
 
-    /// Gives whom to wake for it.
-    fn ask_one_to_leave(&self, places: &Places) -> Option<Waker> {
+    /// `Some`: one goes; with whom to wake for it.
+    fn ask_one_to_leave(&self, places: &Places) -> Option<Option<Waker>> {
         if self.0.resting.load(Relaxed) == 0 {
             return None;
         }
         places.taken.values().find_map(|one| {
             let mut state = lock(one);
-            let State::Resting(waker) = &*state else { return None };
-            let waker = waker.clone();
+            let State::Resting(waker) = &mut *state else { return None };
+            let waker = waker.take();
             *state = State::Leaving;
             self.0.resting.fetch_sub(1, Relaxed);
             Some(waker)
@@ -100,16 +101,22 @@ impl Connections {
 }
 
 impl Seat {
+    /// Its work is done: it rests as soon as somebody watches it, or ends. Whoever was answered may ask again before that.
+    pub fn done(&self) {
+        let mut state = lock(&self.state);
+        if matches!(*state, State::Busy) {
+            self.home.resting.fetch_add(1, Relaxed);
+            *state = State::Resting(None);
+        }
+    }
+
     /// Nothing is to be done on this connection. The task of `cx` is woken if its place is needed later.
     pub fn rest(&self, cx: &Context<'_>) -> Rest {
-        let mut state = lock(&self.state);
-        match &mut *state {
+        self.done();
+        match &mut *lock(&self.state) {
             State::Leaving => return Rest::Leave,
-            State::Resting(waker) => waker.clone_from(cx.waker()),
-            State::Busy => {
-                self.home.resting.fetch_add(1, Relaxed);
-                *state = State::Resting(cx.waker().clone());
-            }
+            State::Resting(waker) => *waker = Some(cx.waker().clone()),
+            State::Busy => {}
         }
         Rest::Stay
     }
@@ -211,6 +218,17 @@ mod tests {
         assert_eq!(waiting.0.load(SeqCst), 1);
         assert!(entered(&connections, 1).is_none(), "all are in use");
         assert_eq!(seat.rest(&here), Rest::Stay);
+    }
+
+    #[test]
+    fn one_whose_work_is_done_goes_though_nobody_watches_it_yet() {
+        let connections = Connections::default();
+        let seat = entered(&connections, 1).unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(entered(&connections, 1).is_none());
+        seat.done();
+        assert!(connections.poll_enter(1, &mut cx).is_pending());
+        assert_eq!(seat.rest(&cx), Rest::Leave);
     }
 
     #[test]

@@ -313,8 +313,10 @@ impl ProxyHttp for App {
             error.set_retry(true);
             return error;
         }
-        // A timeout while the client has not sent its body is the client's: no endpoint is ejected by slow uploads.
-        if from_upstream && failed == Failed::Timeout && !session.is_body_done() {
+        // A timeout while the client has not sent its body is the client's: no endpoint is ejected by slow uploads. Unless it
+        // is the endpoint that takes nothing of it.
+        let takes_nothing = error.etype() == &ErrorType::WriteTimedout;
+        if from_upstream && failed == Failed::Timeout && !takes_nothing && !session.is_body_done() {
             exchange.fate = Some((Reason::BodyTimeout, "proxy"));
             error.set_retry(false);
             return error;

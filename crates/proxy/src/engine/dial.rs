@@ -4,7 +4,7 @@
 //! pingora's stock rustls connector rebuilds its configuration on every handshake, cannot check a SAN, and keeps its
 //! CA out of the pool key; this goes in through its custom-connector seam and leaves it only the pooling.
 
-use super::upstream_io::UpstreamIo;
+use super::upstream_io::{UpstreamIo, Waits};
 use crate::conn::Socket;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -38,6 +38,8 @@ pub(crate) struct Dialer {
     pub(crate) connect_timeout: Duration,
     /// Longest wait for the answer to an upgrade.
     pub(crate) head_timeout: Duration,
+    /// Longest time in which it takes nothing of a request.
+    pub(crate) write_timeout: Duration,
     pub(crate) load: Arc<ClusterLoad>,
     pub(crate) breaker: CircuitBreaker,
 }
@@ -115,8 +117,8 @@ impl Dial {
             written.or_err_with(ErrorType::ConnectError, || format!("{}: PROXY header", dialer.address))?;
         }
         match &dialer.tls {
-            None => Ok(UpstreamIo::clear(socket, dialer.head_timeout, seat)),
-            Some(tls) => Ok(UpstreamIo::tls(dialer.handshake(tls, socket).await?, dialer.head_timeout, seat)),
+            None => Ok(UpstreamIo::clear(socket, dialer.waits(), seat)),
+            Some(tls) => Ok(UpstreamIo::tls(dialer.handshake(tls, socket).await?, dialer.waits(), seat)),
         }
     }
 }
@@ -126,6 +128,10 @@ impl Dialer {
     async fn seat(&self) -> Result<Seat> {
         let entered = poll_fn(|cx| self.load.connections.poll_enter(self.breaker.connections, cx));
         timeout(self.connect_timeout, entered).await.ok().flatten().or_err(FULL, "connections")
+    }
+
+    fn waits(&self) -> Waits {
+        Waits { head: self.head_timeout, write: self.write_timeout }
     }
 
     /// A connected socket, in time.
