@@ -136,13 +136,16 @@ impl Seat {
 }
 
 impl Drop for Seat {
+    /// Whoever waits is woken when the place is free, and not before: it would find all in use.
     fn drop(&mut self) {
-        self.work();
         let waiting = {
             let mut places = lock(&self.home.places);
             places.taken.remove(&self.id);
             std::mem::take(&mut places.waiting)
         };
+        if matches!(*lock(&self.state), State::Resting(_)) {
+            self.home.resting.fetch_sub(1, Relaxed);
+        }
         waiting.into_iter().for_each(Waker::wake);
     }
 }
