@@ -469,6 +469,11 @@ impl Gateway {
         self.state().releases.command(name, command, why)
     }
 
+    /// Why the state of releases is not kept beyond this process, if so.
+    pub(crate) fn releases_forget(&self) -> Option<String> {
+        self.state().releases.forgets()
+    }
+
     /// What was let through on report so far, as configuration; and how much more there was than is kept. `None`: there is no
     /// way out.
     pub fn learned(&self) -> Option<(String, u64)> {

@@ -3,8 +3,9 @@
 use crate::{
     auth::{IDENTITY, Issuer, LISTENER, ask, base64, bearer, edge, now},
     support::{
+        client::Client,
         gateway::Gateway,
-        origin::{Origin, ok},
+        origin::{Origin, ok, read_request},
     },
 };
 use serde_json::json;
@@ -170,4 +171,50 @@ async fn a_token_whose_header_names_another_key_or_algorithm_is_refused() {
         assert_eq!(refused.status, 401, "{header}");
         assert!(refused.header("www-authenticate").unwrap().contains("error=\"invalid_token\""), "{header}");
     }
+}
+
+#[tokio::test]
+async fn a_reload_while_keys_are_fetched_costs_nobody_anything() {
+    let (issuer, origin) = (Issuer::new("k1"), Origin::fixed("ok").await);
+    let keys = json!({ "keys": [issuer.jwk()] }).to_string();
+    // An issuer that takes its time, but less than it is given.
+    let slow = Origin::raw(move |mut stream| {
+        let keys = keys.clone();
+        async move {
+            use tokio::io::AsyncWriteExt;
+            let mut buffer = Vec::new();
+            while read_request(&mut stream, &mut buffer).await.is_some() {
+                tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+                let _ = stream.write_all(&ok(&keys)).await;
+            }
+        }
+    })
+    .await;
+    let text = |timeout: &str| {
+        format!(
+            "{LISTENER}[identity.corp]\nissuer = \"{ISSUER}\"\naudiences = [\"shop\"]\njwks.url = \"http://{}/keys\"\n\
+             [upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\ntimeout = \"{timeout}\"\n\
+             [route.app.rule.inner]\npath = \"/inner\"\nauth.jwt = \"corp\"\n",
+            slow.addr, origin.addr
+        )
+    };
+    let mut gateway = Gateway::start(&text("30s")).await;
+    let token = issuer.token(ISSUER, json!({}));
+    let address = gateway.addr("http");
+    let waiting = tokio::spawn({
+        let token = token.clone();
+        async move {
+            let mut client = Client::connect(address).await;
+            client.send(format!("GET /inner HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n")).await;
+            client.response().await.status
+        }
+    });
+    for n in 0..5 {
+        let began = std::time::Instant::now();
+        assert_eq!(gateway.reload(&text(&format!("{}s", 20 + n))).await.0, 200);
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+        assert_eq!(ask(&gateway, "GET / HTTP/1.1\r\nHost: a").await.status, 200, "others are served meanwhile");
+    }
+    assert_eq!(waiting.await.unwrap(), 200, "who came before the reload has its keys");
+    assert_eq!(bearer(&gateway, "/inner", &token).await.status, 200);
 }
