@@ -1,7 +1,7 @@
 //! Keys of limits and of their stores, each with the difference that it makes to a client.
 
 use crate::{
-    limits::{PLAIN, Valkey, ask, edge, futures_all, statuses},
+    limits::{PLAIN, Valkey, ask, edge, statuses},
     support::{client::Client, eventually, gateway::Gateway, origin::Origin},
 };
 use std::time::{Duration, Instant};
@@ -22,51 +22,6 @@ async fn so_many_clients_are_remembered_and_an_attacker_fills_no_memory() {
     }
 }
 
-/// Serves each request after a while.
-async fn unhurried(time: Duration) -> Origin {
-    Origin::raw(move |mut stream| async move {
-        use tokio::io::AsyncWriteExt;
-        let mut buffer = Vec::new();
-        while crate::support::origin::read_request(&mut stream, &mut buffer).await.is_some() {
-            tokio::time::sleep(time).await;
-            if stream.write_all(&crate::support::origin::ok("ok")).await.is_err() {
-                return;
-            }
-        }
-    })
-    .await
-}
-
-#[tokio::test]
-async fn an_adaptive_limit_measures_as_often_as_it_is_told() {
-    // While it measures, a third of the limit is let in: with twelve at a time of twelve allowed, somebody is refused.
-    let origin = unhurried(Duration::from_millis(10)).await;
-    let mut refused = Vec::new();
-    for every in ["1s", "1h"] {
-        let gateway = Gateway::start(&format!(
-            "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\n\
-             concurrency = {{ max = 12, min = 1, adaptive = true, tolerance = \"100%\", measure_every = \"{every}\" }}\n",
-            origin.addr
-        ))
-        .await;
-        let burst = async || {
-            let all = futures_all((0..12).map(|_| ask(&gateway, PLAIN))).await;
-            all.iter().filter(|response| response.status == 503).count()
-        };
-        // What it measures at the beginning is the same for both.
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(1) {
-            burst().await;
-        }
-        let mut bursts = 0;
-        while began.elapsed() < Duration::from_secs(6) {
-            bursts += usize::from(burst().await > 0);
-        }
-        refused.push(bursts);
-    }
-    assert!(refused[0] > refused[1], "bursts of which somebody was refused: {refused:?}");
-}
-
 #[tokio::test]
 async fn a_store_is_entered_as_its_table_says_and_databases_are_apart() {
     let Some(valkey) = Valkey::start_with(&["--requirepass", "open sesame"]) else { return };
@@ -77,7 +32,7 @@ async fn a_store_is_entered_as_its_table_says_and_databases_are_apart() {
         std::fs::write(folder.path().join("bad.pass"), "open barley").unwrap();
         let origin = Origin::fixed("ok").await;
         let text = format!(
-            "[listener.http]\naddress = \"127.0.0.1:0\"\n[store.shared]\nvalkey = {{ nodes = [\"{}\"]{keys} }}\non_fail = \"deny\"\n\
+            "[listener.http]\naddress = \"127.0.0.1:0\"\n[store.shared]\nvalkey = {{ nodes = [\"{}\"], timeout = \"5s\"{keys} }}\non_fail = \"deny\"\n\
              [upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\n{rest}\n",
             valkey.node(),
             origin.addr

@@ -235,8 +235,8 @@ async fn state_that_cannot_be_read_is_neither_begun_anew_nor_written_over() {
         assert!(traffic(&gateway).await.iter().all(|body| body == "old"));
     }
     assert_eq!(state(&gateway).await, "paused");
-    let (code, text) = say(&gateway, "promote").await;
-    assert!(code == 0 && text.contains("warning: this holds until a restart only: "), "{text}");
+    let (code, told) = say(&gateway, "promote").await;
+    assert!(code == 0 && told.contains("warning: this holds until a restart only: "), "{told}");
     assert!(traffic(&gateway).await.iter().all(|body| body == "new"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"objectives\":{},\"rollo");
     std::fs::remove_file(&file).unwrap();
