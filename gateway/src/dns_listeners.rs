@@ -2,7 +2,7 @@
 //! checks for all of them, and the snapshot that they answer from.
 
 use crate::{
-    dns::{Dns, DnsListener},
+    dns::{Dns, DnsListener, DnsSpeaks},
     dns_orders::OrderFile,
     listeners::{Inherited, advice},
 };
@@ -49,9 +49,35 @@ struct LiveDns {
     address: ListenAddress,
     bound: SocketAddr,
     tls: Option<TlsSwitch>,
+    kind: Kind,
     /// Second handles of what is served: what a successor is given.
     sockets: Vec<OwnedFd>,
     server: Server,
+}
+
+/// What sockets were opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Clear,
+    Encrypted,
+    Verdicts,
+}
+
+impl Kind {
+    fn of(listener: &DnsListener) -> Self {
+        match listener.speaks {
+            DnsSpeaks::Clear => Self::Clear,
+            DnsSpeaks::Encrypted(_) => Self::Encrypted,
+            DnsSpeaks::Verdicts(_) => Self::Verdicts,
+        }
+    }
+
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Clear | Self::Encrypted => "dns",
+            Self::Verdicts => "verdicts",
+        }
+    }
 }
 
 /// Sockets of a configuration that is not published yet.
@@ -95,7 +121,7 @@ impl DnsSide {
                 continue;
             }
             // A stream is decrypted by one thread: UDP in the clear has no place beside it.
-            let threads = if listener.tls.is_some() { 0 } else { threads };
+            let threads = if listener.speaks.tls().is_some() { 0 } else { threads };
             let sockets = match inherited.take(&listener.name) {
                 Some(fds) => DnsSockets::adopt(fds, threads),
                 None => DnsSockets::bind(&listener.address, threads),
@@ -134,9 +160,10 @@ impl DnsSide {
             }
         }
         self.orders.place(&dns.snapshot, Clocks::read());
+        dns.snapshot.publish(Clocks::read());
         let wanted = |name: &ObjectName| dns.listeners.iter().find(|listener| listener.name == *name);
         for (name, live) in &self.listeners {
-            if let (Some(switch), Some(tls)) = (&live.tls, wanted(name).and_then(|listener| listener.tls.as_ref())) {
+            if let (Some(switch), Some(tls)) = (&live.tls, wanted(name).and_then(|listener| listener.speaks.tls())) {
                 switch.set(tls.config().clone());
             }
         }
@@ -145,7 +172,7 @@ impl DnsSide {
         let Some(running) = &self.running else { return Ok(()) };
         for (listener, sockets) in opened.0 {
             let live = LiveDns::start(&listener, sockets, running)?;
-            tracing::info!(listener = %listener.name, address = %listener.address, bound = %live.bound, "answering DNS");
+            tracing::info!(listener = %listener.name, address = %listener.address, bound = %live.bound, protocol = live.kind.protocol(), "listening");
             self.listeners.insert(listener.name, live);
         }
         Ok(())
@@ -180,8 +207,9 @@ impl DnsSide {
         }
     }
 
-    pub(crate) fn bound(&self) -> impl Iterator<Item = (&ObjectName, &ListenAddress, SocketAddr)> {
-        self.listeners.iter().map(|(name, live)| (name, &live.address, live.bound))
+    /// Name, address, address in use, protocol.
+    pub(crate) fn bound(&self) -> impl Iterator<Item = (&ObjectName, &ListenAddress, SocketAddr, &'static str)> {
+        self.listeners.iter().map(|(name, live)| (name, &live.address, live.bound, live.kind.protocol()))
     }
 
     pub(crate) fn sockets(&self) -> Vec<(String, BorrowedFd<'_>)> {
@@ -245,19 +273,21 @@ impl LiveDns {
         for udp in &sockets.udp {
             kept.push(udp.try_clone()?.into());
         }
-        let tls = listener.tls.as_ref().map(|tls| TlsSwitch::new(ServerTls::config(tls).clone()));
-        let (tcp, encrypted) = match &tls {
-            None => (vec![sockets.tcp], Vec::new()),
-            Some(switch) => (Vec::new(), vec![(sockets.tcp, switch.clone())]),
+        let tls = listener.speaks.tls().map(|tls| TlsSwitch::new(ServerTls::config(tls).clone()));
+        let (udp, tcp) = (sockets.udp, sockets.tcp);
+        let listeners = match (&listener.speaks, tls.clone()) {
+            (DnsSpeaks::Verdicts(_), Some(tls)) => Listeners { verdicts: vec![(tcp, tls)], ..Listeners::default() },
+            (DnsSpeaks::Encrypted(_), Some(tls)) => Listeners { udp, tls: vec![(tcp, tls)], ..Listeners::default() },
+            (_, _) => Listeners { udp, tcp: vec![tcp], ..Listeners::default() },
         };
-        let listeners = Listeners { udp: sockets.udp, tcp, tls: encrypted };
         let server = Server::start(listeners, &running.live, &running.host)?;
-        Ok(Self { address: listener.address.clone(), bound, tls, sockets: kept, server })
+        let kind = Kind::of(listener);
+        Ok(Self { address: listener.address.clone(), bound, tls, kind, sockets: kept, server })
     }
 
     /// Whether the sockets that are open will do.
     fn serves(&self, listener: &DnsListener) -> bool {
-        self.address == listener.address && self.tls.is_some() == listener.tls.is_some()
+        self.address == listener.address && self.kind == Kind::of(listener)
     }
 }
 

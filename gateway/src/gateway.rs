@@ -12,7 +12,7 @@ use crate::{
 use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
 use portcullis_config::{Colour, Diff, Report};
 use portcullis_discover::{Discovery, FIRST_ANSWERS, Source};
-use portcullis_gslb::{Clocks, Republish};
+use portcullis_gslb::{Clocks, GatewayReport, Presence, Republish};
 use portcullis_health::{HealthState, Override, Probe, ProbeKind, Prober, Target};
 use portcullis_names::ObjectName;
 use portcullis_ops::{
@@ -66,6 +66,7 @@ pub(crate) struct State {
     /// Files whose change is a reason to read again; after a refusal, also those of what was refused.
     watched: Vec<PathBuf>,
     draining: bool,
+    gathered: dns_signals::Gathered,
 }
 
 /// What a configuration needs that could not be had, and is there before it is published.
@@ -165,6 +166,7 @@ impl Gateway {
             endpoints: HashSet::new(),
             watched: compiled.watched.clone(),
             draining: false,
+            gathered: dns_signals::Gathered::default(),
             compiled,
         };
         let gateway = Self(Arc::new(Inner { files, edge, reloading: Mutex::default(), state: Mutex::new(state) }));
@@ -347,7 +349,16 @@ impl Gateway {
         let state = &mut *self.state();
         state.releases.tick(&state.compiled, &self.0.edge.metrics);
         if let Some(snapshot) = state.dns.snapshot() {
-            dns_signals::tell(&snapshot, &state.compiled.clusters, Clocks::read());
+            let clocks = Clocks::read();
+            dns_signals::tell(&snapshot, &state.compiled.clusters, clocks);
+            if snapshot.fleet(clocks).is_some() {
+                let presence = if state.draining { Presence::Draining } else { Presence::Serving };
+                let open = (self.0.edge.open_connections(), state.compiled.max_connections);
+                let traffic = dns_signals::traffic(&state.compiled.clusters);
+                let gathered = state.gathered.step(traffic, clocks.instant);
+                snapshot.report(dns_signals::report(presence, open, &self.0.edge.shedding.state(), gathered));
+                state.dns.orders.follow(&snapshot, clocks);
+            }
         }
     }
 
@@ -379,6 +390,11 @@ impl Gateway {
         let (drain, servers) = {
             let mut state = self.state();
             state.draining = true;
+            if let (Stop::Close, Some(snapshot)) = (stop, state.dns.snapshot()) {
+                // The peers leave this site before it is gone. Published here: nobody may come round to it any more.
+                snapshot.report(GatewayReport { presence: Presence::Draining, ..GatewayReport::default() });
+                snapshot.publish(Clocks::read());
+            }
             match stop {
                 Stop::Close => state.listeners.drain_all(),
                 Stop::HandedOver => state.listeners.leave_all(),
@@ -506,7 +522,7 @@ impl Gateway {
     /// Names and bound addresses of the listeners that accept now.
     pub fn listeners(&self) -> Vec<(String, Option<std::net::SocketAddr>)> {
         let state = self.state();
-        let dns = state.dns.bound().map(|(name, _, bound)| (name.to_string(), Some(bound)));
+        let dns = state.dns.bound().map(|(name, _, bound, _)| (name.to_string(), Some(bound)));
         state.listeners.iter().map(|live| (live.plan.name.to_string(), live.bound)).chain(dns).collect()
     }
 
@@ -637,8 +653,8 @@ fn listeners(state: &State) -> Vec<serde_json::Value> {
             "connections": live.runtime.open_connections(),
         })
     });
-    let dns = state.dns.bound().map(|(name, address, bound)| {
-        serde_json::json!({ "name": name, "address": address, "bound": bound.to_string(), "protocol": "dns" })
+    let dns = state.dns.bound().map(|(name, address, bound, protocol)| {
+        serde_json::json!({ "name": name, "address": address, "bound": bound.to_string(), "protocol": protocol })
     });
     each.chain(dns).collect()
 }
@@ -722,7 +738,7 @@ fn targets(cluster: &Arc<Cluster>, metrics: &Arc<Metrics>) -> Vec<Target> {
                 cluster.tls.as_ref().map(portcullis_tls::UpstreamTls::group_key)
             ),
             probe: Probe { address: endpoint.address.clone(), kind: kind.clone(), check: check.clone() },
-            tell: Arc::new(move |outcome| {
+            tell: Arc::new(move |outcome, _| {
                 if let Some(now) = state.observe(outcome, healthy, unhealthy, Instant::now()) {
                     handles.up(now.is_usable());
                     let failure = outcome.err().map(|failure| failure.to_string());

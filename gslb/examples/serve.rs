@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(snapshot), false) = (snapshot, report.has_errors()) else { return Err("not fit to run".into()) };
     let live = Live::new(snapshot, ContentHash([0; 32]), now);
     let udp = (0..threads).map(|_| socket(address)).collect::<Result<_, _>>()?;
-    let listeners = Listeners { udp, tcp: vec![TcpListener::bind(address)?], tls: Vec::new() };
+    let listeners = Listeners { udp, tcp: vec![TcpListener::bind(address)?], ..Listeners::default() };
     let registry = prometheus::Registry::new();
     let host = Host { metrics: Arc::new(DnsMetrics::new(&registry)?), log: None, republish: Republish::default() };
     let _checks = Checks::start(&live, &host)?;

@@ -17,8 +17,10 @@ mod dnssec;
 mod doh;
 mod edns;
 mod fetch;
+mod fleet;
 mod inflow;
 mod journal;
+mod memory;
 mod message;
 mod metrics;
 mod name;
@@ -49,6 +51,10 @@ mod zones;
 pub use answer::{Asked, Transport};
 pub use checks::Checks;
 pub use dnssec::{Algorithm, CdsSpec, DenialSpec, DnssecKeySpec, DnssecSpec, KeyError, KeyRole, generate_key};
+pub use fleet::{
+    Content, Document, DocumentError, FailoverNeeds, FleetSpec, FleetStatus, GatewayReport, MemberWord, PeerSpec,
+    PeerState, PeerStatus, Presence, SKEW_SHOWN, Sight, Why, Word,
+};
 pub use metrics::DnsMetrics;
 pub use name::{Name, NameError};
 pub use query_log::{QueryLog, QueryRecord};
@@ -60,8 +66,8 @@ pub use spec::{
 };
 pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use steer::{
-    AllDownSpec, Area, Balance, Clocks, Endpoints, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec,
-    MemberSpec, MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec,
-    SiteStatus, SitesSpec, Spread, ToldMember, WhatIf,
+    AllDownSpec, Area, Balance, Clocks, Endpoints, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, Initial,
+    MaintenanceSpec, MemberSpec, MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec,
+    Registries, SiteSpec, SiteStatus, SitesSpec, Spread, Stamp, Standing, ToldMember, Votes, WhatIf,
 };
 pub use zone_status::{Delegation, ZoneStatus};

@@ -9,6 +9,7 @@ mod ca;
 mod check;
 mod discovery;
 mod dns;
+mod dns_fleet;
 mod dns_signed;
 mod dns_zones;
 mod egress;

@@ -18,6 +18,6 @@ pub use check::{Ask, GrpcCheck, HealthCheck, HttpCheck, StatusRange};
 pub use expiry::{EndsSoon, ExpiryAction, ExpiryRule, ExpirySpec};
 pub use outlier::{EjectReason, IntervalSums, Outlier, OutlierSpec, Streaks, TryOutcome};
 pub use probe::{Failure, Probe, ProbeKind, Vitals};
-pub use prober::{Prober, Target};
+pub use prober::{Prober, Target, Tell};
 pub use spec::{HealthCheckSpec, ProbeProtocol};
 pub use state::{Changed, Health, HealthState, Override};

@@ -37,6 +37,25 @@ pub enum Failure {
     Told,
 }
 
+impl Failure {
+    /// One word of a closed set, for metrics and for other nodes.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::Expires { .. } => "expires",
+            Self::Protocol => "protocol",
+            Self::Status(_) => "status",
+            Self::Body => "body",
+            Self::Grpc(_) => "grpc",
+            Self::NotServing => "not_serving",
+            Self::Told => "told",
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

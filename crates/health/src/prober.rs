@@ -7,16 +7,18 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 
 /// One endpoint to ask, under a key that says whether a running check may go on.
 pub struct Target {
     /// Upstream, address and settings: an equal key after a reload is the same check.
     pub key: String,
     pub probe: Probe,
-    /// Told of every outcome.
-    pub tell: Arc<dyn Fn(Result<(), Failure>) + Send + Sync>,
+    pub tell: Tell,
 }
+
+/// Told of every outcome, and of how long it took.
+pub type Tell = Arc<dyn Fn(Result<(), Failure>, Duration) + Send + Sync>;
 
 /// Runs the checks of a set of targets that can be replaced.
 #[derive(Default)]
@@ -57,18 +59,14 @@ impl Drop for Prober {
     }
 }
 
-async fn check(
-    probe: Probe,
-    key: String,
-    tell: Arc<dyn Fn(Result<(), Failure>) + Send + Sync>,
-    permits: Arc<Semaphore>,
-) {
+async fn check(probe: Probe, key: String, tell: Tell, permits: Arc<Semaphore>) {
     tokio::time::sleep(phase(&key, probe.check.interval)).await;
     let mut warned = None;
     loop {
-        let outcome = {
+        let (outcome, took) = {
             let Ok(_permit) = permits.acquire().await else { return };
-            probe.run().await
+            let begun = Instant::now();
+            (probe.run().await, begun.elapsed())
         };
         if let Ok(vitals) = outcome {
             // Once, and again each day that is lost.
@@ -80,7 +78,7 @@ async fn check(
             }
             warned = vitals.ends_soon;
         }
-        tell(outcome.map(drop));
+        tell(outcome.map(drop), took);
         tokio::time::sleep(jittered(probe.check.interval, probe.check.jitter.fraction(), fastrand::f64())).await;
     }
 }
@@ -140,7 +138,7 @@ mod tests {
         prober.sync(vec![Target {
             key: "x".into(),
             probe: Probe { address: portcullis_names::EndpointAddress::Ip(address), kind: ProbeKind::Clear, check },
-            tell: Arc::new(move |outcome| sender.lock().unwrap().send(outcome).unwrap_or_default()),
+            tell: Arc::new(move |outcome, _| sender.lock().unwrap().send(outcome).unwrap_or_default()),
         }]);
         assert_eq!(outcomes.recv().await, Some(Ok(())));
         assert_eq!(outcomes.recv().await, Some(Err(Failure::Status(503))));

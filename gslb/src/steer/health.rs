@@ -1,5 +1,6 @@
 //! What is known of members: outcomes of checks, recoveries, and how many fell lately. Pure: time comes in.
 
+use crate::fleet::Word;
 use portcullis_health::{Changed, Failure, Health, HealthState};
 use portcullis_names::Percent;
 use std::{
@@ -14,7 +15,23 @@ pub(crate) struct MemberHealth {
     pub(crate) certainty: Certainty,
     /// When it came back from being down.
     pub(crate) recovered: Option<Instant>,
+    /// Round trip of the last check that ended well.
+    pub(crate) rtt: Option<Duration>,
+    /// Since when it says what it says: seconds since 1970.
+    pub(crate) said_since: u64,
+    recalled: Option<Recalled>,
 }
+
+/// What was known before a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Recalled {
+    pub(crate) word: Word,
+    /// Seconds since 1970.
+    pub(crate) at: u64,
+}
+
+/// What is older says nothing any more.
+const RECALLED_FOR: u64 = 600;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Certainty {
@@ -33,12 +50,39 @@ pub(crate) enum Change {
 
 impl MemberHealth {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { health: Health::new(now), certainty: Certainty::Undecided, recovered: None }
+        Self {
+            health: Health::new(now),
+            certainty: Certainty::Undecided,
+            recovered: None,
+            rtt: None,
+            said_since: 0,
+            recalled: None,
+        }
     }
 
     pub(crate) fn state(&self) -> HealthState {
         // Only ejections end by time, and nothing ejects members: any moment will do.
         self.health.state(self.health.since())
+    }
+
+    /// What we tell others.
+    pub(crate) fn word(&self) -> Word {
+        match (self.state(), self.certainty) {
+            (HealthState::Unknown, _) => Word::Unknown,
+            (HealthState::Down, _) => Word::Down,
+            (_, Certainty::Settled) => Word::Up,
+            (_, Certainty::Undecided) => Word::Degraded,
+        }
+    }
+
+    pub(crate) fn recall(&mut self, recalled: Recalled) {
+        self.recalled = Some(recalled);
+    }
+
+    /// As it was before the restart, while that is not too long ago.
+    pub(crate) fn recalled(&self, now: u64) -> Word {
+        let young = self.recalled.filter(|recalled| now.saturating_sub(recalled.at) < RECALLED_FOR);
+        young.map_or(Word::Unknown, |recalled| recalled.word)
     }
 
     pub(crate) fn last_failure(&self) -> Option<Failure> {

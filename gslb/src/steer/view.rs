@@ -42,6 +42,8 @@ pub(crate) struct MemberFacts {
 pub(crate) struct SiteFacts {
     pub(crate) members: Vec<MemberFacts>,
     pub(crate) forced: Option<Forced>,
+    /// Thousandths that its load leaves of its share.
+    pub(crate) damped: u16,
 }
 
 pub(crate) const FULL: u16 = 1_000;
@@ -65,7 +67,10 @@ impl View {
             (None, _, HealthState::Down, Belief::Believed) => 0,
             (None, ..) => grown(member.recovered, service.slow_start, now),
         };
-        let of_site = |site: &SiteFacts| site.members.iter().map(|member| share(member, site.forced)).collect();
+        let of_site = |site: &SiteFacts| {
+            let each = site.members.iter().map(|member| damped(share(member, site.forced), site.damped));
+            each.collect()
+        };
         let shares: Vec<Vec<u16>> = facts.iter().map(of_site).collect();
         let mut fit = 0;
         for (index, ((site, facts), shares)) in service.sites.iter().zip(facts).zip(&shares).enumerate() {
@@ -114,6 +119,15 @@ impl View {
             AllDown::Empty | AllDown::Refuse | AllDown::Addresses(_) => (0, shares),
         }
     }
+}
+
+/// What a loaded site keeps of a share: never nothing, for its load says no word about health.
+fn damped(share: u16, damped: u16) -> u16 {
+    if share == 0 || damped >= FULL {
+        return share;
+    }
+    // The cast holds: both are at most 1000.
+    ((u32::from(share) * u32::from(damped) / u32::from(FULL)) as u16).max(1)
 }
 
 /// Linear from the least share to the full one.

@@ -3,6 +3,7 @@
 
 mod dnssec;
 mod explain;
+mod fleet;
 mod mmdb;
 mod mutations;
 mod protocol;

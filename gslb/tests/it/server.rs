@@ -44,7 +44,7 @@ fn start(dns: &str) -> Running {
         })),
         republish: Republish::default(),
     };
-    let listeners = Listeners { udp: vec![udp], tcp: vec![tcp], tls: Vec::new() };
+    let listeners = Listeners { udp: vec![udp], tcp: vec![tcp], ..Listeners::default() };
     let checks = Checks::start(&live, &host).unwrap();
     let server = Server::start(listeners, &live, &host).unwrap();
     Running { live, udp: udp_at, tcp: tcp_at, registry, log, _server: server, _checks: checks }

@@ -4,7 +4,7 @@ use crate::{
     mmdb::{Value, country, database},
     support::{ask, clocks, compile, compile_all, compile_in, shown},
 };
-use portcullis_gslb::{Forced, Name, Order, Ordered, Snapshot, WhatIf};
+use portcullis_gslb::{Forced, Name, Order, Ordered, Snapshot, Stamp, Standing, WhatIf};
 use portcullis_health::Failure;
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -352,6 +352,8 @@ fn order(site: &str, member: Option<&str>, forced: Forced, from: u64, until: u64
         reason: "maintenance".to_owned(),
         from: clocks(from).unix,
         until: clocks(until).unix,
+        standing: Standing::Given,
+        stamp: Stamp::default(),
     }
 }
 

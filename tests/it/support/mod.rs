@@ -6,6 +6,7 @@ pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod origin;
 pub(crate) mod outside;
+pub(crate) mod relay;
 
 use std::time::{Duration, Instant};
 
