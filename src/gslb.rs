@@ -93,6 +93,7 @@ fn status(answer: &Value) -> String {
         let fit = if site["fit"] == true { "serves" } else { "OUT" };
         let forced = site["forced"].as_str().map_or_else(String::new, |forced| format!(", ordered {forced}"));
         let planned = site["maintenance"].as_str().map_or_else(String::new, |why| format!(", in maintenance ({why})"));
+        let lacks = if site["lacks"] == true { ", a service that it needs is out" } else { "" };
         let load = site["load"].as_u64().map_or_else(String::new, |load| {
             format!(", load {}%, keeps {}% of its clients", load / 10, site["load_share"].as_u64().unwrap_or(0) / 10)
         });
@@ -103,7 +104,7 @@ fn status(answer: &Value) -> String {
         };
         let _ = writeln!(
             text,
-            "service {} ({}) site {}: {fit}, {} of {} members{forced}{planned}{load}{mood}",
+            "service {} ({}) site {}: {fit}, {} of {} members{forced}{planned}{lacks}{load}{mood}",
             word(&site["service"]),
             word(&site["host"]),
             word(&site["site"]),

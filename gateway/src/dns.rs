@@ -91,6 +91,7 @@ impl Listeners<'_> {
         let listeners = listeners_of(self.spec).filter_map(|(name, spec)| self.dns_listener(name, spec, cx));
         let listeners = listeners.collect::<Vec<_>>().into_iter();
         let listeners = listeners.chain(self.verdicts(cx)).collect();
+        self.check_fleet(cx);
         Some(Dns {
             snapshot: Snapshot::compile(&spec, registries, before, Clocks::read(), cx),
             listeners,
@@ -113,6 +114,23 @@ impl Listeners<'_> {
             Some(_) => DnsSpeaks::Encrypted(self.tls(name, spec, Alpn::Dns, &at, cx)?),
         };
         Some(DnsListener { name: name.clone(), address: spec.address.clone(), speaks })
+    }
+
+    /// The store that a fleet names, and roads that lead nowhere.
+    fn check_fleet(&self, cx: &mut Context) {
+        let Some(fleet) = self.spec.dns.as_ref().and_then(|dns| dns.fleet.as_ref()) else { return };
+        let at = Path::root().key("dns").key("fleet");
+        if let Some(store) = &fleet.store
+            && !self.spec.store.contains_key(store)
+        {
+            let known = self.spec.store.keys().map(ObjectName::as_str);
+            cx.undefined(&at.key("store"), "store", store.as_str(), known.collect::<Vec<_>>());
+        }
+        let listens = self.spec.listener.values().any(|spec| spec.effective_protocol() == Protocol::Verdicts);
+        if !listens && fleet.store.is_none() {
+            cx.error_at_key(&at, "no peer could ask this node")
+                .help("add [listener.NAME] with protocol = \"verdicts\", or name a `store`");
+        }
     }
 
     /// Where peers ask for what this node says.

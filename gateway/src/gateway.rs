@@ -3,6 +3,7 @@
 use crate::{
     Compiled, admin,
     compile::{self, Refused},
+    dns_board,
     dns_listeners::{DnsSide, OpenedDns},
     dns_orders::OrderFile,
     dns_signals, egress,
@@ -24,6 +25,7 @@ use portcullis_ops::{
 };
 use portcullis_proxy::{CoreThread, Edge, LiveEgress, Peers, Snapshot};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
+use portcullis_store::StoreConfig;
 use portcullis_tls::system_client;
 use portcullis_upstream::{Cluster, Clusters};
 use std::{
@@ -176,6 +178,8 @@ impl Gateway {
         tokio::spawn(follow_discovery(Arc::downgrade(&gateway.0), news));
         tokio::spawn(judge_endpoints(Arc::downgrade(&gateway.0)));
         tokio::spawn(move_releases(Arc::downgrade(&gateway.0)));
+        let own = Arc::downgrade(&gateway.0);
+        tokio::spawn(dns_board::run(move || own.upgrade().map(Gateway)));
         gateway.republish_found();
         systemd::ready(generation);
         Ok(gateway)
@@ -343,6 +347,14 @@ impl Gateway {
                 );
             }
         }
+    }
+
+    /// The store through which the nodes of a fleet talk, if they do.
+    pub(crate) fn board(&self) -> Option<(Arc<portcullis_gslb::Snapshot>, StoreConfig)> {
+        let state = self.state();
+        let snapshot = state.dns.snapshot()?;
+        let config = state.compiled.stores.get(&snapshot.pace()?.store?)?;
+        Some((snapshot, config.clone()))
     }
 
     fn move_releases(&self) {

@@ -10,6 +10,7 @@ mod compile;
 mod compile_guards;
 mod dns;
 mod dns_admin;
+mod dns_board;
 mod dns_listeners;
 mod dns_orders;
 mod dns_questions;

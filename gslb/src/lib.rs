@@ -60,7 +60,7 @@ pub use name::{Name, NameError};
 pub use query_log::{QueryLog, QueryRecord};
 pub use record_type::{Rcode, RecordType, UnknownType};
 pub use server::{Host, Listeners, Republish, Server, TlsSwitch};
-pub use snapshot::Snapshot;
+pub use snapshot::{Pace, Snapshot};
 pub use spec::{
     CookiesSpec, DnsSpec, RateLimitSpec, RateLimitSwitch, SecondarySpec, TcpSpec, TransferSpec, TsigAlgorithm, TsigSpec,
 };

@@ -45,6 +45,7 @@ pub struct DnsMetrics {
     /// Series of members, with the reason that is shown of each.
     shown: Mutex<HashMap<[String; 3], &'static str>>,
     shown_peers: Mutex<HashSet<String>>,
+    shown_sites: Mutex<HashSet<[String; 2]>>,
 }
 
 /// Types that have a label of their own.
@@ -155,6 +156,7 @@ impl DnsMetrics {
             )?,
             shown: Mutex::default(),
             shown_peers: Mutex::default(),
+            shown_sites: Mutex::default(),
         })
     }
 
@@ -230,8 +232,14 @@ impl DnsMetrics {
 
     /// Loads, where somebody says so.
     pub(crate) fn sites(&self, sites: &[SiteStatus]) {
-        self.site_load.reset();
-        self.site_share.reset();
+        let mut shown = self.shown_sites.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = sites.iter().filter(|site| site.load.is_some());
+        let now: HashSet<_> = told.map(|site| [site.service.to_string(), site.site.to_string()]).collect();
+        for [service, site] in shown.difference(&now) {
+            self.site_load.remove_label_values(&[service, site]).ok();
+            self.site_share.remove_label_values(&[service, site]).ok();
+        }
+        *shown = now;
         for site in sites {
             let labels = [site.service.as_str(), site.site.as_str()];
             if let Some(load) = site.load {

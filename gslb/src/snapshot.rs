@@ -21,7 +21,16 @@ use crate::{
 use bytes::Bytes;
 use portcullis_config::{Context, Path};
 use portcullis_names::ObjectName;
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+/// How nodes hear of one another.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// A store through which documents go as well.
+    pub store: Option<ObjectName>,
+    pub poll: Duration,
+    pub stale_after: Duration,
+}
 
 /// What serves. Replaced as a whole; only what is known of members lives on from one to the next.
 #[derive(Debug)]
@@ -215,6 +224,12 @@ impl Snapshot {
     /// The fleet as this node sees it.
     pub fn fleet(&self, clocks: Clocks) -> Option<FleetStatus> {
         Some(self.services.fleet.as_ref()?.status(clocks.instant))
+    }
+
+    /// How often and by what way nodes are to hear of one another; `None`: there is no fleet.
+    pub fn pace(&self) -> Option<Pace> {
+        let plan = &self.services.fleet.as_ref()?.plan;
+        Some(Pace { store: plan.store.clone(), poll: plan.poll, stale_after: plan.stale_after })
     }
 
     /// What the gateway beside this node says of itself, for its fleet.

@@ -313,3 +313,47 @@ async fn mistakes_about_a_fleet_are_told_where_they_stand() {
         assert!(out.contains(expected), "{to}\n{out}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_carries_the_words_of_nodes_that_have_no_way_to_one_another() {
+    let Some(valkey) = crate::limits::Valkey::start() else { return };
+    let (_first, _second, port) = members();
+    let ca = Authority::new("nodes");
+    let mut nodes = BTreeMap::new();
+    for (node, site, peer, peer_site) in [("eu-1", "eu", "us-1", "us"), ("us-1", "us", "eu-1", "eu")] {
+        let folder = tempfile::tempdir().unwrap();
+        ca.leaf(&[node]).write(folder.path(), "node");
+        std::fs::write(folder.path().join("ca.crt"), &ca.certificate_pem).unwrap();
+        let whole = config(
+            node,
+            site,
+            &BTreeMap::from([
+                ((node, "us-1"), Relay::start()),
+                ((node, "eu-1"), Relay::start()),
+                ((node, "ap-1"), Relay::start()),
+            ]),
+            port,
+        );
+        let (before, rest) = whole.split_once("[dns.fleet.peer.").unwrap();
+        let (_, after) = rest.split_once("[zone.x]").unwrap();
+        let (before, _) = (before.replace("poll = \"300ms\"", "poll = \"300ms\"\nstore = \"shared\""), ());
+        let text = format!(
+            "{before}[dns.fleet.peer.{peer}]\nsite = \"{peer_site}\"\n{}[zone.x]{after}",
+            valkey.table("local")
+        );
+        nodes.insert(node, Gateway::start_in(folder, &text).await);
+    }
+    let state = async |node: &str| nodes[node].admin("GET", "/gslb", "").await.1["fleet"]["peers"][0]["state"].clone();
+    for node in ["eu-1", "us-1"] {
+        eventually("the peer is heard", async || (state(node).await == "fresh").then_some(())).await;
+    }
+    let wish =
+        json!({ "target": { "service": "shop", "site": "eu" }, "forced": "down", "author": "ann", "reason": "drill" });
+    assert_eq!(nodes["us-1"].admin("POST", "/gslb/order", &wish.to_string()).await.0, 200);
+    let shop = |node: &str| answer(nodes[node].addr("dns"), "shop.example.test.", RecordType::A).join(" ");
+    eventually("the order is heard", async || (shop("eu-1") == "127.0.0.2").then_some(())).await;
+    // The store is gone: each goes on with what it sees and knows.
+    drop(valkey);
+    eventually("the peer is not heard", async || (state("eu-1").await == "unreachable").then_some(())).await;
+    assert_eq!(shop("eu-1"), "127.0.0.2");
+}

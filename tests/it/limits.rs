@@ -183,13 +183,13 @@ async fn what_defaults_demand_is_relaxed_only_where_they_permit() {
 }
 
 /// A Valkey or Redis of the test's own on a unix socket. `None`, said aloud, where none is installed.
-struct Valkey {
+pub(crate) struct Valkey {
     child: std::process::Child,
     folder: tempfile::TempDir,
 }
 
 impl Valkey {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let run = |program: &str| {
             std::process::Command::new(program)
@@ -206,7 +206,7 @@ impl Valkey {
         Some(Self { child, folder })
     }
 
-    fn table(&self, on_fail: &str) -> String {
+    pub(crate) fn table(&self, on_fail: &str) -> String {
         let socket = self.folder.path().join("s");
         format!("[store.shared]\nvalkey = {{ nodes = [\"unix:{}\"] }}\non_fail = \"{on_fail}\"\n", socket.display())
     }

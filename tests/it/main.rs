@@ -11,6 +11,7 @@ mod discovery;
 mod dns;
 mod dns_fleet;
 mod dns_signed;
+mod dns_steering;
 mod dns_zones;
 mod egress;
 mod egress_clients;

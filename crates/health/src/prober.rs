@@ -27,18 +27,31 @@ pub struct Prober {
     permits: Option<Arc<Semaphore>>,
 }
 
-/// Probes in flight at one time: a thousand endpoints that hang must not hold a thousand sockets each.
-const IN_FLIGHT: usize = 256;
+/// How first probes are spread.
+#[derive(Debug, Clone, Copy)]
+enum Spread {
+    Early,
+    /// There are so many that together they would be a burst.
+    Even,
+}
+
+/// So many at a time may begin early.
+const EARLY_MAX: usize = 500;
+/// A second probe does not follow sooner.
+const SECOND_AFTER: Duration = Duration::from_millis(100);
+/// Probes in flight at one time, each with a socket: half of 5,000 endpoints that hang for 2 s out of 5 s are a thousand.
+const IN_FLIGHT: usize = 1_024;
 
 impl Prober {
     /// Starts what is new, ends what is gone, leaves alone what stays. Needs a tokio runtime.
     pub fn sync(&mut self, targets: Vec<Target>) {
         let permits = self.permits.get_or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT))).clone();
+        let spread = if targets.len() > EARLY_MAX { Spread::Even } else { Spread::Early };
         let mut next = HashMap::with_capacity(targets.len());
         for target in targets {
             let task = match self.running.remove(&target.key) {
                 Some(task) => task,
-                None => tokio::spawn(check(target.probe, target.key.clone(), target.tell, permits.clone())),
+                None => tokio::spawn(check(target.probe, target.key.clone(), target.tell, permits.clone(), spread)),
             };
             if let Some(twin) = next.insert(target.key, task) {
                 twin.abort();
@@ -59,9 +72,11 @@ impl Drop for Prober {
     }
 }
 
-async fn check(probe: Probe, key: String, tell: Tell, permits: Arc<Semaphore>) {
-    tokio::time::sleep(phase(&key, probe.check.interval)).await;
-    let mut warned = None;
+async fn check(probe: Probe, key: String, tell: Tell, permits: Arc<Semaphore>, spread: Spread) {
+    let first = phase(&key, spread.over(probe.check.interval));
+    tokio::time::sleep(first).await;
+    let mut behind = Some(phase(&key, probe.check.interval).saturating_sub(first));
+    let (mut warned, mut unheard) = (None, false);
     loop {
         let (outcome, took) = {
             let Ok(_permit) = permits.acquire().await else { return };
@@ -78,17 +93,37 @@ async fn check(probe: Probe, key: String, tell: Tell, permits: Arc<Semaphore>) {
             }
             warned = vitals.ends_soon;
         }
-        tell(outcome.map(drop), took);
-        tokio::time::sleep(jittered(probe.check.interval, probe.check.jitter.fraction(), fastrand::f64())).await;
+        match outcome {
+            // What is not known changes nothing, and that it is not known is told once.
+            Err(Failure::NoWord) if !unheard => {
+                tracing::warn!(endpoint = %probe.address, "the check cannot be made: nothing is known of the endpoint");
+            }
+            Err(Failure::NoWord) => {}
+            outcome => tell(outcome.map(drop), took),
+        }
+        unheard = outcome == Err(Failure::NoWord);
+        // From its second time on each has a place of its own in the whole interval: first ones come early, and together.
+        let interval = behind.take().map_or(probe.check.interval, |behind| behind.max(SECOND_AFTER));
+        tokio::time::sleep(jittered(interval, probe.check.jitter.fraction(), fastrand::f64())).await;
     }
 }
 
-/// Spreads first probes over a part of the interval by their keys: early enough to be of use, not all at once.
-fn phase(key: &str, interval: Duration) -> Duration {
+/// The place of an endpoint in a span, by its key.
+fn phase(key: &str, span: Duration) -> Duration {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
-    let share = (hasher.finish() % 1000) as f64 / 1000.0;
-    interval.min(Duration::from_secs(1)).mul_f64(share * 0.5)
+    let share = (hasher.finish() % 10_000) as f64 / 10_000.0;
+    span.mul_f64(share)
+}
+
+impl Spread {
+    /// First probes are spread over this much: early enough to be of use, and no burst.
+    fn over(self, interval: Duration) -> Duration {
+        match self {
+            Self::Early => interval.min(Duration::from_secs(1)) / 2,
+            Self::Even => interval,
+        }
+    }
 }
 
 /// The interval, more or less by `jitter`; `draw` from 0 to 1.
@@ -114,6 +149,7 @@ mod tests {
             assert_eq!(jittered(second, 0.2, draw).as_millis(), expected);
         }
         assert!(phase("a", second) < second);
+        assert!(phase("a", Spread::Early.over(second)) < second / 2);
     }
 
     #[tokio::test]

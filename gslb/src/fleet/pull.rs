@@ -48,7 +48,7 @@ pub(crate) async fn pull(live: Live<Snapshot>, metrics: Arc<DnsMetrics>) {
             }
             stays
         });
-        for (name, peer) in peers {
+        for (name, peer) in peers.into_iter().filter(|(_, peer)| peer.address.is_some()) {
             tasks
                 .entry(name.clone())
                 .or_insert_with(|| (peer.key(), tokio::spawn(follow(name, peer, live.clone(), metrics.clone()))));
@@ -63,7 +63,7 @@ impl PeerPlan {
     /// Equal for what one task can go on with after a reload.
     fn key(&self) -> String {
         let tls = self.tls.as_ref().map(portcullis_tls::UpstreamTls::group_key);
-        format!("{} {} {} {tls:?}", self.address, self.name, self.site)
+        format!("{:?} {} {} {tls:?}", self.address, self.name, self.site)
     }
 }
 
@@ -74,7 +74,7 @@ async fn follow(name: ObjectName, peer: PeerPlan, live: Live<Snapshot>, metrics:
         let outcome = converse(&name, &peer, &live, &metrics, &mut pause).await;
         metrics.pulled(&name, "failed");
         if let Err(error) = outcome {
-            tracing::info!(peer = %name, address = %peer.address, error, "a peer of the fleet is not heard");
+            tracing::info!(peer = %name, address = ?peer.address, error, "a peer of the fleet is not heard");
         }
         // Not all nodes at once come back to one that was restarted.
         let draw = RandomState::new().hash_one(&name) % 1_000;
@@ -128,7 +128,8 @@ async fn converse(
 
 async fn connect(peer: &PeerPlan) -> Result<SendRequest<Empty<Bytes>>, String> {
     let tls = peer.tls.as_ref().ok_or("its TLS is not configured")?;
-    let stream = TcpStream::connect(peer.address).await.map_err(|error| error.to_string())?;
+    let address = peer.address.ok_or("it has no address")?;
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     stream.set_nodelay(true).ok();
     // A resumed session would show the certificate of the day it began, and the author is bound to the certificate.
     let mut config = rustls::ClientConfig::clone(&tls.config(b"h2"));

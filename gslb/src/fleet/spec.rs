@@ -27,6 +27,9 @@ pub struct FleetSpec {
     pub trust: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub peer: BTreeMap<ObjectName, PeerSpec>,
+    /// A `[store.NAME]` through which documents go as well. Whoever may write to it may speak for any node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<ObjectName>,
     /// How long a peer may hold a question back while nothing changes (default 1s).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub poll: Option<TimeSpan>,
@@ -59,9 +62,10 @@ pub struct FleetSpec {
 pub struct PeerSpec {
     /// The site at which it stands.
     pub site: ObjectName,
-    /// Its listener of protocol verdicts.
-    #[schemars(with = "String")]
-    pub address: SocketAddr,
+    /// Its listener of protocol verdicts. May be left out where the fleet has a `store`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub address: Option<SocketAddr>,
     /// The name that its certificate carries (default: the name of the peer).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -94,6 +98,7 @@ pub(crate) struct FleetPlan {
     pub(crate) node: ObjectName,
     pub(crate) site: ObjectName,
     pub(crate) peers: BTreeMap<ObjectName, PeerPlan>,
+    pub(crate) store: Option<ObjectName>,
     pub(crate) poll: Duration,
     pub(crate) stale_after: Duration,
     pub(crate) forget_after: Duration,
@@ -103,7 +108,7 @@ pub(crate) struct FleetPlan {
 #[derive(Debug, Clone)]
 pub(crate) struct PeerPlan {
     pub(crate) site: ObjectName,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Option<SocketAddr>,
     /// In its certificate, in lower case.
     pub(crate) name: String,
     /// `None`: the report says why not.
@@ -169,7 +174,16 @@ impl FleetPlan {
             hold: span("hold", spec.hold, 30_000, (Duration::ZERO, HOLD_MAX)),
             failover_needs: spec.failover_needs.unwrap_or_default(),
         };
-        Self { node: spec.node.clone(), site: spec.site.clone(), peers, poll, stale_after, forget_after, rules }
+        Self {
+            node: spec.node.clone(),
+            site: spec.site.clone(),
+            peers,
+            store: spec.store.clone(),
+            poll,
+            stale_after,
+            forget_after,
+            rules,
+        }
     }
 
     /// Names that a document may call a vantage by: of nodes and of sites.
@@ -193,6 +207,9 @@ impl PeerPlan {
         at: &Path,
         cx: &mut Context,
     ) -> Self {
+        if spec.address.is_none() && fleet.store.is_none() {
+            cx.error_at_key(at, "there is no way to this peer").help("give its `address`, or the fleet a `store`");
+        }
         let name = spec.name.clone().unwrap_or_else(|| name.to_string()).to_lowercase();
         let tls = UpstreamTlsSpec {
             sni: Some(name.clone()),

@@ -2,7 +2,7 @@
 //! load. Turned here into the facts that a view is derived from. Outlives reloads.
 
 use super::{
-    Order, Recalled, Service,
+    Lack, Order, Recalled, Service,
     health::{Certainty, MemberHealth, Withdrawals},
     order::Forced,
     service::{Member, Site},
@@ -24,6 +24,8 @@ pub(crate) struct Known {
     pub(super) orders: Vec<Order>,
     /// The last view with a fit site, for `last_known`.
     pub(super) last: Option<View>,
+    /// What the sites lack of services that this one needs, in their order.
+    pub(super) lacks: Vec<Lack>,
     dampers: HashMap<ObjectName, Damper>,
     /// Thousandths of what a member can carry, as its gateway sees it.
     pub(super) loads: HashMap<(ObjectName, IpAddr), u16>,
@@ -125,12 +127,13 @@ impl Known {
     }
 
     pub(super) fn facts(&self, service: &Service, fleet: Option<&Fleet>, now: u64) -> Vec<SiteFacts> {
-        let site = |site: &Site| SiteFacts {
+        let site = |(index, site): (usize, &Site)| SiteFacts {
+            lack: self.lacks.get(index).copied().unwrap_or(Lack::Nothing),
             members: site.members.iter().map(|member| self.member(service, site, member, fleet, now)).collect(),
             forced: self.forced(service, site, None, now),
             damped: if service.terms.load_target.is_some() { self.damped(&site.name) } else { FULL },
         };
-        service.sites.iter().map(site).collect()
+        service.sites.iter().enumerate().map(site).collect()
     }
 
     fn member(&self, service: &Service, site: &Site, member: &Member, fleet: Option<&Fleet>, now: u64) -> MemberFacts {

@@ -10,7 +10,7 @@ use crate::{
     zones::{domain, whole_seconds},
 };
 use portcullis_config::{Context, Path};
-use portcullis_health::HealthCheck;
+use portcullis_health::{Ask, HealthCheck};
 use portcullis_names::{ObjectName, Percent, TimeSpan};
 use portcullis_tls::{Certificates, Trusts, UpstreamTls};
 use std::{
@@ -494,8 +494,14 @@ fn check(spec: &PublicServiceSpec, registries: Registries<'_>, at: &Path, cx: &m
     let tls = spec.tls.as_ref().and_then(|tls| {
         UpstreamTls::compile(tls, registries.certificates, registries.trusts, &at.key("tls"), cx).ok().flatten()
     });
-    let port = spec.port.map_or(if tls.is_some() { 443 } else { 80 }, NonZeroU16::get);
-    Some(Check { check: check.compile(&at.key("health_check"), cx), port, tls })
+    let check = check.compile(&at.key("health_check"), cx);
+    let default = match (&check.ask, &tls) {
+        (Ask::Dns(_), _) => 53,
+        (_, Some(_)) => 443,
+        (_, None) => 80,
+    };
+    let port = spec.port.map_or(default, NonZeroU16::get);
+    Some(Check { check, port, tls })
 }
 
 /// What does not depend on the choice; hints are added to each answer.

@@ -1,7 +1,7 @@
 //! All published services of a snapshot: their compiled forms, what is known of their members, and the views made of both.
 
 use super::{
-    Family, Order, OrderError, Ordered, Outcome, PlaceMap, Places, PublicServiceSpec, Service,
+    Family, Lack, Order, OrderError, Ordered, Outcome, PlaceMap, Places, PublicServiceSpec, Service,
     evidence::Known,
     health::{Belief, Certainty, Change, MemberHealth},
     order::{Forced, ORDERS_MAX},
@@ -34,7 +34,7 @@ use std::{
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     pub(crate) list: Vec<Served>,
-    by_name: HashMap<ObjectName, usize>,
+    pub(super) by_name: HashMap<ObjectName, usize>,
     map: PlaceMap,
     places: Places,
     /// Other nodes whose word counts.
@@ -49,6 +49,9 @@ pub(crate) struct Served {
     /// A round for each kind of question: clients ask A and AAAA in step, and would else never see every other site.
     turns: Arc<[AtomicU64; 3]>,
     known: Arc<Mutex<Known>>,
+    /// Services that it needs, and that need it, by index.
+    pub(super) needs: Vec<usize>,
+    pub(super) needed_by: Vec<usize>,
     /// By code; resolved when the service answers first.
     pub(crate) counters: OnceLock<Vec<IntCounter>>,
 }
@@ -136,7 +139,12 @@ impl Services {
         }
         let names = list.iter().enumerate();
         let by_name = names.map(|(index, served)| (served.service.name.clone(), index)).collect();
-        Self { list, by_name, map, places, fleet }
+        let mut services = Self { list, by_name, map, places, fleet };
+        services.link(cx);
+        for served in services.list.iter().filter(|served| !served.needs.is_empty()) {
+            served.follow(services.lacks(served), services.fleet(), clocks);
+        }
+        services
     }
 
     pub(crate) fn find(&self, name: &ObjectName) -> Option<&Served> {
@@ -178,7 +186,12 @@ impl Services {
         if change == Change::Fell && self.fleet.is_none() {
             known.withdrawals.fell(clocks.instant);
         }
-        served.refresh(&mut known, self.fleet(), clocks);
+        // The same again is the commonest of all outcomes; what time does is done by ticks.
+        if is_news || change != Change::None {
+            served.refresh(&mut known, self.fleet(), clocks);
+            drop(known);
+            self.tell_dependents(served, clocks);
+        }
         if is_news && let Some(fleet) = &self.fleet {
             fleet.news();
         }
@@ -192,6 +205,9 @@ impl Services {
             fleet.look_at_own_eyes(self.fall(fleet.plan.rules.hold), clocks.instant);
         }
         self.list.iter().for_each(|served| served.refresh(&mut served.known(), self.fleet(), clocks));
+        for served in self.list.iter().filter(|served| !served.needs.is_empty()) {
+            served.follow(self.lacks(served), self.fleet(), clocks);
+        }
     }
 
     /// Looks at those of which the fleet is not of one mind yet, or has just become it.
@@ -258,6 +274,8 @@ impl Services {
         }
         known.take(order, clocks.unix);
         served.refresh(&mut known, self.fleet(), clocks);
+        drop(known);
+        self.tell_dependents(served, clocks);
         if let Some(fleet) = &self.fleet {
             fleet.news();
         }
@@ -269,6 +287,8 @@ impl Services {
             let mut known = served.known();
             known.orders.retain(|order| order.target != *target);
             served.refresh(&mut known, self.fleet(), clocks);
+            drop(known);
+            self.tell_dependents(served, clocks);
         }
     }
 
@@ -336,7 +356,15 @@ impl Served {
             }
         }
         let view = View { fit: 0, shares: Vec::new(), mood: Mood::AllDown, certainty: Certainty::Undecided };
-        let served = Self { service, view: ArcSwap::from_pointee(view), turns, known, counters: OnceLock::new() };
+        let served = Self {
+            service,
+            view: ArcSwap::from_pointee(view),
+            turns,
+            known,
+            needs: Vec::new(),
+            needed_by: Vec::new(),
+            counters: OnceLock::new(),
+        };
         served.refresh(&mut served.known(), fleet, clocks);
         served
     }
@@ -366,6 +394,23 @@ impl Served {
         if **self.view.load() != view {
             self.view.store(Arc::new(view));
         }
+    }
+
+    /// Takes in what its sites lack of services that it needs.
+    pub(super) fn follow(&self, lacks: Vec<Lack>, fleet: Option<&Fleet>, clocks: Clocks) {
+        let mut known = self.known();
+        if known.lacks != lacks {
+            known.lacks = lacks;
+            self.refresh(&mut known, fleet, clocks);
+        }
+    }
+
+    /// Whether a site is fit; `None`: there is none of that name.
+    pub(super) fn has_fit(&self, site: &ObjectName) -> Option<bool> {
+        let id = self.service.site(site.as_str())?;
+        let view = self.view();
+        // While all are down, all are as good as none.
+        Some(view.mood != Mood::AllDown && view.fit & super::service::bit(id) != 0)
     }
 
     /// The view as it would be if these were down.

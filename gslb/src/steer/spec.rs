@@ -64,6 +64,9 @@ pub struct PublicServiceSpec {
     /// What a member is taken for until somebody knows (default up).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial: Option<Initial>,
+    /// Services that this one needs: a site is fit only while their site of the same name is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<ObjectName>,
     /// The configuration alone decides: no order of an operator counts (default false).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<bool>,

@@ -1,7 +1,7 @@
 //! What an operator is shown of sites and members.
 
 use super::{
-    Served,
+    Lack, Served,
     order::Forced,
     service::{Site, bit},
     services::{Clocks, Services},
@@ -63,6 +63,8 @@ pub struct SiteStatus {
     pub mood: Option<&'static str>,
     /// Why the configuration drains it now.
     pub maintenance: Option<String>,
+    /// A service that this one needs has no fit site of this name.
+    pub lacks: bool,
     /// Thousandths of what its gateways can carry, where somebody says so.
     pub load: Option<u16>,
     /// Thousandths that its load leaves it of its share of clients.
@@ -103,6 +105,7 @@ impl Served {
                 .iter()
                 .find(|one| one.is_on(None, clocks.unix))
                 .map(|one| one.why.clone().unwrap_or_else(|| "planned".to_owned())),
+            lacks: facts.lack == Lack::Something,
             load: known.load(site, fleet, clocks.instant),
             load_share: known.damped(&site.name),
         };

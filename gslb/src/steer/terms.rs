@@ -13,6 +13,7 @@ pub(crate) struct Terms {
     pub(crate) initial: Word,
     pub(crate) lock: Lock,
     pub(crate) load_target: Option<Percent>,
+    pub(crate) needs: Vec<ObjectName>,
 }
 
 /// Who may take members out.
@@ -41,6 +42,7 @@ impl Terms {
             },
             lock: if spec.locked == Some(true) { Lock::Configuration } else { Lock::Operators },
             load_target: spec.load_target,
+            needs: spec.needs.clone(),
         }
     }
 

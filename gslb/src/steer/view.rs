@@ -2,6 +2,7 @@
 //! that a query only reads. Pure.
 
 use super::{
+    Lack,
     health::{Belief, Certainty},
     order::Forced,
     service::{AllDown, Service, SiteSet, bit},
@@ -44,6 +45,7 @@ pub(crate) struct SiteFacts {
     pub(crate) forced: Option<Forced>,
     /// Thousandths that its load leaves of its share.
     pub(crate) damped: u16,
+    pub(crate) lack: Lack,
 }
 
 pub(crate) const FULL: u16 = 1_000;
@@ -78,6 +80,8 @@ impl View {
             let is_fit = match facts.forced {
                 Some(Forced::Up) => true,
                 Some(Forced::Down | Forced::Drain) => false,
+                // An order is obeyed, whatever is lacking.
+                None if facts.lack == Lack::Something => false,
                 None => up >= site.min_up || (site.members.is_empty() && site.cname.is_some()),
             };
             if is_fit {

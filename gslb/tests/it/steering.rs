@@ -52,6 +52,7 @@ fn tell(server: &Snapshot, site: &str, member: &str, up: bool, at: u64) {
     let outcome = if up { Ok(()) } else { Err(Failure::Timeout) };
     let place = ("shop".parse().unwrap(), site.parse().unwrap(), member.parse().unwrap());
     server.observe(&place, outcome, clocks(at));
+    server.tick(clocks(at));
 }
 
 /// The addresses of an answer, in short.
