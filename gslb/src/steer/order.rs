@@ -118,10 +118,13 @@ impl Stamp {
         Self { at: self.at, count: self.count, node: Some(node.clone()) }
     }
 
+    pub(crate) fn is_believable(&self, unix: u64) -> bool {
+        self.at <= unix.saturating_add(AHEAD_MAX)
+    }
+
     /// Something was seen that is not to be older than what we say next.
     pub(crate) fn follow(&mut self, seen: &Self, unix: u64) {
-        let believable = seen.at <= unix.saturating_add(AHEAD_MAX);
-        if believable && (seen.at, seen.count) > (self.at, self.count) {
+        if seen.is_believable(unix) && (seen.at, seen.count) > (self.at, self.count) {
             (self.at, self.count) = (seen.at, seen.count);
         }
     }

@@ -28,7 +28,15 @@ impl Services {
         clocks: Clocks,
     ) -> Result<(), DocumentError> {
         let fleet = self.fleet.as_ref().ok_or(DocumentError::Stranger)?;
-        for order in fleet.hear(peer, document, their_clock, clocks)? {
+        for mut order in fleet.hear(peer, document, their_clock, clocks)? {
+            // A node passes on what was ordered there, not what others are said to have ordered; and a stamp of far ahead would
+            // win over all that is ordered in the meantime.
+            let is_own = order.stamp.node.as_ref().is_none_or(|node| node == peer);
+            if !is_own || !order.stamp.is_believable(clocks.unix) {
+                tracing::warn!(%peer, stamp = ?order.stamp, "an order of a peer is not taken: it is not its own, or of far ahead");
+                continue;
+            }
+            order.stamp.node = Some(peer.clone());
             // Of what is not configured here, nothing is known here.
             if let Err(error) = self.order(order, clocks) {
                 tracing::debug!(%peer, %error, "an order of a peer has nothing to apply to");

@@ -462,6 +462,55 @@ fn a_document_of_another_author_or_an_older_one_is_not_taken() {
 }
 
 #[test]
+fn a_node_brings_its_own_orders_alone_and_none_of_far_ahead() {
+    let mut world = World::new(THREE, "", SHOP);
+    world.run(20);
+    world.order("us-1", "eu", Forced::Down);
+    let us = &world.nodes["us-1"];
+    let text = String::from_utf8(us.snapshot.publish(world.clocks(us)).unwrap().to_vec()).unwrap();
+    let now = clocks_in_millis(world.now);
+    let given = format!("\"stamp\":{{\"at\":{}", now.unix);
+    let ahead = format!("\"stamp\":{{\"at\":{}", now.unix + 86_400);
+    let of_another = text.replace("\"count\":0,\"node\":\"us-1\"", "\"count\":0,\"node\":\"eu-1\"");
+    assert!(text.contains(&given) && text != of_another, "{text}");
+    for (document, expected) in [
+        (&of_another, "192.0.2.1"),
+        (&text.replace(&given, &ahead), "192.0.2.1"),
+        (&text, "192.0.2.2"),
+    ] {
+        world.nodes["ap-1"].snapshot.hear(&"us-1".parse().unwrap(), document.as_bytes(), now.unix, now).unwrap();
+        assert_eq!(world.answer("ap-1"), expected, "{document}");
+    }
+}
+
+#[test]
+fn no_mutation_of_a_document_makes_a_node_panic() {
+    let mut world = World::new(THREE, "", SHOP);
+    world.run(20);
+    world.order("us-1", "ap", Forced::Drain);
+    let us = &world.nodes["us-1"];
+    let whole = us.snapshot.publish(world.clocks(us)).unwrap().to_vec();
+    let (now, peer) = (clocks_in_millis(world.now), "us-1".parse().unwrap());
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut taken = 0;
+    for _ in 0..20_000 {
+        let mut octets = whole.clone();
+        for _ in 0..random.usize(1..4) {
+            let Some(at) = random.choice(0..octets.len()) else { break };
+            match random.u8(..4) {
+                0 => octets[at] = random.u8(..),
+                1 => _ = octets.remove(at),
+                2 => octets.insert(at, *random.choice(b"0123456789\"{}[],:-e.").unwrap()),
+                _ => octets.truncate(at.max(1)),
+            }
+        }
+        taken += u32::from(world.nodes["ap-1"].snapshot.hear(&peer, &octets, now.unix, now).is_ok());
+        world.answer("ap-1");
+    }
+    assert!(taken > 0, "some are documents still");
+}
+
+#[test]
 fn a_site_that_lies_has_one_vote() {
     // A node that says everything of others is down: its documents are what its probes say.
     let mut world = World::new(FIVE, "", SHOP);
