@@ -75,7 +75,11 @@ impl Drop for Prober {
 async fn check(probe: Probe, key: String, tell: Tell, permits: Arc<Semaphore>, spread: Spread) {
     let first = phase(&key, spread.over(probe.check.interval));
     tokio::time::sleep(first).await;
-    let mut behind = Some(phase(&key, probe.check.interval).saturating_sub(first));
+    // From its second time on each has a place of its own in the whole interval: first ones come early, and together.
+    let mut behind = match spread {
+        Spread::Early => Some(phase(&key, probe.check.interval).saturating_sub(first).max(SECOND_AFTER)),
+        Spread::Even => None,
+    };
     let (mut warned, mut unheard) = (None, false);
     loop {
         let (outcome, took) = {
@@ -102,8 +106,7 @@ async fn check(probe: Probe, key: String, tell: Tell, permits: Arc<Semaphore>, s
             outcome => tell(outcome.map(drop), took),
         }
         unheard = outcome == Err(Failure::NoWord);
-        // From its second time on each has a place of its own in the whole interval: first ones come early, and together.
-        let interval = behind.take().map_or(probe.check.interval, |behind| behind.max(SECOND_AFTER));
+        let interval = behind.take().unwrap_or(probe.check.interval);
         tokio::time::sleep(jittered(interval, probe.check.jitter.fraction(), fastrand::f64())).await;
     }
 }

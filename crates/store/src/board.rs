@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// One client of a board. Connects when it is asked, and again after a failure.
-
 pub struct Board {
     config: StoreConfig,
     /// Which of the store's nodes is asked.

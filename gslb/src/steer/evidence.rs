@@ -82,9 +82,11 @@ impl Known {
                     initial: service.terms.initial,
                 };
                 let tally = ballot.count(&fleet.plan.rules);
-                let merged = self.merged.entry(key).or_insert_with(|| Merged::new(now));
-                if merged.step(tally, eyes, &fleet.plan.rules, now) == Turn::Fell {
-                    self.withdrawals.fell(now);
+                let merged = self.merged.entry(key.clone()).or_insert_with(|| Merged::new(now));
+                match merged.step(tally, eyes, &fleet.plan.rules, now) {
+                    Turn::Fell => self.withdrawals.fell(&key, now),
+                    Turn::Rose => self.withdrawals.rose(&key),
+                    Turn::None => {}
                 }
             }
         }

@@ -2,9 +2,10 @@
 
 use crate::fleet::Word;
 use portcullis_health::{Changed, Failure, Health, HealthState};
-use portcullis_names::Percent;
+use portcullis_names::{ObjectName, Percent};
 use std::{
     collections::VecDeque,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -123,8 +124,12 @@ impl MemberHealth {
 /// The blast-radius guard: members that fell lately, against how many may.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Withdrawals {
-    falls: VecDeque<Instant>,
+    /// Members that fell and have not come back, with the moment.
+    falls: VecDeque<(Instant, Place)>,
 }
+
+/// Site and address.
+type Place = (ObjectName, IpAddr);
 
 /// Whether health is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,15 +143,22 @@ pub(crate) enum Belief {
 const FALLS_MAX: usize = 10_000;
 
 impl Withdrawals {
-    pub(crate) fn fell(&mut self, now: Instant) {
+    /// One that falls again and again is one member all the same.
+    pub(crate) fn fell(&mut self, member: &Place, now: Instant) {
+        self.rose(member);
         if self.falls.len() >= FALLS_MAX {
             self.falls.pop_front();
         }
-        self.falls.push_back(now);
+        self.falls.push_back((now, member.clone()));
+    }
+
+    /// Who is back is withdrawn no more.
+    pub(crate) fn rose(&mut self, member: &Place) {
+        self.falls.retain(|(_, fallen)| fallen != member);
     }
 
     pub(crate) fn belief(&mut self, window: Duration, max: Percent, members: usize, now: Instant) -> Belief {
-        while self.falls.front().is_some_and(|fall| now.saturating_duration_since(*fall) >= window) {
+        while self.falls.front().is_some_and(|(fall, _)| now.saturating_duration_since(*fall) >= window) {
             self.falls.pop_front();
         }
         let allowed = max.fraction() * members as f64;
@@ -189,11 +201,28 @@ mod tests {
         for (second, expected) in
             [(0, Belief::Believed), (10, Belief::Believed), (20, Belief::Held), (30, Belief::Held)]
         {
-            falls.fell(at(second));
+            falls.fell(&member(second), at(second));
             assert_eq!(falls.belief(minute, half, 4, at(second)), expected, "{second}");
         }
         assert_eq!(falls.belief(minute, half, 4, at(69)), Belief::Held);
         assert_eq!(falls.belief(minute, half, 4, at(71)), Belief::Believed);
         assert_eq!(falls.belief(minute, Percent::ALL, 4, at(71)), Belief::Believed);
+    }
+
+    #[test]
+    fn one_member_that_flaps_is_one_and_none_when_it_is_back() {
+        let now = Instant::now();
+        let (minute, half) = (Duration::from_secs(60), Percent::from_whole(50));
+        let mut falls = Withdrawals::default();
+        (0..10).for_each(|_| falls.fell(&member(1), now));
+        assert_eq!(falls.belief(minute, half, 2, now), Belief::Believed);
+        falls.fell(&member(2), now);
+        assert_eq!(falls.belief(minute, half, 2, now), Belief::Held);
+        falls.rose(&member(1));
+        assert_eq!(falls.belief(minute, half, 2, now), Belief::Believed);
+    }
+
+    fn member(last: u64) -> Place {
+        ("a".parse().unwrap(), IpAddr::from([192, 0, 2, last as u8]))
     }
 }

@@ -183,8 +183,11 @@ impl Services {
             health.says_anew(clocks.unix);
         }
         // In a fleet it has not fallen before the others agree.
-        if change == Change::Fell && self.fleet.is_none() {
-            known.withdrawals.fell(clocks.instant);
+        let key = (site.clone(), *member);
+        match change {
+            Change::Fell if self.fleet.is_none() => known.withdrawals.fell(&key, clocks.instant),
+            Change::Rose if self.fleet.is_none() => known.withdrawals.rose(&key),
+            Change::Fell | Change::Rose | Change::None => {}
         }
         // The same again is the commonest of all outcomes; what time does is done by ticks.
         if is_news || change != Change::None {

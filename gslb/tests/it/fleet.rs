@@ -473,11 +473,9 @@ fn a_node_brings_its_own_orders_alone_and_none_of_far_ahead() {
     let ahead = format!("\"stamp\":{{\"at\":{}", now.unix + 86_400);
     let of_another = text.replace("\"count\":0,\"node\":\"us-1\"", "\"count\":0,\"node\":\"eu-1\"");
     assert!(text.contains(&given) && text != of_another, "{text}");
-    for (document, expected) in [
-        (&of_another, "192.0.2.1"),
-        (&text.replace(&given, &ahead), "192.0.2.1"),
-        (&text, "192.0.2.2"),
-    ] {
+    for (document, expected) in
+        [(&of_another, "192.0.2.1"), (&text.replace(&given, &ahead), "192.0.2.1"), (&text, "192.0.2.2")]
+    {
         world.nodes["ap-1"].snapshot.hear(&"us-1".parse().unwrap(), document.as_bytes(), now.unix, now).unwrap();
         assert_eq!(world.answer("ap-1"), expected, "{document}");
     }

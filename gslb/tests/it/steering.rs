@@ -359,6 +359,16 @@ fn order(site: &str, member: Option<&str>, forced: Forced, from: u64, until: u64
 }
 
 #[test]
+fn a_member_that_flaps_does_not_make_health_unbelievable() {
+    let server = serve(&format!("sites = {{ a = [\"192.0.2.1\"], b = [\"192.0.2.2\"] }}\n{CHECK}"));
+    tell(&server, "b", "192.0.2.2", true, 0);
+    for second in 0..20 {
+        tell(&server, "a", "192.0.2.1", second % 2 == 0, second);
+        assert_eq!(a(&server, "shop A"), if second % 2 == 0 { "192.0.2.1" } else { "192.0.2.2" }, "{second}");
+    }
+}
+
+#[test]
 fn orders_win_over_checks_end_by_themselves_and_survive_reloads() {
     let text = document(&format!("sites = {{ a = [\"192.0.2.1\", \"192.0.2.2\"], b = [\"192.0.2.3\"] }}\n{CHECK}"));
     let server = compile(&text, "").unwrap();
