@@ -1,8 +1,6 @@
 //! Every key of steering and of checks, asked for with dig of the whole program.
 
-#[path = "../../gslb/tests/it/mmdb.rs"]
-mod mmdb;
-
+use crate::mmdb::{Value, country, database};
 use crate::support::{
     dns::{LISTENER, answer, ask, run, zone},
     eventually,
@@ -11,7 +9,6 @@ use crate::support::{
 };
 use bytes::Bytes;
 use hickory_proto::{op::ResponseCode, rr::RecordType};
-use mmdb::{Value, country, database};
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener, UdpSocket},
