@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow};
 use portcullis_gateway::{DnsQuestion, check};
-use portcullis_gslb::{Algorithm, generate_key};
+use portcullis_gslb::{Algorithm, SKEW_SHOWN, generate_key};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -92,6 +92,11 @@ fn status(answer: &Value) -> String {
     for site in list(&answer["sites"]) {
         let fit = if site["fit"] == true { "serves" } else { "OUT" };
         let forced = site["forced"].as_str().map_or_else(String::new, |forced| format!(", ordered {forced}"));
+        let planned = site["maintenance"].as_str().map_or_else(String::new, |why| format!(", in maintenance ({why})"));
+        let lacks = if site["lacks"] == true { ", a service that it needs is out" } else { "" };
+        let load = site["load"].as_u64().map_or_else(String::new, |load| {
+            format!(", load {}%, keeps {}% of its clients", load / 10, site["load_share"].as_u64().unwrap_or(0) / 10)
+        });
         let mood = match site["mood"].as_str() {
             Some("held") => ", too many fell at once: health is not believed",
             Some(_) => ", all sites are down",
@@ -99,7 +104,7 @@ fn status(answer: &Value) -> String {
         };
         let _ = writeln!(
             text,
-            "service {} ({}) site {}: {fit}, {} of {} members{forced}{mood}",
+            "service {} ({}) site {}: {fit}, {} of {} members{forced}{planned}{lacks}{load}{mood}",
             word(&site["service"]),
             word(&site["host"]),
             word(&site["site"]),
@@ -111,6 +116,7 @@ fn status(answer: &Value) -> String {
             text.push_str(&member_line(member));
         }
     }
+    text.push_str(&fleet(&answer["fleet"]));
     for order in list(&answer["orders"]) {
         text.push_str(&order_line(&order));
     }
@@ -122,7 +128,39 @@ fn member_line(member: &Value) -> String {
     let why = why.map_or_else(String::new, |why| format!(": {why}"));
     let share = member["share"].as_u64().unwrap_or(0) / 10;
     let state = word(&member["state"]).to_lowercase();
-    format!("    {} {state} for {} s, share {share}%{why}\n", word(&member["member"]), member["for_seconds"])
+    let votes = member["votes"].as_object().map_or_else(String::new, |votes| {
+        format!(
+            " (down by {} of {}, {}; here {})",
+            votes["down"],
+            votes["of"],
+            word(&votes["why"]),
+            word(&votes["own"])
+        )
+    });
+    format!("    {} {state} for {} s, share {share}%{why}{votes}\n", word(&member["member"]), member["for_seconds"])
+}
+
+fn fleet(fleet: &Value) -> String {
+    let mut text = String::new();
+    if fleet.is_null() {
+        return text;
+    }
+    let alone =
+        if fleet["isolated"] == true { ", ISOLATED: too few nodes are heard, its own checks alone count" } else { "" };
+    let blind = if fleet["sight"] == "blind" { ", BLIND: all that it checks fell at once" } else { "" };
+    let _ = writeln!(text, "node {} at site {}{alone}{blind}", word(&fleet["node"]), word(&fleet["site"]));
+    for peer in list(&fleet["peers"]) {
+        let heard =
+            peer["heard_seconds_ago"].as_u64().map_or_else(|| "never heard".to_owned(), |s| format!("heard {s} s ago"));
+        let skew = peer["skew_seconds"].as_i64().unwrap_or(0);
+        let skew =
+            if skew.unsigned_abs() > SKEW_SHOWN { format!(", ITS CLOCK IS {skew} s AHEAD") } else { String::new() };
+        let config = if peer["config_differs"] == true { ", OTHER ZONES OR SERVICES" } else { "" };
+        let draining = if peer["gateway"]["presence"] == "draining" { ", draining" } else { "" };
+        let (node, site, state) = (word(&peer["node"]), word(&peer["site"]), word(&peer["state"]));
+        let _ = writeln!(text, "    peer {node} at site {site}: {state}, {heard}{skew}{config}{draining}");
+    }
+    text
 }
 
 fn order_line(order: &Value) -> String {

@@ -1,6 +1,6 @@
 //! Listeners: from their tables to plans, each with the routes of tunnels that lead from it. Opens no socket.
 
-use crate::{compile::Compiled, egress, spec::Spec};
+use crate::{compile::Compiled, dns, egress, spec::Spec};
 use portcullis_auth::AuthNames;
 use portcullis_config::{Context, Path};
 use portcullis_names::{CidrSet, ObjectName};
@@ -36,7 +36,7 @@ impl Listeners<'_> {
         let mut ids = ListenerIds::new(self.previous);
         let mut plans = Vec::new();
         let each = self.spec.listener.iter();
-        for (name, spec) in each.filter(|(_, spec)| spec.effective_protocol() != Protocol::Dns) {
+        for (name, spec) in each.filter(|(_, spec)| !dns::is_of_dns(spec.effective_protocol())) {
             let at = Path::root().key("listener").key(name);
             plans.extend(self.listener(ids.of(name), name, spec, &at, cx));
         }
@@ -73,7 +73,7 @@ impl Listeners<'_> {
             Protocol::Tcp => PlanProtocol::Tcp(self.tcp_route(name, at, cx)?),
             Protocol::Tls => PlanProtocol::Tls(Arc::new(self.sni_routes(name, at, cx))),
             // It is no listener of the pipeline.
-            Protocol::Dns => return None,
+            Protocol::Dns | Protocol::Verdicts => return None,
             Protocol::Proxy => PlanProtocol::Proxy(self.proxy(name, spec, h1, h2, at, cx)?),
             Protocol::Sni => PlanProtocol::Intercept(InterceptPlan::Named(spec.target_port)),
             Protocol::Transparent => {
@@ -97,9 +97,9 @@ impl Listeners<'_> {
 
     /// A key that has no effect on this protocol is a misunderstanding.
     pub(crate) fn check_keys(&self, spec: &ListenerSpec, protocol: Protocol, at: &Path, cx: &mut Context) {
-        let is_http = !matches!(protocol, Protocol::Tcp | Protocol::Tls | Protocol::Dns);
+        let is_http = !matches!(protocol, Protocol::Tcp | Protocol::Tls | Protocol::Dns | Protocol::Verdicts);
         // A proxy speaks TLS when it has a certificate for it.
-        let has_tls = matches!(protocol, Protocol::Https | Protocol::Dns | Protocol::Proxy);
+        let has_tls = matches!(protocol, Protocol::Https | Protocol::Dns | Protocol::Verdicts | Protocol::Proxy);
         let keys = [
             ("certificates", spec.certificates.is_some(), has_tls),
             ("tls", spec.tls.is_some(), has_tls && (protocol != Protocol::Proxy || spec.certificates.is_some())),
@@ -107,9 +107,9 @@ impl Listeners<'_> {
             ("versions", spec.versions.is_some(), is_http),
             ("client_ip", spec.client_ip.is_some(), is_http),
             ("underscores", spec.underscores.is_some(), is_http),
-            ("proxy_protocol", spec.proxy_protocol.is_some(), protocol != Protocol::Dns),
+            ("proxy_protocol", spec.proxy_protocol.is_some(), !dns::is_of_dns(protocol)),
             // Streams of DNS are limited by `[dns.tcp]`.
-            ("limits", spec.limits.is_some(), protocol != Protocol::Dns),
+            ("limits", spec.limits.is_some(), !dns::is_of_dns(protocol)),
         ];
         let intercept_only = [
             ("target_port", spec.target_port.is_some() && protocol != Protocol::Sni, "sni"),

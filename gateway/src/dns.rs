@@ -6,7 +6,7 @@ use portcullis_gslb::{Clocks, GslbSpec, Registries, Snapshot};
 use portcullis_names::{ListenAddress, ObjectName, Percent};
 use portcullis_ops::AccessLogTarget;
 use portcullis_proxy::listen::{ListenerSpec, Protocol};
-use portcullis_tls::{Alpn, ServerTls};
+use portcullis_tls::{Alpn, ClientAuth, ServerTls, Tickets};
 use std::sync::Arc;
 
 /// What a document says about DNS.
@@ -18,17 +18,44 @@ pub struct Dns {
     pub query_log: Option<AccessLogTarget>,
 }
 
-/// UDP and TCP of one address; with certificates, DNS over TLS and over HTTPS.
+/// A listener of the DNS side.
 #[derive(Debug, Clone)]
 pub struct DnsListener {
     pub name: ObjectName,
     pub address: ListenAddress,
-    pub tls: Option<ServerTls>,
+    pub speaks: DnsSpeaks,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone)]
+pub enum DnsSpeaks {
+    /// DNS over UDP and TCP.
+    Clear,
+    /// DNS over TLS and over HTTPS.
+    Encrypted(ServerTls),
+    /// With the peers of the fleet.
+    Verdicts(ServerTls),
+}
+
+impl DnsSpeaks {
+    pub(crate) fn tls(&self) -> Option<&ServerTls> {
+        match self {
+            Self::Clear => None,
+            Self::Encrypted(tls) | Self::Verdicts(tls) => Some(tls),
+        }
+    }
+}
+
+/// Listeners that are no part of the pipeline.
+pub(crate) fn is_of_dns(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Dns | Protocol::Verdicts)
 }
 
 /// Whether a document speaks of DNS at all.
 pub(crate) fn is_wanted(spec: &Spec) -> bool {
     let tables = spec.dns.is_some() || !spec.zone.is_empty() || !spec.public_service.is_empty();
+    let verdicts = spec.listener.values().any(|listener| listener.effective_protocol() == Protocol::Verdicts);
+    let tables = tables || verdicts;
     tables || listeners_of(spec).next().is_some()
 }
 
@@ -56,7 +83,10 @@ impl Listeners<'_> {
         let registries = Registries { certificates: self.certificates, trusts: self.trusts, upstreams: &upstreams };
         let previous = self.previous.and_then(|previous| previous.dns.as_ref());
         let before = previous.map(|previous| &*previous.snapshot);
-        let listeners = listeners_of(self.spec).filter_map(|(name, spec)| self.dns_listener(name, spec, cx)).collect();
+        let listeners = listeners_of(self.spec).filter_map(|(name, spec)| self.dns_listener(name, spec, cx));
+        let listeners = listeners.collect::<Vec<_>>().into_iter();
+        let listeners = listeners.chain(self.verdicts(cx)).collect();
+        self.check_fleet(cx);
         Some(Dns {
             snapshot: Snapshot::compile(&spec, registries, before, Clocks::read(), cx),
             listeners,
@@ -74,18 +104,67 @@ impl Listeners<'_> {
             cx.error_at_key(&at.key("tls"), "`tls` has no effect on a dns listener without `certificates`")
                 .help("certificates = [\"NAME\"] makes it speak DNS over TLS");
         }
-        let tls = match &spec.certificates {
-            None => None,
-            Some(_) => Some(self.tls(name, spec, Alpn::Dns, &at, cx)?),
+        let speaks = match &spec.certificates {
+            None => DnsSpeaks::Clear,
+            Some(_) => DnsSpeaks::Encrypted(self.tls(name, spec, Alpn::Dns, &at, cx)?),
         };
-        Some(DnsListener { name: name.clone(), address: spec.address.clone(), tls })
+        Some(DnsListener { name: name.clone(), address: spec.address.clone(), speaks })
+    }
+
+    /// The store that a fleet names, and roads that lead nowhere.
+    fn check_fleet(&self, cx: &mut Context) {
+        let Some(fleet) = self.spec.dns.as_ref().and_then(|dns| dns.fleet.as_ref()) else { return };
+        let at = Path::root().key("dns").key("fleet");
+        if let Some(store) = &fleet.store
+            && !self.spec.store.contains_key(store)
+        {
+            let known = self.spec.store.keys().map(ObjectName::as_str);
+            cx.undefined(&at.key("store"), "store", store.as_str(), known.collect::<Vec<_>>());
+        }
+        let listens = self.spec.listener.values().any(|spec| spec.effective_protocol() == Protocol::Verdicts);
+        if !listens && fleet.store.is_none() {
+            cx.error_at_key(&at, "no peer could ask this node")
+                .help("add [listener.NAME] with protocol = \"verdicts\", or name a `store`");
+        }
+    }
+
+    /// Where peers ask for what this node says.
+    fn verdicts(&self, cx: &mut Context) -> Vec<DnsListener> {
+        let each = self.spec.listener.iter();
+        let own = each.filter(|(_, spec)| spec.effective_protocol() == Protocol::Verdicts);
+        let has_fleet = self.spec.dns.as_ref().is_some_and(|dns| dns.fleet.is_some());
+        let mut listeners = Vec::new();
+        for (name, spec) in own {
+            let at = Path::root().key("listener").key(name);
+            self.check_keys(spec, Protocol::Verdicts, &at, cx);
+            if !has_fleet {
+                cx.error_at_key(&at.key("protocol"), "no peer would ask: there is no [dns.fleet]");
+            }
+            if matches!(spec.address, ListenAddress::Unix(_)) {
+                cx.error(&at.key("address"), "peers do not come over a unix socket");
+            }
+            // Fails closed: what is said there names addresses, and what is wrong with them.
+            let auth = spec.tls.as_ref().and_then(|tls| tls.client_auth);
+            if auth != Some(ClientAuth::Required) || spec.certificates.is_none() {
+                cx.error_at_key(&at, "peers prove who they are, and so do we")
+                    .help("certificates = [\"NAME\"] and tls = { client_auth = \"required\", trust = \"NAME\" }");
+                continue;
+            }
+            // Who comes again is asked again who it is: connections are few and long.
+            let mut full = spec.clone();
+            full.tls.get_or_insert_default().tickets.get_or_insert(Tickets::Off);
+            let tls = self.tls(name, &full, Alpn::H2, &at, cx).map(DnsSpeaks::Verdicts);
+            let listener = |speaks| DnsListener { name: name.clone(), address: spec.address.clone(), speaks };
+            listeners.extend(tls.map(listener));
+        }
+        listeners
     }
 }
 
 impl Compiled {
     pub(crate) fn dns_tls(&self, listener: &ObjectName) -> Option<&ServerTls> {
         let listeners = self.dns.as_ref().map_or(&[][..], |dns| &dns.listeners);
-        listeners.iter().find(|own| own.name == *listener)?.tls.as_ref()
+        listeners.iter().find(|own| own.name == *listener)?.speaks.tls()
     }
 }
 

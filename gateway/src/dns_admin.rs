@@ -15,7 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use portcullis_config::Document;
-use portcullis_gslb::{Clocks, Forced, Order, Ordered, Snapshot};
+use portcullis_gslb::{Clocks, Forced, Order, OrderError, Ordered, Snapshot, Standing};
 use portcullis_names::{ObjectName, TimeSpan};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -52,6 +52,7 @@ fn status(gateway: &Gateway) -> Response {
         "sites": snapshot.sites(clocks),
         "members": members.collect::<Vec<_>>(),
         "orders": state.dns.orders.all(clocks),
+        "fleet": snapshot.fleet(clocks),
     }))
     .into_response()
 }
@@ -111,7 +112,8 @@ async fn order(State(gateway): State<Gateway>, Json(wish): Json<OrderWish>) -> R
         let mut orders = Vec::with_capacity(targets.len());
         for target in targets {
             let (author, reason) = (wish.author.clone(), wish.reason.clone());
-            let order = Order { target, forced: wish.forced, author, reason, from, until };
+            let (standing, stamp) = (Standing::Given, snapshot.stamp(clocks).unwrap_or_default());
+            let order = Order { target, forced: wish.forced, author, reason, from, until, standing, stamp };
             if let Err(error) = state.dns.orders.order(&snapshot, order.clone(), clocks) {
                 return refusal(&error);
             }
@@ -151,6 +153,7 @@ async fn withdraw(State(gateway): State<Gateway>, Json(wish): Json<WithdrawWish>
 
 fn refusal(error: &OrderRefused) -> Response {
     let status = match error {
+        OrderRefused::Wrong(OrderError::Locked(_)) => StatusCode::CONFLICT,
         OrderRefused::Wrong(_) => StatusCode::BAD_REQUEST,
         OrderRefused::Successor => StatusCode::CONFLICT,
         OrderRefused::Absent => StatusCode::NOT_FOUND,

@@ -2,7 +2,7 @@
 //! checks for all of them, and the snapshot that they answer from.
 
 use crate::{
-    dns::{Dns, DnsListener},
+    dns::{Dns, DnsListener, DnsSpeaks},
     dns_orders::OrderFile,
     listeners::{Inherited, advice},
 };
@@ -49,9 +49,35 @@ struct LiveDns {
     address: ListenAddress,
     bound: SocketAddr,
     tls: Option<TlsSwitch>,
+    kind: Kind,
     /// Second handles of what is served: what a successor is given.
     sockets: Vec<OwnedFd>,
     server: Server,
+}
+
+/// What sockets were opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Clear,
+    Encrypted,
+    Verdicts,
+}
+
+impl Kind {
+    fn of(listener: &DnsListener) -> Self {
+        match listener.speaks {
+            DnsSpeaks::Clear => Self::Clear,
+            DnsSpeaks::Encrypted(_) => Self::Encrypted,
+            DnsSpeaks::Verdicts(_) => Self::Verdicts,
+        }
+    }
+
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Clear | Self::Encrypted => "dns",
+            Self::Verdicts => "verdicts",
+        }
+    }
 }
 
 /// Sockets of a configuration that is not published yet.
@@ -94,11 +120,15 @@ impl DnsSide {
             if self.listeners.get(&listener.name).is_some_and(|live| live.serves(listener)) {
                 continue;
             }
-            // Streams are decrypted by one thread, and QUIC with them: UDP in the clear has no place beside it.
-            let threads = if listener.tls.is_some() { 1 } else { threads };
+            let threads = match listener.speaks {
+                DnsSpeaks::Clear => threads,
+                // Streams are decrypted by one thread, and QUIC with them: UDP in the clear has no place beside it.
+                DnsSpeaks::Encrypted(_) => 1,
+                DnsSpeaks::Verdicts(_) => 0,
+            };
             let sockets = match inherited.take(&listener.name) {
                 // Who gives sockets for DNS over TLS need not know of QUIC.
-                Some(fds) => DnsSockets::adopt(fds, if listener.tls.is_some() { 0 } else { threads }),
+                Some(fds) => DnsSockets::adopt(fds, if listener.speaks.tls().is_some() { 0 } else { threads }),
                 None => DnsSockets::bind(&listener.address, threads),
             };
             let sockets = sockets.map_err(|error| {
@@ -135,9 +165,10 @@ impl DnsSide {
             }
         }
         self.orders.place(&dns.snapshot, Clocks::read());
+        dns.snapshot.publish(Clocks::read());
         let wanted = |name: &ObjectName| dns.listeners.iter().find(|listener| listener.name == *name);
         for (name, live) in &self.listeners {
-            if let (Some(switch), Some(tls)) = (&live.tls, wanted(name).and_then(|listener| listener.tls.as_ref())) {
+            if let (Some(switch), Some(tls)) = (&live.tls, wanted(name).and_then(|listener| listener.speaks.tls())) {
                 switch.set(tls.config().clone());
             }
         }
@@ -146,7 +177,7 @@ impl DnsSide {
         let Some(running) = &self.running else { return Ok(()) };
         for (listener, sockets) in opened.0 {
             let live = LiveDns::start(&listener, sockets, running)?;
-            tracing::info!(listener = %listener.name, address = %listener.address, bound = %live.bound, "answering DNS");
+            tracing::info!(listener = %listener.name, address = %listener.address, bound = %live.bound, protocol = live.kind.protocol(), "listening");
             self.listeners.insert(listener.name, live);
         }
         Ok(())
@@ -181,8 +212,9 @@ impl DnsSide {
         }
     }
 
-    pub(crate) fn bound(&self) -> impl Iterator<Item = (&ObjectName, &ListenAddress, SocketAddr)> {
-        self.listeners.iter().map(|(name, live)| (name, &live.address, live.bound))
+    /// Name, address, address in use, protocol.
+    pub(crate) fn bound(&self) -> impl Iterator<Item = (&ObjectName, &ListenAddress, SocketAddr, &'static str)> {
+        self.listeners.iter().map(|(name, live)| (name, &live.address, live.bound, live.kind.protocol()))
     }
 
     pub(crate) fn sockets(&self) -> Vec<(String, BorrowedFd<'_>)> {
@@ -246,22 +278,27 @@ impl LiveDns {
         for udp in &sockets.udp {
             kept.push(udp.try_clone()?.into());
         }
-        let tls = listener.tls.as_ref().map(|tls| TlsSwitch::new(ServerTls::config(tls).clone()));
-        let listeners = match &tls {
-            None => Listeners { udp: sockets.udp, tcp: vec![sockets.tcp], ..Listeners::default() },
-            Some(switch) => Listeners {
-                tls: vec![(sockets.tcp, switch.clone())],
-                quic: sockets.udp.into_iter().map(|udp| (udp, switch.clone())).collect(),
+        let tls = listener.speaks.tls().map(|tls| TlsSwitch::new(ServerTls::config(tls).clone()));
+        let (udp, tcp) = (sockets.udp, sockets.tcp);
+        let listeners = match (&listener.speaks, &tls) {
+            (DnsSpeaks::Verdicts(_), Some(tls)) => {
+                Listeners { verdicts: vec![(tcp, tls.clone())], ..Listeners::default() }
+            }
+            (DnsSpeaks::Encrypted(_), Some(tls)) => Listeners {
+                tls: vec![(tcp, tls.clone())],
+                quic: udp.into_iter().map(|udp| (udp, tls.clone())).collect(),
                 ..Listeners::default()
             },
+            (_, _) => Listeners { udp, tcp: vec![tcp], ..Listeners::default() },
         };
         let server = Server::start(listeners, &running.live, &running.host)?;
-        Ok(Self { address: listener.address.clone(), bound, tls, sockets: kept, server })
+        let kind = Kind::of(listener);
+        Ok(Self { address: listener.address.clone(), bound, tls, kind, sockets: kept, server })
     }
 
     /// Whether the sockets that are open will do.
     fn serves(&self, listener: &DnsListener) -> bool {
-        self.address == listener.address && self.tls.is_some() == listener.tls.is_some()
+        self.address == listener.address && self.kind == Kind::of(listener)
     }
 }
 

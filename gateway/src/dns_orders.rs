@@ -1,6 +1,6 @@
 //! What operators ordered over published services: in force in the snapshot, kept in a file beside the admin socket.
 
-use portcullis_gslb::{Clocks, Order, OrderError, Ordered, Snapshot};
+use portcullis_gslb::{Clocks, Order, OrderError, Ordered, Snapshot, Standing};
 use std::{io::Write, path::PathBuf};
 
 /// The orders of one gateway. They hold over reloads and restarts, until they end or are taken back.
@@ -95,20 +95,61 @@ impl OrderFile {
         if self.keeping == Keeping::Successor {
             return Err(OrderRefused::Successor);
         }
-        let before = self.orders.len();
+        // It may have been given elsewhere a moment ago.
+        self.follow(snapshot, clocks);
+        let given = |order: &&Order| order.target == *target && order.standing == Standing::Given;
+        let order = self.orders.iter().find(given).cloned().ok_or(OrderRefused::Absent)?;
         self.orders.retain(|order| order.target != *target);
-        if self.orders.len() == before {
-            return Err(OrderRefused::Absent);
+        match snapshot.stamp(clocks) {
+            None => snapshot.withdraw(target, clocks),
+            // In a fleet that it was taken back is a word like another: it spreads, and stays as long as the order would have.
+            Some(stamp) => {
+                let back = Order { standing: Standing::TakenBack, author: author.to_owned(), stamp, ..order };
+                snapshot.order(back.clone(), clocks)?;
+                self.orders.push(back);
+            }
         }
-        snapshot.withdraw(target, clocks);
         tracing::warn!(service = %target.service, site = %target.site, member = ?target.member, author, "order taken back");
         self.save();
         Ok(())
     }
 
-    /// Those that have not ended.
+    /// Takes over what the fleet has ordered elsewhere: it must hold over a restart, whoever is there then.
+    pub(crate) fn follow(&mut self, snapshot: &Snapshot, clocks: Clocks) {
+        if self.keeping != Keeping::On {
+            return;
+        }
+        let mut is_news = false;
+        for order in snapshot.orders() {
+            let known = self.orders.iter().position(|own| own.target == order.target);
+            match known.and_then(|index| self.orders.get_mut(index)) {
+                Some(own) if own.stamp >= order.stamp => continue,
+                Some(own) => *own = order.clone(),
+                None => self.orders.push(order.clone()),
+            }
+            is_news = true;
+            tracing::warn!(
+                service = %order.target.service,
+                site = %order.target.site,
+                member = ?order.target.member,
+                forced = ?order.forced,
+                standing = ?order.standing,
+                author = order.author,
+                reason = order.reason,
+                node = ?order.stamp.node,
+                "ordered by an operator at another node"
+            );
+        }
+        if is_news {
+            self.orders.retain(|order| order.until > clocks.unix);
+            self.save();
+        }
+    }
+
+    /// Those that have not ended, and were not taken back.
     pub(crate) fn all(&self, clocks: Clocks) -> Vec<Order> {
-        self.orders.iter().filter(|order| order.until > clocks.unix).cloned().collect()
+        let holds = |order: &&Order| order.until > clocks.unix && order.standing == Standing::Given;
+        self.orders.iter().filter(holds).cloned().collect()
     }
 
     /// A successor is about to read the file.

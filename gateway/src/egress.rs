@@ -73,7 +73,7 @@ pub(crate) fn compile(
 pub(crate) fn is_way_out(protocol: Protocol) -> bool {
     match protocol {
         Protocol::Proxy | Protocol::Sni | Protocol::Transparent => true,
-        Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::Tls | Protocol::Dns => false,
+        Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::Tls | Protocol::Dns | Protocol::Verdicts => false,
     }
 }
 

@@ -13,6 +13,7 @@ use self::{
 use crate::{
     Compiled, admin,
     compile::{self, Refused},
+    dns_board,
     dns_listeners::{DnsSide, OpenedDns},
     dns_orders::OrderFile,
     dns_signals, egress,
@@ -21,7 +22,7 @@ use crate::{
 };
 use portcullis_config::{Colour, Diff, Report};
 use portcullis_discover::{Discovery, FIRST_ANSWERS, Source};
-use portcullis_gslb::{Clocks, Republish};
+use portcullis_gslb::{Clocks, GatewayReport, Presence, Republish};
 use portcullis_health::{Override, Prober};
 use portcullis_ops::{
     OverloadSampler, OverloadSources, Shedding,
@@ -32,6 +33,7 @@ use portcullis_ops::{
 };
 use portcullis_proxy::{CoreThread, Edge, LiveEgress, Peers};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
+use portcullis_store::StoreConfig;
 use portcullis_upstream::Clusters;
 use std::{
     collections::HashSet,
@@ -73,6 +75,7 @@ pub(crate) struct State {
     /// Files whose change is a reason to read again; after a refusal, also those of what was refused.
     watched: Vec<PathBuf>,
     draining: bool,
+    gathered: dns_signals::Gathered,
 }
 
 /// What a configuration needs that could not be had, and is there before it is published.
@@ -172,6 +175,7 @@ impl Gateway {
             endpoints: HashSet::new(),
             watched: compiled.watched.clone(),
             draining: false,
+            gathered: dns_signals::Gathered::default(),
             compiled,
         };
         let gateway = Self(Arc::new(Inner { files, edge, reloading: Mutex::default(), state: Mutex::new(state) }));
@@ -181,6 +185,8 @@ impl Gateway {
         tokio::spawn(follow_discovery(Arc::downgrade(&gateway.0), news));
         tokio::spawn(judge_endpoints(Arc::downgrade(&gateway.0)));
         tokio::spawn(move_releases(Arc::downgrade(&gateway.0)));
+        let own = Arc::downgrade(&gateway.0);
+        tokio::spawn(dns_board::run(move || own.upgrade().map(Gateway)));
         gateway.republish_found();
         systemd::ready(generation);
         Ok(gateway)
@@ -350,11 +356,28 @@ impl Gateway {
         }
     }
 
+    /// The store through which the nodes of a fleet talk, if they do.
+    pub(crate) fn board(&self) -> Option<(Arc<portcullis_gslb::Snapshot>, StoreConfig)> {
+        let state = self.state();
+        let snapshot = state.dns.snapshot()?;
+        let config = state.compiled.stores.get(&snapshot.pace()?.store?)?;
+        Some((snapshot, config.clone()))
+    }
+
     fn move_releases(&self) {
         let state = &mut *self.state();
         state.releases.tick(&state.compiled, &self.0.edge.metrics);
         if let Some(snapshot) = state.dns.snapshot() {
-            dns_signals::tell(&snapshot, &state.compiled.clusters, Clocks::read());
+            let clocks = Clocks::read();
+            dns_signals::tell(&snapshot, &state.compiled.clusters, clocks);
+            if snapshot.fleet(clocks).is_some() {
+                let presence = if state.draining { Presence::Draining } else { Presence::Serving };
+                let open = (self.0.edge.open_connections(), state.compiled.max_connections);
+                let traffic = dns_signals::traffic(&state.compiled.clusters);
+                let gathered = state.gathered.step(traffic, clocks.instant);
+                snapshot.report(dns_signals::report(presence, open, &self.0.edge.shedding.state(), gathered));
+                state.dns.orders.follow(&snapshot, clocks);
+            }
         }
     }
 
@@ -386,6 +409,11 @@ impl Gateway {
         let (drain, servers) = {
             let mut state = self.state();
             state.draining = true;
+            if let (Stop::Close, Some(snapshot)) = (stop, state.dns.snapshot()) {
+                // The peers leave this site before it is gone. Published here: nobody may come round to it any more.
+                snapshot.report(GatewayReport { presence: Presence::Draining, ..GatewayReport::default() });
+                snapshot.publish(Clocks::read());
+            }
             match stop {
                 Stop::Close => state.listeners.drain_all(),
                 Stop::HandedOver => state.listeners.leave_all(),
@@ -518,7 +546,7 @@ impl Gateway {
     /// Names and bound addresses of the listeners that accept now.
     pub fn listeners(&self) -> Vec<(String, Option<std::net::SocketAddr>)> {
         let state = self.state();
-        let dns = state.dns.bound().map(|(name, _, bound)| (name.to_string(), Some(bound)));
+        let dns = state.dns.bound().map(|(name, _, bound, _)| (name.to_string(), Some(bound)));
         state.listeners.iter().map(|live| (live.plan.name.to_string(), live.bound)).chain(dns).collect()
     }
 

@@ -11,6 +11,7 @@ mod compile_guards;
 mod compile_listeners;
 mod dns;
 mod dns_admin;
+mod dns_board;
 mod dns_listeners;
 mod dns_orders;
 mod dns_questions;

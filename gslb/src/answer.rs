@@ -248,7 +248,9 @@ impl<'s, 'q> Responder<'s, 'q> {
         };
         if let Some(edns) = edns.filter(|edns| edns.version == 0) {
             opt.dnssec = edns.dnssec;
-            opt.nsid = plan.nsid.as_deref().filter(|_| edns.wants.has(Wants::NSID));
+            if edns.wants.has(Wants::NSID) {
+                opt.nsid = snapshot.nsid();
+            }
             // RFC 7828 §3.2.2: over streams only.
             let keeps = edns.wants.has(Wants::KEEPALIVE) && asked.transport.is_stream();
             opt.keepalive = keeps.then_some(plan.keepalive_tenths);

@@ -1,7 +1,9 @@
 //! Runs the checks of all published services, lets time pass for them, and tells secondaries of new zones.
 
 use crate::{
-    Name, dnssec, fetch, notify,
+    Name, dnssec, fetch,
+    fleet::pull,
+    notify,
     server::{Host, Random},
     snapshot::Snapshot,
     steer::{CheckTarget, Clocks},
@@ -49,12 +51,21 @@ impl Drop for Checks {
 
 /// How often slow starts grow and orders end.
 const TICK: Duration = Duration::from_secs(1);
+/// How often what the nodes of a fleet say is looked at: an outcome is believed once it has held for a moment.
+const FLEET_TICK: Duration = Duration::from_millis(100);
+/// News that come together go out together.
+const GATHER: Duration = Duration::from_millis(10);
+const SAVE_EVERY: u32 = 5;
 
 /// Until told to stop.
 async fn run(live: Live<Snapshot>, Host { metrics, republish, .. }: Host, mut stop: watch::Receiver<()>) {
     let _fetching = tokio::spawn(fetch::run(live.clone(), republish.clone()));
     let _keeping = tokio::spawn(dnssec::keep(live.clone(), republish.clone()));
     let _updating = tokio::spawn(updater::run(live.clone(), republish));
+    let _pulling = tokio::spawn(pull(live.clone(), metrics.clone()));
+    let _publishing = tokio::spawn(publish(live.clone()));
+    let _merging = tokio::spawn(merge(live.clone()));
+    let mut ticked = 0u32;
     let mut prober = Prober::default();
     let mut reloads = live.subscribe();
     let mut ticks = tokio::time::interval(TICK);
@@ -63,7 +74,11 @@ async fn run(live: Live<Snapshot>, Host { metrics, republish, .. }: Host, mut st
     tell_secondaries(&live, &mut told);
     loop {
         tokio::select! {
-            _ = stop.changed() => return,
+            _ = stop.changed() => {
+                // The disk is waited for: nothing else is to be done.
+                save(&live.load().snapshot, Clocks::read());
+                return;
+            }
             Ok(()) = reloads.changed() => {
                 prober.sync(targets(&live));
                 tell_secondaries(&live, &mut told);
@@ -72,7 +87,52 @@ async fn run(live: Live<Snapshot>, Host { metrics, republish, .. }: Host, mut st
                 let (snapshot, clocks) = (live.load().snapshot.clone(), Clocks::read());
                 snapshot.services.tick(clocks);
                 metrics.members(&snapshot.services.status(clocks));
+                metrics.sites(&snapshot.services.sites(clocks));
+                metrics.fleet(snapshot.fleet(clocks).as_ref());
+                ticked = ticked.wrapping_add(1);
+                if ticked.is_multiple_of(SAVE_EVERY) {
+                    tokio::task::spawn_blocking(move || save(&snapshot, clocks));
+                }
             }
+        }
+    }
+}
+
+/// Availability: what cannot be kept is known all the same.
+fn save(snapshot: &Snapshot, clocks: Clocks) {
+    if let Err(error) = snapshot.save_memory(clocks) {
+        tracing::debug!(%error, "what is known of members cannot be kept over a restart");
+    }
+}
+
+/// Tells the fleet what this node sees as soon as it changes.
+async fn publish(live: Live<Snapshot>) {
+    let mut reloads = live.subscribe();
+    loop {
+        let snapshot = live.load().snapshot.clone();
+        snapshot.services.publish(Clocks::read());
+        match &snapshot.services.fleet {
+            None => _ = reloads.changed().await,
+            Some(fleet) => {
+                tokio::select! {
+                    () = fleet.changed() => {}
+                    _ = reloads.changed() => {}
+                }
+                tokio::time::sleep(GATHER).await;
+            }
+        }
+    }
+}
+
+/// Looks at what the fleet says, again and again: words grow stale, and outcomes hold.
+async fn merge(live: Live<Snapshot>) {
+    let mut ticks = tokio::time::interval(FLEET_TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let snapshot = live.load().snapshot.clone();
+        if snapshot.services.fleet.is_some() {
+            snapshot.services.merge(Clocks::read());
         }
     }
 }
@@ -86,8 +146,8 @@ fn targets(live: &Live<Snapshot>) -> Vec<Target> {
         Target {
             key,
             probe,
-            tell: Arc::new(move |outcome| {
-                live.load().snapshot.services.observe(&place, outcome, Clocks::read());
+            tell: Arc::new(move |outcome, took| {
+                live.load().snapshot.services.observe(&place, outcome, Some(took), Clocks::read());
             }),
         }
     };

@@ -19,9 +19,11 @@ mod doh;
 mod doq;
 mod edns;
 mod fetch;
+mod fleet;
 mod inflow;
 mod journal;
 mod kept;
+mod memory;
 mod message;
 mod metrics;
 mod name;
@@ -58,20 +60,24 @@ pub use dnssec::{
     Algorithm, AutomaticKeysSpec, CdsSpec, DenialSpec, DnssecKeySpec, DnssecSpec, KeyError, KeyRole, KeySchemeSpec,
     generate_key,
 };
+pub use fleet::{
+    Content, Document, DocumentError, FailoverNeeds, FleetSpec, FleetStatus, GatewayReport, MemberWord, PeerSpec,
+    PeerState, PeerStatus, Presence, SKEW_SHOWN, Sight, Why, Word,
+};
 pub use metrics::DnsMetrics;
 pub use name::{Name, NameError};
 pub use query_log::{QueryLog, QueryRecord};
 pub use record_type::{Rcode, RecordType, UnknownType};
 pub use server::{Host, Listeners, Republish, Server, TlsSwitch};
-pub use snapshot::Snapshot;
+pub use snapshot::{Pace, Snapshot};
 pub use spec::{
     CookiesSpec, DnsSpec, DnstapSpec, RateLimitSpec, RateLimitSwitch, SecondarySpec, TcpSpec, TransferSpec,
     TsigAlgorithm, TsigSpec, UpdateSpec,
 };
 pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use steer::{
-    AllDownSpec, Area, Balance, Clocks, Endpoints, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec,
-    MemberSpec, MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec, Registries, SiteSpec,
-    SiteStatus, SitesSpec, Spread, ToldMember, WhatIf,
+    AllDownSpec, Area, Balance, Clocks, Endpoints, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, Initial,
+    MaintenanceSpec, MemberSpec, MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec,
+    Registries, SiteSpec, SiteStatus, SitesSpec, Spread, Stamp, Standing, ToldMember, Votes, WhatIf,
 };
 pub use zone_status::{Delegation, ZoneStatus};

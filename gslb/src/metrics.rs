@@ -2,14 +2,16 @@
 
 use crate::{
     answer::{Reply, Transport, Truncated},
+    fleet::{FleetStatus, PeerState, Sight},
     rate_limit::Limited,
     record_type::{Rcode, RecordType},
     snapshot::Snapshot,
-    steer::MemberStatus,
+    steer::{MemberStatus, SiteStatus},
 };
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use portcullis_names::ObjectName;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
 };
 
@@ -32,8 +34,18 @@ pub struct DnsMetrics {
     connections_refused: IntCounter,
     members: IntGaugeVec,
     held: IntGaugeVec,
-    /// Members that have a series.
-    shown: Mutex<HashSet<[String; 3]>>,
+    peers: IntGaugeVec,
+    skew: IntGaugeVec,
+    differs: IntGaugeVec,
+    pulls: IntCounterVec,
+    isolated: IntGauge,
+    blind: IntGauge,
+    site_load: IntGaugeVec,
+    site_share: IntGaugeVec,
+    /// Series of members, with the reason that is shown of each.
+    shown: Mutex<HashMap<[String; 3], &'static str>>,
+    shown_peers: Mutex<HashSet<String>>,
+    shown_sites: Mutex<HashSet<[String; 2]>>,
 }
 
 /// Types that have a label of their own.
@@ -64,6 +76,11 @@ impl DnsMetrics {
             let family = IntGaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(family.clone()))?;
             Ok::<_, prometheus::Error>(family)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
         };
         let one = |name: &str, help: &str| {
             let counter = IntCounter::new(name, help)?;
@@ -101,15 +118,45 @@ impl DnsMetrics {
             connections_refused: one("portcullis_dns_connections_refused_total", "Streams over a cap.")?,
             members: gauges(
                 "portcullis_dns_member_up",
-                "Whether a member of a published service is up.",
-                &["service", "site", "member"],
+                "Whether a member of a published service is answered, and why not.",
+                &["service", "site", "member", "reason"],
             )?,
             held: gauges(
                 "portcullis_dns_service_withdrawals_held",
                 "Whether more members fell than max_withdraw allows, so that all are answered.",
                 &["service"],
             )?,
+            peers: gauges(
+                "portcullis_dns_peer_up",
+                "Whether the word of a peer of the fleet counts.",
+                &["peer", "site"],
+            )?,
+            skew: gauges(
+                "portcullis_dns_peer_clock_skew_seconds",
+                "How far the clock of a peer is ahead of ours.",
+                &["peer"],
+            )?,
+            differs: gauges(
+                "portcullis_dns_peer_config_differs",
+                "Whether a peer has other zones or services than we.",
+                &["peer"],
+            )?,
+            pulls: family("portcullis_dns_peer_pulls_total", "Questions to a peer, by outcome.", &["peer", "outcome"])?,
+            isolated: gauge("portcullis_dns_isolated", "Whether too few nodes of the fleet are heard.")?,
+            blind: gauge("portcullis_dns_blind", "Whether this node distrusts its own checks.")?,
+            site_load: gauges(
+                "portcullis_dns_site_load_permille",
+                "What the gateways of a site carry of what they can.",
+                &["service", "site"],
+            )?,
+            site_share: gauges(
+                "portcullis_dns_site_share_permille",
+                "What its load leaves a site of its share of clients.",
+                &["service", "site"],
+            )?,
             shown: Mutex::default(),
+            shown_peers: Mutex::default(),
+            shown_sites: Mutex::default(),
         })
     }
 
@@ -163,23 +210,67 @@ impl DnsMetrics {
     /// The state of all members, as it is now; those that are no more lose their series.
     pub(crate) fn members(&self, members: &[MemberStatus]) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let now: HashSet<[String; 3]> =
-            members.iter().map(|m| [m.service.to_string(), m.site.to_string(), m.member.to_string()]).collect();
-        for gone in shown.difference(&now) {
-            let [service, site, member] = gone;
+        let place = |m: &MemberStatus| [m.service.to_string(), m.site.to_string(), m.member.to_string()];
+        let now: HashMap<[String; 3], &'static str> =
+            members.iter().map(|member| (place(member), member.code.unwrap_or("none"))).collect();
+        for ([service, site, member], reason) in shown.iter().filter(|(key, reason)| now.get(*key) != Some(*reason)) {
             // They may be gone already: there is nothing to do then.
-            self.members.remove_label_values(&[service, site, member]).ok();
-            if !now.iter().any(|[other, ..]| other == service) {
+            self.members.remove_label_values(&[service.as_str(), site, member, reason]).ok();
+            if !now.keys().any(|[other, ..]| other == service) {
                 self.held.remove_label_values(&[service]).ok();
             }
         }
         for member in members {
             let (service, site) = (member.service.as_str(), member.site.as_str());
             let up = i64::from(member.share > 0);
-            self.members.with_label_values(&[service, site, &member.member.to_string()]).set(up);
+            let labels = [service, site, &member.member.to_string(), member.code.unwrap_or("none")];
+            self.members.with_label_values(&labels).set(up);
             self.held.with_label_values(&[service]).set(i64::from(member.held));
         }
         *shown = now;
+    }
+
+    /// Loads, where somebody says so.
+    pub(crate) fn sites(&self, sites: &[SiteStatus]) {
+        let mut shown = self.shown_sites.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = sites.iter().filter(|site| site.load.is_some());
+        let now: HashSet<_> = told.map(|site| [site.service.to_string(), site.site.to_string()]).collect();
+        for [service, site] in shown.difference(&now) {
+            self.site_load.remove_label_values(&[service, site]).ok();
+            self.site_share.remove_label_values(&[service, site]).ok();
+        }
+        *shown = now;
+        for site in sites {
+            let labels = [site.service.as_str(), site.site.as_str()];
+            if let Some(load) = site.load {
+                self.site_load.with_label_values(&labels).set(i64::from(load));
+                self.site_share.with_label_values(&labels).set(i64::from(site.load_share));
+            }
+        }
+    }
+
+    pub(crate) fn pulled(&self, peer: &ObjectName, outcome: &str) {
+        self.pulls.with_label_values(&[peer.as_str(), outcome]).inc();
+    }
+
+    /// `None`: there is no fleet, or no more.
+    pub(crate) fn fleet(&self, fleet: Option<&FleetStatus>) {
+        let mut shown = self.shown_peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let peers = fleet.map_or(&[][..], |fleet| &fleet.peers);
+        if shown.iter().any(|name| !peers.iter().any(|peer| peer.node.as_str() == name)) {
+            self.peers.reset();
+            self.skew.reset();
+            self.differs.reset();
+        }
+        *shown = peers.iter().map(|peer| peer.node.to_string()).collect();
+        for peer in peers {
+            let node = peer.node.as_str();
+            self.peers.with_label_values(&[node, peer.site.as_str()]).set(i64::from(peer.state == PeerState::Fresh));
+            self.skew.with_label_values(&[node]).set(peer.skew_seconds);
+            self.differs.with_label_values(&[node]).set(i64::from(peer.config_differs));
+        }
+        self.isolated.set(i64::from(fleet.is_some_and(|fleet| fleet.isolated)));
+        self.blind.set(i64::from(fleet.is_some_and(|fleet| fleet.sight == Sight::Blind)));
     }
 
     pub(crate) fn connection_refused(&self) {

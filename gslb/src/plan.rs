@@ -21,6 +21,8 @@ pub(crate) struct ServerPlan {
     /// Octets of the largest UDP reply.
     pub(crate) udp_size: u16,
     pub(crate) nsid: Option<Vec<u8>>,
+    /// The same while too few nodes of the fleet are heard.
+    pub(crate) nsid_isolated: Option<Vec<u8>>,
     pub(crate) cookies: CookieSecrets,
     /// RFC 7828 §3.1.
     pub(crate) keepalive_tenths: u16,
@@ -68,6 +70,7 @@ impl ServerPlan {
         Self {
             udp_size,
             nsid: spec.nsid.as_ref().map(|nsid| nsid.as_bytes().to_vec()),
+            nsid_isolated: spec.nsid.as_ref().map(|nsid| format!("{nsid} (isolated)").into_bytes()),
             cookies: cookies(spec.cookies.as_ref(), previous.map(|plan| &plan.cookies), &at.key("cookies"), cx),
             keepalive_tenths: u16::try_from(tcp.idle.as_millis() / 100).unwrap_or(u16::MAX),
             rate_limit: rate_limit(spec.rate_limit.as_ref(), &at.key("rate_limit"), cx),

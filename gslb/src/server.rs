@@ -7,6 +7,7 @@ use crate::{
     Name,
     answer::{self, Asked, Handled, Reply, ReplyKind, Transport},
     cookie::CookieState,
+    fleet::{Fleet, serve},
     metrics::DnsMetrics,
     name,
     query::HEADER,
@@ -42,6 +43,8 @@ pub struct Listeners {
     pub tls: Vec<(TcpListener, TlsSwitch)>,
     /// DNS over QUIC (RFC 9250).
     pub quic: Vec<(UdpSocket, TlsSwitch)>,
+    /// Our verdicts, for the peers of a fleet.
+    pub verdicts: Vec<(TcpListener, TlsSwitch)>,
 }
 
 /// What TLS is spoken with: replaced by a reload, for connections that come after. Clones are the same one.
@@ -59,6 +62,16 @@ impl TlsSwitch {
 
     pub(crate) fn load(&self) -> Arc<rustls::ServerConfig> {
         self.0.load_full()
+    }
+}
+
+/// The fleet of whatever serves.
+#[derive(Clone)]
+pub(crate) struct Republished(Live<Snapshot>);
+
+impl Republished {
+    pub(crate) fn now(&self) -> Option<Arc<Fleet>> {
+        self.0.load().snapshot.services.fleet.clone()
     }
 }
 
@@ -155,6 +168,16 @@ impl Server {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             server.spawn("dns-tcp".to_owned(), move || {
                 runtime.block_on(tcp::run(roads, service, stopped));
+            })?;
+        }
+        if !listeners.verdicts.is_empty() {
+            for (listener, _) in &listeners.verdicts {
+                listener.set_nonblocking(true)?;
+            }
+            let (fleet, stopped) = (Republished(live.clone()), server.streams.subscribe());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            server.spawn("dns-verdicts".to_owned(), move || {
+                runtime.block_on(serve(listeners.verdicts, fleet, stopped));
             })?;
         }
         Ok(server)

@@ -6,19 +6,31 @@ use crate::{
     compiled::CompiledAnswers,
     edns::Subnet,
     kept::Kept,
+    fleet::{Document, DocumentError, Fleet, FleetStatus, GatewayReport},
+    memory::Memory,
     plan::ServerPlan,
     rdata,
     spec::GslbSpec,
     steer::{
-        Clocks, Explanation, MemberStatus, Order, OrderError, Ordered, Registries, Services, SiteStatus, ToldMember,
-        WhatIf,
+        Clocks, Explanation, MemberStatus, Order, OrderError, Ordered, Registries, Services, SiteStatus, Stamp,
+        ToldMember, WhatIf,
     },
     zone::{Alias, Found},
     zones::Zones,
 };
+use bytes::Bytes;
 use portcullis_config::{Context, Path};
 use portcullis_names::ObjectName;
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+/// How nodes hear of one another.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// A store through which documents go as well.
+    pub store: Option<ObjectName>,
+    pub poll: Duration,
+    pub stale_after: Duration,
+}
 
 /// What serves. Replaced as a whole; only what is known of members lives on from one to the next.
 #[derive(Debug)]
@@ -28,6 +40,7 @@ pub struct Snapshot {
     pub(crate) plan: ServerPlan,
     pub(crate) compiled: CompiledAnswers,
     pub(crate) kept: Kept,
+    pub(crate) memory: Memory,
 }
 
 impl Snapshot {
@@ -49,7 +62,18 @@ impl Snapshot {
         let plan = ServerPlan::compile(spec.dns.as_ref(), spec.logged, previous.map(|previous| &previous.plan), cx);
         let geo = spec.dns.as_ref().and_then(|dns| dns.geo.as_ref());
         let before = previous.map(|previous| &previous.services);
-        let services = Services::compile(&spec.public_service, geo, registries, before, clocks, cx);
+        let memory = previous.map(|previous| previous.memory.clone());
+        let is_first = memory.is_none();
+        let memory = memory.unwrap_or_else(|| Memory::open(spec.state.as_ref(), clocks.unix));
+        let fleet = spec.dns.as_ref().and_then(|dns| dns.fleet.as_ref());
+        let fleet = fleet.map(|fleet| {
+            let before = before.and_then(|before| before.fleet.as_deref());
+            Fleet::compile(fleet, digest(spec), registries, before, memory.epoch(), cx)
+        });
+        let services = Services::compile(&spec.public_service, geo, registries, fleet, before, clocks, cx);
+        if is_first {
+            memory.remind(&services, clocks);
+        }
         for (index, served) in services.list.iter().enumerate() {
             let at = Path::root().key("public_service").key(&served.service.name).key("host");
             let has_cname = served.service.sites.iter().any(|site| site.cname.is_some());
@@ -90,7 +114,7 @@ impl Snapshot {
                 None => served.zone.sign_soa(now),
             }
         }
-        let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default(), kept };
+        let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default(), kept, memory };
         snapshot.compiled = CompiledAnswers::new(&snapshot);
         Arc::new(snapshot)
     }
@@ -182,10 +206,83 @@ impl Snapshot {
         outcome: Result<(), portcullis_health::Failure>,
         clocks: Clocks,
     ) {
-        self.services.observe(member, outcome, clocks);
+        self.services.observe(member, outcome, None, clocks);
+    }
+
+    /// How full a member is, in thousandths, as the gateway sees it whose traffic it carries.
+    pub fn tell_load(&self, member: &(ObjectName, ObjectName, IpAddr), load: Option<u16>) {
+        self.services.tell_load(member, load);
+    }
+
+    /// Lets time do its part. To be called a few times a second in a fleet, and every second at least.
+    pub fn tick(&self, clocks: Clocks) {
+        self.services.tick(clocks);
+    }
+
+    /// Publishes what this node sees to its fleet, if that is news; the document as it goes out. `None`: there is no fleet.
+    pub fn publish(&self, clocks: Clocks) -> Option<Bytes> {
+        self.services.publish(clocks);
+        Some(self.services.fleet.as_ref()?.published().borrow().octets.clone())
+    }
+
+    /// Takes in what a peer said. `their_clock`: what its clock said when it answered, in seconds since 1970.
+    pub fn hear(
+        &self,
+        peer: &ObjectName,
+        octets: &[u8],
+        their_clock: u64,
+        clocks: Clocks,
+    ) -> Result<(), DocumentError> {
+        self.services.hear(peer, Document::parse(octets)?, their_clock, clocks)
+    }
+
+    /// The fleet as this node sees it.
+    pub fn fleet(&self, clocks: Clocks) -> Option<FleetStatus> {
+        Some(self.services.fleet.as_ref()?.status(clocks.instant))
+    }
+
+    /// How often and by what way nodes are to hear of one another; `None`: there is no fleet.
+    pub fn pace(&self) -> Option<Pace> {
+        let plan = &self.services.fleet.as_ref()?.plan;
+        Some(Pace { store: plan.store.clone(), poll: plan.poll, stale_after: plan.stale_after })
+    }
+
+    /// What the gateway beside this node says of itself, for its fleet.
+    pub fn report(&self, report: GatewayReport) {
+        if let Some(fleet) = &self.services.fleet {
+            fleet.report(report);
+        }
+    }
+
+    /// The stamp of an order that is given now; `None`: there is no fleet, and nothing to be newer than.
+    pub fn stamp(&self, clocks: Clocks) -> Option<Stamp> {
+        Some(self.services.fleet.as_ref()?.stamp(clocks.unix))
+    }
+
+    /// How many members this node asks.
+    pub fn checks(&self) -> usize {
+        self.services.targets().len()
+    }
+
+    /// Keeps what is known of members for the next start. Waits for the disk.
+    pub fn save_memory(&self, clocks: Clocks) -> std::io::Result<()> {
+        self.memory.save(&self.services, clocks)
+    }
+
+    /// RFC 5001. A node that is alone says so: whoever wonders about an answer asks for it.
+    pub(crate) fn nsid(&self) -> Option<&[u8]> {
+        let is_isolated = self.services.fleet.as_ref().is_some_and(|fleet| fleet.was_isolated());
+        if is_isolated { self.plan.nsid_isolated.as_deref() } else { self.plan.nsid.as_deref() }
     }
 
     pub(crate) fn service_name(&self, index: usize) -> Option<&str> {
         self.services.list.get(index).map(|served| served.service.name.as_str())
     }
+}
+
+/// Of what nodes of a fleet should have alike: zones and services, not who a node is.
+fn digest(spec: &GslbSpec) -> String {
+    let alike = serde_json::to_vec(&(&spec.zone, &spec.public_service)).unwrap_or_default();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &alike);
+    data_encoding::HEXLOWER.encode(digest.as_ref().get(..16).unwrap_or_default())
 }

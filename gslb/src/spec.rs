@@ -2,6 +2,7 @@
 
 use crate::{
     dnssec::DnssecSpec,
+    fleet::FleetSpec,
     steer::{GeoSpec, PublicServiceSpec},
 };
 use portcullis_names::{Cidr, ObjectName, Percent, Rate, SecretRef, TimeSpan};
@@ -113,6 +114,9 @@ pub struct DnsSpec {
     /// Where the place of a client is known from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub geo: Option<GeoSpec>,
+    /// Other nodes whose word on members counts beside our own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetSpec>,
 }
 
 /// `cookies = { secret = { file = "cookie.key" } }`: nodes with one secret know one another's cookies (RFC 9018).

@@ -3,27 +3,39 @@
 
 mod area;
 mod continents;
+mod evidence;
 mod explain;
 mod health;
+mod maintenance;
+mod needs;
 mod order;
 mod pick;
 mod place;
 mod service;
 mod services;
 mod spec;
+mod status;
+mod terms;
 mod view;
+mod words;
 
 pub use area::Area;
 pub use explain::{Explanation, WhatIf};
-pub use order::{Forced, Order, OrderError, Ordered};
+pub(crate) use health::Recalled;
+pub(crate) use maintenance::Maintenance;
+pub use maintenance::MaintenanceSpec;
+pub(crate) use needs::Lack;
+pub use order::{Forced, Order, OrderError, Ordered, Stamp, Standing};
 pub(crate) use pick::{Client, Family, Outcome};
 pub(crate) use place::{PlaceMap, Places};
 pub(crate) use service::Service;
 pub use service::{Endpoints, Registries};
-pub(crate) use services::{CheckTarget, Round, Services};
-pub use services::{Clocks, MemberStatus, SiteStatus, ToldMember};
+pub(crate) use services::{CheckTarget, Round, Served, Services};
+pub use services::{Clocks, ToldMember};
 pub use spec::{
-    AllDownSpec, Balance, GeoDatabaseSpec, GeoSpec, HttpsSpec, MemberSpec, Policies, Policy, PublicServiceSpec,
-    SiteSpec, SitesSpec, Spread,
+    AllDownSpec, Balance, GeoDatabaseSpec, GeoSpec, HttpsSpec, Initial, MemberSpec, Policies, Policy,
+    PublicServiceSpec, SiteSpec, SitesSpec, Spread,
 };
+pub use status::{MemberStatus, SiteStatus, Votes};
+pub(crate) use terms::Terms;
 pub(crate) use view::Mood;

@@ -2,7 +2,12 @@
 
 use crate::{
     mmdb,
-    support::{authority::Authority, gateway::run_in},
+    support::{
+        authority::Authority,
+        dns::run,
+        gateway::{Gateway, run_in},
+        have,
+    },
 };
 use std::path::Path;
 
@@ -37,6 +42,43 @@ async fn all_of_conf_passes_the_check() {
         }
     }
     assert!(checked >= 5, "{checked} examples");
+}
+
+/// The example as a reader would try it, on ports that are free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_of_dns_runs_and_answers() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let folder = tempfile::tempdir().unwrap();
+    copy(&source, folder.path());
+    for name in ["certs", "run"] {
+        std::fs::create_dir_all(folder.path().join(name)).unwrap();
+    }
+    Authority::new("ca").leaf(&["localhost", "127.0.0.1"]).write(&folder.path().join("certs"), "localhost");
+    std::fs::write(folder.path().join("certs/xfr.key"), "bm90IGEgc2VjcmV0LCBmb3IgdGhlIGNoZWNrIG9ubHk=").unwrap();
+    let text = std::fs::read_to_string(folder.path().join("gslb.toml")).unwrap();
+    let text = text.replace("\"127.0.0.1:5300\"", "\"127.0.0.1:0\"").replace("\"127.0.0.1:8853\"", "\"127.0.0.1:0\"");
+    let gateway = Gateway::start_in(folder, &text).await;
+    if !have("dig") {
+        return;
+    }
+    let port = gateway.addr("dns").port().to_string();
+    for (name, of_type, subnet, expected) in [
+        ("www.example.net", "A", "10.1.0.0/24", "192.0.2.80"),
+        // Nobody serves there: which one is answered depends on which check ended last.
+        ("shop.gslb.example.com", "A", "10.2.0.0/24", "127.0.0."),
+        ("shop.gslb.example.com", "A", "10.1.0.0/24", "127.0.0."),
+        ("shop.gslb.example.com", "HTTPS", "10.2.0.0/24", "ipv4hint=127.0.0."),
+        ("www.gslb.example.com", "A", "10.2.0.0/24", "shop.gslb.example.com."),
+        ("media.gslb.example.com", "A", "10.1.0.0/24", "192.0.2.10"),
+        ("media.gslb.example.com", "A", "10.2.0.0/24", "198.51.100.10"),
+        ("cache.gslb.example.com", "A", "10.2.0.0/24", "192.0.2.2"),
+        ("pay.gslb.example.com", "A", "10.2.0.0/24", ".30"),
+        ("api.gslb.example.com", "A", "10.2.0.0/24", "127.0.0."),
+    ] {
+        let subnet = format!("+subnet={subnet}");
+        let out = run("dig", &["@127.0.0.1", "-p", &port, "+short", &subnet, name, of_type]);
+        assert!(out.contains(expected), "{name} {of_type} {subnet}: {out}");
+    }
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -189,7 +189,7 @@ pub(crate) struct Valkey {
 }
 
 impl Valkey {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         Self::start_with(&[])
     }
 
@@ -211,7 +211,7 @@ impl Valkey {
         Some(Self { child, folder })
     }
 
-    fn table(&self, on_fail: &str) -> String {
+    pub(crate) fn table(&self, on_fail: &str) -> String {
         format!("[store.shared]\nvalkey = {{ nodes = [\"{}\"] }}\non_fail = \"{on_fail}\"\n", self.node())
     }
 

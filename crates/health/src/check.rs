@@ -7,7 +7,7 @@ use http::{
 };
 use portcullis_names::Percent;
 use rustls::pki_types::ServerName;
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// The settings with every value settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct HealthCheck {
     pub ask: Ask,
     /// In place of the upstream's own name.
     pub sni: Option<ServerName<'static>>,
+    /// In place of the endpoint's own.
+    pub port: Option<u16>,
     pub tls_expiry: Option<ExpiryRule>,
     pub interval: Duration,
     pub timeout: Duration,
@@ -30,6 +32,36 @@ pub enum Ask {
     Connect,
     Http(HttpCheck),
     Grpc(GrpcCheck),
+    Dns(DnsCheck),
+    /// An echo.
+    Icmp,
+    /// A program and its arguments.
+    Command(Vec<String>),
+    /// Somebody else writes it down.
+    File(PathBuf),
+    Several(Several),
+}
+
+/// Some of several checks have to go well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Several {
+    pub need: usize,
+    pub of: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub ask: Ask,
+    pub port: Option<u16>,
+    pub sni: Option<ServerName<'static>>,
+}
+
+/// A question to a name server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsCheck {
+    /// As the wire has it.
+    pub name: Vec<u8>,
+    pub of_type: u16,
 }
 
 /// A request, and the answer that is a good one.
@@ -71,7 +103,9 @@ impl Ask {
     /// h2 is spoken.
     pub(crate) fn protocol(&self) -> ProbeProtocol {
         match self {
-            Self::Connect => ProbeProtocol::H1,
+            Self::Connect | Self::Dns(_) | Self::Icmp | Self::Command(_) | Self::File(_) | Self::Several(_) => {
+                ProbeProtocol::H1
+            }
             Self::Http(http) => http.protocol,
             Self::Grpc(_) => ProbeProtocol::H2,
         }
@@ -79,7 +113,7 @@ impl Ask {
 
     pub(crate) fn host(&self) -> Option<&Authority> {
         match self {
-            Self::Connect => None,
+            Self::Connect | Self::Dns(_) | Self::Icmp | Self::Command(_) | Self::File(_) | Self::Several(_) => None,
             Self::Http(http) => http.host.as_ref(),
             Self::Grpc(grpc) => grpc.host.as_ref(),
         }

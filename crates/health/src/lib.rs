@@ -14,10 +14,10 @@ mod spec;
 mod state;
 
 pub use body_rule::{BodyRule, BodySpec};
-pub use check::{Ask, GrpcCheck, HealthCheck, HttpCheck, StatusRange};
+pub use check::{Ask, DnsCheck, GrpcCheck, HealthCheck, HttpCheck, Part, Several, StatusRange};
 pub use expiry::{EndsSoon, ExpiryAction, ExpiryRule, ExpirySpec};
 pub use outlier::{EjectReason, IntervalSums, Outlier, OutlierSpec, Streaks, TryOutcome};
 pub use probe::{Failure, Probe, ProbeKind, Vitals};
-pub use prober::{Prober, Target};
-pub use spec::{HealthCheckSpec, ProbeProtocol};
+pub use prober::{Prober, Target, Tell};
+pub use spec::{DnsCheckSpec, DnsCheckType, HealthCheckSpec, ProbeProtocol};
 pub use state::{Changed, Health, HealthState, Override};

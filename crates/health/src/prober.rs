@@ -7,16 +7,18 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 
 /// One endpoint to ask, under a key that says whether a running check may go on.
 pub struct Target {
     /// Upstream, address and settings: an equal key after a reload is the same check.
     pub key: String,
     pub probe: Probe,
-    /// Told of every outcome.
-    pub tell: Arc<dyn Fn(Result<(), Failure>) + Send + Sync>,
+    pub tell: Tell,
 }
+
+/// Told of every outcome, and of how long it took.
+pub type Tell = Arc<dyn Fn(Result<(), Failure>, Duration) + Send + Sync>;
 
 /// Runs the checks of a set of targets that can be replaced.
 #[derive(Default)]
@@ -25,18 +27,31 @@ pub struct Prober {
     permits: Option<Arc<Semaphore>>,
 }
 
-/// Probes in flight at one time: a thousand endpoints that hang must not hold a thousand sockets each.
-const IN_FLIGHT: usize = 256;
+/// How first probes are spread.
+#[derive(Debug, Clone, Copy)]
+enum Spread {
+    Early,
+    /// There are so many that together they would be a burst.
+    Even,
+}
+
+/// So many at a time may begin early.
+const EARLY_MAX: usize = 500;
+/// A second probe does not follow sooner.
+const SECOND_AFTER: Duration = Duration::from_millis(100);
+/// Probes in flight at one time, each with a socket: half of 5,000 endpoints that hang for 2 s out of 5 s are a thousand.
+const IN_FLIGHT: usize = 1_024;
 
 impl Prober {
     /// Starts what is new, ends what is gone, leaves alone what stays. Needs a tokio runtime.
     pub fn sync(&mut self, targets: Vec<Target>) {
         let permits = self.permits.get_or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT))).clone();
+        let spread = if targets.len() > EARLY_MAX { Spread::Even } else { Spread::Early };
         let mut next = HashMap::with_capacity(targets.len());
         for target in targets {
             let task = match self.running.remove(&target.key) {
                 Some(task) => task,
-                None => tokio::spawn(check(target.probe, target.key.clone(), target.tell, permits.clone())),
+                None => tokio::spawn(check(target.probe, target.key.clone(), target.tell, permits.clone(), spread)),
             };
             if let Some(twin) = next.insert(target.key, task) {
                 twin.abort();
@@ -57,18 +72,20 @@ impl Drop for Prober {
     }
 }
 
-async fn check(
-    probe: Probe,
-    key: String,
-    tell: Arc<dyn Fn(Result<(), Failure>) + Send + Sync>,
-    permits: Arc<Semaphore>,
-) {
-    tokio::time::sleep(phase(&key, probe.check.interval)).await;
-    let mut warned = None;
+async fn check(probe: Probe, key: String, tell: Tell, permits: Arc<Semaphore>, spread: Spread) {
+    let first = phase(&key, spread.over(probe.check.interval));
+    tokio::time::sleep(first).await;
+    // From its second time on each has a place of its own in the whole interval: first ones come early, and together.
+    let mut behind = match spread {
+        Spread::Early => Some(phase(&key, probe.check.interval).saturating_sub(first).max(SECOND_AFTER)),
+        Spread::Even => None,
+    };
+    let (mut warned, mut unheard) = (None, false);
     loop {
-        let outcome = {
+        let (outcome, took) = {
             let Ok(_permit) = permits.acquire().await else { return };
-            probe.run().await
+            let begun = Instant::now();
+            (probe.run().await, begun.elapsed())
         };
         if let Ok(vitals) = outcome {
             // Once, and again each day that is lost.
@@ -80,17 +97,36 @@ async fn check(
             }
             warned = vitals.ends_soon;
         }
-        tell(outcome.map(drop));
-        tokio::time::sleep(jittered(probe.check.interval, probe.check.jitter.fraction(), fastrand::f64())).await;
+        match outcome {
+            // What is not known changes nothing, and that it is not known is told once.
+            Err(Failure::NoWord) if !unheard => {
+                tracing::warn!(endpoint = %probe.address, "the check cannot be made: nothing is known of the endpoint");
+            }
+            Err(Failure::NoWord) => {}
+            outcome => tell(outcome.map(drop), took),
+        }
+        unheard = outcome == Err(Failure::NoWord);
+        let interval = behind.take().unwrap_or(probe.check.interval);
+        tokio::time::sleep(jittered(interval, probe.check.jitter.fraction(), fastrand::f64())).await;
     }
 }
 
-/// Spreads first probes over a part of the interval by their keys: early enough to be of use, not all at once.
-fn phase(key: &str, interval: Duration) -> Duration {
+/// The place of an endpoint in a span, by its key.
+fn phase(key: &str, span: Duration) -> Duration {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
-    let share = (hasher.finish() % 1000) as f64 / 1000.0;
-    interval.min(Duration::from_secs(1)).mul_f64(share * 0.5)
+    let share = (hasher.finish() % 10_000) as f64 / 10_000.0;
+    span.mul_f64(share)
+}
+
+impl Spread {
+    /// First probes are spread over this much: early enough to be of use, and no burst.
+    fn over(self, interval: Duration) -> Duration {
+        match self {
+            Self::Early => interval.min(Duration::from_secs(1)) / 2,
+            Self::Even => interval,
+        }
+    }
 }
 
 /// The interval, more or less by `jitter`; `draw` from 0 to 1.
@@ -116,6 +152,7 @@ mod tests {
             assert_eq!(jittered(second, 0.2, draw).as_millis(), expected);
         }
         assert!(phase("a", second) < second);
+        assert!(phase("a", Spread::Early.over(second)) < second / 2);
     }
 
     #[tokio::test]
@@ -140,7 +177,7 @@ mod tests {
         prober.sync(vec![Target {
             key: "x".into(),
             probe: Probe { address: portcullis_names::EndpointAddress::Ip(address), kind: ProbeKind::Clear, check },
-            tell: Arc::new(move |outcome| sender.lock().unwrap().send(outcome).unwrap_or_default()),
+            tell: Arc::new(move |outcome, _| sender.lock().unwrap().send(outcome).unwrap_or_default()),
         }]);
         assert_eq!(outcomes.recv().await, Some(Ok(())));
         assert_eq!(outcomes.recv().await, Some(Err(Failure::Status(503))));

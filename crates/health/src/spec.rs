@@ -2,7 +2,7 @@
 
 use crate::{
     BodySpec, ExpirySpec,
-    check::{Ask, GrpcCheck, HealthCheck, HttpCheck, StatusRange},
+    check::{Ask, DnsCheck, GrpcCheck, HealthCheck, HttpCheck, Part, Several, StatusRange},
 };
 use http::uri::{Authority, PathAndQuery};
 use portcullis_config::{Context, Path};
@@ -10,7 +10,11 @@ use portcullis_names::{Method, Percent, Status, TimeSpan};
 use rustls::pki_types::ServerName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// How endpoints are asked whether they are well: with `path` by HTTP, with `grpc` by its health protocol, without either
 /// by a TCP connection (and TLS handshake).
@@ -37,6 +41,27 @@ pub struct HealthCheckSpec {
     /// The service to ask for by grpc.health.v1; `""` is the server as a whole. Over h2, with TLS where the upstream has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc: Option<String>,
+    /// Ask a name server over UDP: well is who has an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsCheckSpec>,
+    /// An echo by ICMP, where the system lets this process (Linux: `net.ipv4.ping_group_range`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp: Option<bool>,
+    /// A program and its arguments, run with ADDRESS and PORT in its environment: well is who makes it end with 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// A file in which somebody else writes lines of `ADDRESS up` and `ADDRESS down`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Several checks, of which `need` have to go well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub of: Vec<HealthCheckSpec>,
+    /// Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub need: Option<NonZeroU32>,
+    /// The port to ask, in place of the endpoint's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<NonZeroU16>,
     /// The name to ask for and to verify in TLS (default: the upstream's `tls.sni`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
@@ -69,10 +94,45 @@ pub enum ProbeProtocol {
     H2,
 }
 
+/// `dns = { name = "www.example.com" }`.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DnsCheckSpec {
+    pub name: String,
+    /// Default A.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub of_type: Option<DnsCheckType>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DnsCheckType {
+    A,
+    Ns,
+    Soa,
+    Txt,
+    Aaaa,
+}
+
+impl DnsCheckType {
+    /// RFC 1035 §3.2.2, RFC 3596 §2.1.
+    const fn number(self) -> u16 {
+        match self {
+            Self::A => 1,
+            Self::Ns => 2,
+            Self::Soa => 6,
+            Self::Txt => 16,
+            Self::Aaaa => 28,
+        }
+    }
+}
+
 /// A probe more often than this is a load test.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// A name of a gRPC service is at most so long; its length then fits one octet of protobuf.
 const SERVICE_MAX: usize = 127;
+const WORDS_MAX: usize = 64;
+const PARTS_MAX: usize = 8;
 
 impl HealthCheckSpec {
     pub fn compile(&self, at: &Path, cx: &mut Context) -> HealthCheck {
@@ -80,7 +140,7 @@ impl HealthCheckSpec {
         self.refuse_pointless(at, cx);
         let host = self.host.as_ref().and_then(|host| self::host(host, &at.key("host"), cx));
         let ask = match (&self.path, &self.grpc) {
-            (None, None) => Ask::Connect,
+            (None, None) => self.without_http(at, cx),
             (Some(path), None) => self.http(path, host, at, cx).map_or(Ask::Connect, Ask::Http),
             (None, Some(service)) => {
                 if service.len() > SERVICE_MAX || !service.bytes().all(|b| b.is_ascii_graphic()) {
@@ -103,9 +163,11 @@ impl HealthCheckSpec {
             }
             name.ok()
         });
+        self.refuse_mixture(at, cx);
         HealthCheck {
             ask,
             sni,
+            port: self.port.map(NonZeroU16::get),
             tls_expiry: self.tls_expiry.as_ref().map(|expiry| expiry.compile(&at.key("tls_expiry"), cx)),
             interval,
             timeout,
@@ -123,6 +185,82 @@ impl HealthCheckSpec {
                     .help("give the upstream a `tls`");
             }
         }
+    }
+
+    /// One way of asking, or `of` with several.
+    fn refuse_mixture(&self, at: &Path, cx: &mut Context) {
+        let ways = [
+            ("path", self.path.is_some()),
+            ("grpc", self.grpc.is_some()),
+            ("dns", self.dns.is_some()),
+            ("icmp", self.icmp == Some(true)),
+            ("command", self.command.is_some()),
+            ("file", self.file.is_some()),
+            ("of", !self.of.is_empty()),
+        ];
+        let mut given = ways.into_iter().filter(|(_, given)| *given).map(|(key, _)| key);
+        if let (Some(first), Some(second)) = (given.next(), given.next())
+            && (first, second) != ("path", "grpc")
+        {
+            cx.error_at_key(&at.key(second), format!("`{first}` and `{second}` exclude one another"))
+                .help("of = [{ … }, { … }] makes several checks");
+        }
+        if self.need.is_some() && self.of.is_empty() {
+            cx.error_at_key(&at.key("need"), "`need` has no effect without `of`");
+        }
+        if self.port.is_some() && (self.icmp == Some(true) || self.file.is_some()) {
+            cx.error_at_key(&at.key("port"), "neither an echo nor a file has a port");
+        }
+    }
+
+    fn without_http(&self, at: &Path, cx: &mut Context) -> Ask {
+        if let Some(dns) = &self.dns {
+            return dns.compile(&at.key("dns"), cx).map_or(Ask::Connect, Ask::Dns);
+        }
+        if self.icmp == Some(true) {
+            return Ask::Icmp;
+        }
+        if let Some(command) = &self.command {
+            if command.first().is_none_or(String::is_empty) || command.len() > WORDS_MAX {
+                cx.error(&at.key("command"), format!("a program and at most {WORDS_MAX} words"));
+            }
+            return Ask::Command(command.clone());
+        }
+        if let Some(file) = &self.file {
+            return Ask::File(cx.resolve(&at.key("file"), file));
+        }
+        if self.of.is_empty() { Ask::Connect } else { Ask::Several(self.several(at, cx)) }
+    }
+
+    fn several(&self, at: &Path, cx: &mut Context) -> Several {
+        let of_at = at.key("of");
+        if self.of.len() > PARTS_MAX {
+            cx.error(&of_at, format!("more than {PARTS_MAX} checks of one endpoint"));
+        }
+        let mut parts = Vec::with_capacity(self.of.len());
+        for (index, spec) in self.of.iter().take(PARTS_MAX).enumerate() {
+            let at = of_at.index(index);
+            let whole = [
+                ("interval", spec.interval.is_some()),
+                ("timeout", spec.timeout.is_some()),
+                ("healthy", spec.healthy.is_some()),
+                ("unhealthy", spec.unhealthy.is_some()),
+                ("jitter", spec.jitter.is_some()),
+                ("tls_expiry", spec.tls_expiry.is_some()),
+                ("of", !spec.of.is_empty()),
+            ];
+            for (key, _) in whole.into_iter().filter(|(_, given)| *given) {
+                cx.error_at_key(&at.key(key), format!("`{key}` is of the check as a whole"));
+            }
+            let bare = Self { of: Vec::new(), interval: None, timeout: None, ..spec.clone() };
+            let HealthCheck { ask, port, sni, .. } = bare.compile(&at, cx);
+            parts.push(Part { ask, port, sni });
+        }
+        let need = self.need.map_or(parts.len(), |need| need.get() as usize);
+        if need > parts.len() {
+            cx.error(&at.key("need"), format!("there are {} checks: it would never be well", parts.len()));
+        }
+        Several { need, of: parts }
     }
 
     fn rhythm(&self, at: &Path, cx: &mut Context) -> (Duration, Duration) {
@@ -195,6 +333,28 @@ impl HealthCheckSpec {
             status,
             body: body.and_then(|(_, compiled)| compiled),
         })
+    }
+}
+
+impl DnsCheckSpec {
+    fn compile(&self, at: &Path, cx: &mut Context) -> Option<DnsCheck> {
+        let mut name = Vec::new();
+        let text = self.name.trim_end_matches('.');
+        for label in text.split('.').filter(|_| !text.is_empty()) {
+            let length = u8::try_from(label.len()).ok().filter(|length| (1..64).contains(length) && label.is_ascii());
+            let Some(length) = length else {
+                cx.error(&at.key("name"), format!("`{}` is not a name", self.name));
+                return None;
+            };
+            name.push(length);
+            name.extend(label.as_bytes());
+        }
+        name.push(0);
+        if name.len() > 255 {
+            cx.error(&at.key("name"), "a name has at most 255 octets");
+            return None;
+        }
+        Some(DnsCheck { name, of_type: self.of_type.unwrap_or(DnsCheckType::A).number() })
     }
 }
 

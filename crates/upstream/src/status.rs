@@ -35,6 +35,12 @@ pub struct EndpointStatus {
 }
 
 impl Cluster {
+    /// Requests under way, in thousandths of what the circuit breaker allows.
+    pub fn fullness(&self) -> u16 {
+        let (now, most) = (u64::from(self.load.requests.get()), u64::from(self.circuit_breaker.requests.max(1)));
+        u16::try_from(now.saturating_mul(1_000) / most).unwrap_or(u16::MAX)
+    }
+
     pub fn status(&self, now: Instant) -> UpstreamStatus {
         let endpoints = self.endpoints.iter().map(|endpoint| {
             let health = endpoint.state.health();

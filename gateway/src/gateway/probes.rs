@@ -23,7 +23,7 @@ pub(super) fn targets(cluster: &Arc<Cluster>, metrics: &Arc<Metrics>) -> Vec<Tar
                 cluster.tls.as_ref().map(portcullis_tls::UpstreamTls::group_key)
             ),
             probe: Probe { address: endpoint.address.clone(), kind: kind.clone(), check: check.clone() },
-            tell: Arc::new(move |outcome| {
+            tell: Arc::new(move |outcome, _| {
                 if let Some(now) = state.observe(outcome, healthy, unhealthy, Instant::now()) {
                     handles.up(now.is_usable());
                     let failure = outcome.err().map(|failure| failure.to_string());

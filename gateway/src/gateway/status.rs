@@ -36,8 +36,8 @@ fn listeners(state: &State) -> Vec<serde_json::Value> {
             "connections": live.runtime.open_connections(),
         })
     });
-    let dns = state.dns.bound().map(|(name, address, bound)| {
-        serde_json::json!({ "name": name, "address": address, "bound": bound.to_string(), "protocol": "dns" })
+    let dns = state.dns.bound().map(|(name, address, bound, protocol)| {
+        serde_json::json!({ "name": name, "address": address, "bound": bound.to_string(), "protocol": protocol })
     });
     each.chain(dns).collect()
 }

@@ -1,7 +1,7 @@
 //! Why a client is given what it is given: the data path's own choice, told step by step.
 
 use super::{
-    Client, Family, Ordered, Outcome, Services,
+    Client, Family, MemberStatus, Ordered, Outcome, Served, Services,
     pick::Draw,
     service::{Service, SiteSet, bit},
     services::{Clocks, Round},
@@ -38,6 +38,9 @@ pub struct Explanation {
     pub steps: Vec<String>,
 }
 
+/// More are for `gslb status`.
+const WORDS_MAX: usize = 20;
+
 impl Services {
     pub(crate) fn explain(
         &self,
@@ -49,7 +52,7 @@ impl Services {
     ) -> Option<Explanation> {
         let served = self.list.get(index)?;
         let service = &served.service;
-        let view = served.view_if(&what_if.down, clocks);
+        let view = served.view_if(&what_if.down, self.fleet.as_deref(), clocks);
         let client = self.client(service, source, subnet);
         let next = |round| {
             let draw = served.next_draw(what_if.draw, round);
@@ -68,6 +71,7 @@ impl Services {
             Mood::Held => Some("more members fell than max_withdraw allows: health is not believed".to_owned()),
             Mood::AllDown => Some(format!("no site is fit: all_down = {:?}", service.all_down)),
         });
+        steps.extend(self.words_on(served, clocks));
         if view.fit != 0 {
             let policies = service.policies.iter().zip(picked.left);
             steps.extend(policies.map(|(policy, left)| format!("{policy:?} leaves {}", names(service, left))));
@@ -87,6 +91,20 @@ impl Services {
             refused: picked.outcome == Outcome::Refuse,
             steps,
         })
+    }
+
+    /// Why members are not answered, where nodes vote on it.
+    fn words_on(&self, served: &Served, clocks: Clocks) -> Vec<String> {
+        let out = served.status(self.fleet.as_deref(), clocks).into_iter().filter(|member| member.share == 0);
+        let line = |member: MemberStatus| {
+            let votes = member.votes?;
+            let (site, address, code) = (member.site, member.member, member.code.unwrap_or("none"));
+            Some(format!(
+                "{site}/{address} is out ({code}): {} of {} nodes say down, {:?}",
+                votes.down, votes.of, votes.why
+            ))
+        };
+        out.filter_map(line).take(WORDS_MAX).collect()
     }
 
     fn place_of(&self, client: &Client, service: &Service) -> String {

@@ -1,9 +1,11 @@
 //! What is known of members: outcomes of checks, recoveries, and how many fell lately. Pure: time comes in.
 
+use crate::fleet::Word;
 use portcullis_health::{Changed, Failure, Health, HealthState};
-use portcullis_names::Percent;
+use portcullis_names::{ObjectName, Percent};
 use std::{
     collections::VecDeque,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -14,7 +16,23 @@ pub(crate) struct MemberHealth {
     pub(crate) certainty: Certainty,
     /// When it came back from being down.
     pub(crate) recovered: Option<Instant>,
+    /// Round trip of the last check that ended well.
+    pub(crate) rtt: Option<Duration>,
+    /// Since when it says what it says: seconds since 1970.
+    pub(crate) said_since: u64,
+    recalled: Option<Recalled>,
 }
+
+/// What was known before a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Recalled {
+    pub(crate) word: Word,
+    /// Seconds since 1970.
+    pub(crate) at: u64,
+}
+
+/// What is older says nothing any more.
+const RECALLED_FOR: u64 = 600;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Certainty {
@@ -33,12 +51,39 @@ pub(crate) enum Change {
 
 impl MemberHealth {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { health: Health::new(now), certainty: Certainty::Undecided, recovered: None }
+        Self {
+            health: Health::new(now),
+            certainty: Certainty::Undecided,
+            recovered: None,
+            rtt: None,
+            said_since: 0,
+            recalled: None,
+        }
     }
 
     pub(crate) fn state(&self) -> HealthState {
         // Only ejections end by time, and nothing ejects members: any moment will do.
         self.health.state(self.health.since())
+    }
+
+    /// What we tell others.
+    pub(crate) fn word(&self) -> Word {
+        match (self.state(), self.certainty) {
+            (HealthState::Unknown, _) => Word::Unknown,
+            (HealthState::Down, _) => Word::Down,
+            (_, Certainty::Settled) => Word::Up,
+            (_, Certainty::Undecided) => Word::Degraded,
+        }
+    }
+
+    pub(crate) fn recall(&mut self, recalled: Recalled) {
+        self.recalled = Some(recalled);
+    }
+
+    /// As it was before the restart, while that is not too long ago.
+    pub(crate) fn recalled(&self, now: u64) -> Word {
+        let young = self.recalled.filter(|recalled| now.saturating_sub(recalled.at) < RECALLED_FOR);
+        young.map_or(Word::Unknown, |recalled| recalled.word)
     }
 
     pub(crate) fn last_failure(&self) -> Option<Failure> {
@@ -79,8 +124,12 @@ impl MemberHealth {
 /// The blast-radius guard: members that fell lately, against how many may.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Withdrawals {
-    falls: VecDeque<Instant>,
+    /// Members that fell and have not come back, with the moment.
+    falls: VecDeque<(Instant, Place)>,
 }
+
+/// Site and address.
+type Place = (ObjectName, IpAddr);
 
 /// Whether health is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,15 +143,22 @@ pub(crate) enum Belief {
 const FALLS_MAX: usize = 10_000;
 
 impl Withdrawals {
-    pub(crate) fn fell(&mut self, now: Instant) {
+    /// One that falls again and again is one member all the same.
+    pub(crate) fn fell(&mut self, member: &Place, now: Instant) {
+        self.rose(member);
         if self.falls.len() >= FALLS_MAX {
             self.falls.pop_front();
         }
-        self.falls.push_back(now);
+        self.falls.push_back((now, member.clone()));
+    }
+
+    /// Who is back is withdrawn no more.
+    pub(crate) fn rose(&mut self, member: &Place) {
+        self.falls.retain(|(_, fallen)| fallen != member);
     }
 
     pub(crate) fn belief(&mut self, window: Duration, max: Percent, members: usize, now: Instant) -> Belief {
-        while self.falls.front().is_some_and(|fall| now.saturating_duration_since(*fall) >= window) {
+        while self.falls.front().is_some_and(|(fall, _)| now.saturating_duration_since(*fall) >= window) {
             self.falls.pop_front();
         }
         let allowed = max.fraction() * members as f64;
@@ -145,11 +201,28 @@ mod tests {
         for (second, expected) in
             [(0, Belief::Believed), (10, Belief::Believed), (20, Belief::Held), (30, Belief::Held)]
         {
-            falls.fell(at(second));
+            falls.fell(&member(second), at(second));
             assert_eq!(falls.belief(minute, half, 4, at(second)), expected, "{second}");
         }
         assert_eq!(falls.belief(minute, half, 4, at(69)), Belief::Held);
         assert_eq!(falls.belief(minute, half, 4, at(71)), Belief::Believed);
         assert_eq!(falls.belief(minute, Percent::ALL, 4, at(71)), Belief::Believed);
+    }
+
+    #[test]
+    fn one_member_that_flaps_is_one_and_none_when_it_is_back() {
+        let now = Instant::now();
+        let (minute, half) = (Duration::from_secs(60), Percent::from_whole(50));
+        let mut falls = Withdrawals::default();
+        (0..10).for_each(|_| falls.fell(&member(1), now));
+        assert_eq!(falls.belief(minute, half, 2, now), Belief::Believed);
+        falls.fell(&member(2), now);
+        assert_eq!(falls.belief(minute, half, 2, now), Belief::Held);
+        falls.rose(&member(1));
+        assert_eq!(falls.belief(minute, half, 2, now), Belief::Believed);
+    }
+
+    fn member(last: u64) -> Place {
+        ("a".parse().unwrap(), IpAddr::from([192, 0, 2, last as u8]))
     }
 }

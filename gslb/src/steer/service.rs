@@ -1,7 +1,7 @@
 //! A published service, compiled: sites and members by index, places by class. Holds no state.
 
 use super::{
-    Area, Balance, Places, Policy, PublicServiceSpec, Spread,
+    Area, Balance, Maintenance, Places, Policy, PublicServiceSpec, Spread, Terms,
     place::{AreaId, PlaceMap},
     spec::{AllDownSpec, HttpsSpec, MemberSpec, SiteSpec},
 };
@@ -10,7 +10,7 @@ use crate::{
     zones::{domain, whole_seconds},
 };
 use portcullis_config::{Context, Path};
-use portcullis_health::HealthCheck;
+use portcullis_health::{Ask, HealthCheck};
 use portcullis_names::{ObjectName, Percent, TimeSpan};
 use portcullis_tls::{Certificates, Trusts, UpstreamTls};
 use std::{
@@ -37,6 +37,7 @@ pub(crate) struct Service {
     pub(crate) max_withdraw: Percent,
     pub(crate) withdraw_window: Duration,
     pub(crate) https: Option<BTreeMap<u16, Vec<u8>>>,
+    pub(crate) terms: Terms,
     /// Sites by preference.
     pub(crate) order: Vec<SiteId>,
     /// What each class of places prefers.
@@ -60,6 +61,7 @@ pub(crate) struct Site {
     pub(crate) balance: Balance,
     pub(crate) count: usize,
     pub(crate) min_up: usize,
+    pub(crate) maintenance: Vec<Maintenance>,
     /// Of the name: equal on every node, so that all give a client the same answer.
     pub(crate) hash: u64,
 }
@@ -167,6 +169,7 @@ impl Service {
             ttl_undecided,
             all_down: all_down(spec.all_down.as_ref(), &names, &at.key("all_down"), cx),
             check: check(spec, registries, at, cx),
+            terms: Terms::compile(spec, at, cx),
             slow_start: spec.slow_start.map_or(Duration::ZERO, TimeSpan::get),
             max_withdraw: spec.max_withdraw.unwrap_or(Percent::ALL),
             withdraw_window: spec.withdraw_window.map_or(Duration::from_secs(60), TimeSpan::get),
@@ -323,6 +326,7 @@ impl Site {
             balance,
             count: count.min(COUNT_MAX),
             min_up,
+            maintenance: Maintenance::compile(&spec.maintenance, &members, &at.key("maintenance"), cx),
             hash: fixed_hash(name.as_str()),
             members,
         }
@@ -475,6 +479,8 @@ fn check(spec: &PublicServiceSpec, registries: Registries<'_>, at: &Path, cx: &m
     let Some(check) = &spec.health_check else {
         let given = [
             ("port", spec.port.is_some()),
+            ("vantages", !spec.vantages.is_empty()),
+            ("initial", spec.initial.is_some() && !is_told),
             ("tls", spec.tls.is_some()),
             ("slow_start", spec.slow_start.is_some() && !is_told),
             ("max_withdraw", spec.max_withdraw.is_some() && !is_told),
@@ -488,8 +494,14 @@ fn check(spec: &PublicServiceSpec, registries: Registries<'_>, at: &Path, cx: &m
     let tls = spec.tls.as_ref().and_then(|tls| {
         UpstreamTls::compile(tls, registries.certificates, registries.trusts, &at.key("tls"), cx).ok().flatten()
     });
-    let port = spec.port.map_or(if tls.is_some() { 443 } else { 80 }, NonZeroU16::get);
-    Some(Check { check: check.compile(&at.key("health_check"), cx), port, tls })
+    let check = check.compile(&at.key("health_check"), cx);
+    let default = match (&check.ask, &tls) {
+        (Ask::Dns(_), _) => 53,
+        (_, Some(_)) => 443,
+        (_, None) => 80,
+    };
+    let port = spec.port.map_or(default, NonZeroU16::get);
+    Some(Check { check, port, tls })
 }
 
 /// What does not depend on the choice; hints are added to each answer.

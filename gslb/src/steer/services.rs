@@ -1,21 +1,25 @@
 //! All published services of a snapshot: their compiled forms, what is known of their members, and the views made of both.
 
 use super::{
-    Family, Order, OrderError, Ordered, Outcome, PlaceMap, Places, PublicServiceSpec, Service,
-    health::{Belief, Certainty, Change, MemberHealth, Withdrawals},
+    Family, Lack, Order, OrderError, Ordered, Outcome, PlaceMap, Places, PublicServiceSpec, Service,
+    evidence::Known,
+    health::{Belief, Certainty, Change, MemberHealth},
     order::{Forced, ORDERS_MAX},
     pick::{self, Chosen, Client, Draw, Pick, pick},
     service::{Registries, Site},
     spec::GeoSpec,
-    view::{MemberFacts, Mood, SiteFacts, View},
+    terms::Lock,
+    view::{Mood, View},
 };
-use crate::edns::Subnet;
+use crate::{
+    edns::Subnet,
+    fleet::{Fleet, Word},
+};
 use arc_swap::ArcSwap;
 use portcullis_config::{Context, Path};
 use portcullis_health::{Failure, HealthState, Probe, ProbeKind};
 use portcullis_names::{EndpointAddress, ObjectName};
 use prometheus::IntCounter;
-use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
@@ -23,16 +27,18 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// The published services of a snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     pub(crate) list: Vec<Served>,
-    by_name: HashMap<ObjectName, usize>,
+    pub(super) by_name: HashMap<ObjectName, usize>,
     map: PlaceMap,
     places: Places,
+    /// Other nodes whose word counts.
+    pub(crate) fleet: Option<Arc<Fleet>>,
 }
 
 /// One service with its state.
@@ -43,18 +49,11 @@ pub(crate) struct Served {
     /// A round for each kind of question: clients ask A and AAAA in step, and would else never see every other site.
     turns: Arc<[AtomicU64; 3]>,
     known: Arc<Mutex<Known>>,
+    /// Services that it needs, and that need it, by index.
+    pub(super) needs: Vec<usize>,
+    pub(super) needed_by: Vec<usize>,
     /// By code; resolved when the service answers first.
     pub(crate) counters: OnceLock<Vec<IntCounter>>,
-}
-
-/// What is known; outlives reloads.
-#[derive(Debug, Default)]
-struct Known {
-    members: HashMap<(ObjectName, IpAddr), MemberHealth>,
-    withdrawals: Withdrawals,
-    orders: Vec<Order>,
-    /// The last view with a fit site, for `last_known`.
-    last: Option<View>,
 }
 
 /// Both clocks: `Instant` for intervals, seconds since 1970 for what people write.
@@ -89,38 +88,6 @@ pub(crate) struct CheckTarget {
     pub(crate) member: IpAddr,
 }
 
-/// A member as an operator sees it.
-#[derive(Debug, Clone, Serialize)]
-pub struct MemberStatus {
-    pub service: ObjectName,
-    pub site: ObjectName,
-    pub member: IpAddr,
-    pub state: HealthState,
-    /// Thousandths of its weight that it is answered with.
-    pub share: u16,
-    pub site_fit: bool,
-    pub forced: Option<Forced>,
-    pub reason: Option<String>,
-    pub for_seconds: u64,
-    /// More fell than `max_withdraw` allows: all are answered.
-    pub held: bool,
-}
-
-/// A site as an operator sees it.
-#[derive(Debug, Clone, Serialize)]
-pub struct SiteStatus {
-    pub service: ObjectName,
-    pub host: String,
-    pub site: ObjectName,
-    /// Whether it is answered with now.
-    pub fit: bool,
-    pub forced: Option<Forced>,
-    pub members: usize,
-    pub up: usize,
-    /// Why the service does not go by health alone: `all_down`, `held`.
-    pub mood: Option<&'static str>,
-}
-
 /// A member that somebody else watches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToldMember {
@@ -136,6 +103,7 @@ impl Services {
         specs: &BTreeMap<ObjectName, PublicServiceSpec>,
         geo: Option<&GeoSpec>,
         registries: Registries<'_>,
+        fleet: Option<Fleet>,
         previous: Option<&Self>,
         clocks: Clocks,
         cx: &mut Context,
@@ -159,15 +127,24 @@ impl Services {
         }
         places.check(cx);
         let map = PlaceMap::compile(geo, &places, cx);
+        let fleet = fleet.map(Arc::new);
+        for (service, _) in &compiled {
+            service.terms.check(fleet.as_ref().map(|fleet| &fleet.plan), &root.key(&service.name), cx);
+        }
         let mut list = Vec::with_capacity(compiled.len());
         for (mut service, spec) in compiled {
             service.place(spec, &mut places, &map);
             let before = previous.and_then(|previous| previous.find(&service.name));
-            list.push(Served::new(service, before, clocks));
+            list.push(Served::new(service, before, fleet.as_deref(), clocks));
         }
         let names = list.iter().enumerate();
         let by_name = names.map(|(index, served)| (served.service.name.clone(), index)).collect();
-        Self { list, by_name, map, places }
+        let mut services = Self { list, by_name, map, places, fleet };
+        services.link(cx);
+        for served in services.list.iter().filter(|served| !served.needs.is_empty()) {
+            served.follow(services.lacks(served), services.fleet(), clocks);
+        }
+        services
     }
 
     pub(crate) fn find(&self, name: &ObjectName) -> Option<&Served> {
@@ -188,6 +165,7 @@ impl Services {
         &self,
         target: &(ObjectName, ObjectName, IpAddr),
         outcome: Result<(), Failure>,
+        rtt: Option<Duration>,
         clocks: Clocks,
     ) -> Change {
         let (service, site, member) = target;
@@ -195,18 +173,78 @@ impl Services {
         let Some((healthy, unhealthy)) = served.service.thresholds(site) else { return Change::None };
         let mut known = served.known();
         let Some(health) = known.members.get_mut(&(site.clone(), *member)) else { return Change::None };
+        let before = health.word();
         let change = health.observe(outcome, healthy, unhealthy, clocks.instant);
-        if change == Change::Fell {
-            known.withdrawals.fell(clocks.instant);
+        if outcome.is_ok() {
+            health.rtt = rtt;
         }
-        served.refresh(&mut known, clocks);
+        let is_news = health.word() != before;
+        if is_news {
+            health.says_anew(clocks.unix);
+        }
+        // In a fleet it has not fallen before the others agree.
+        let key = (site.clone(), *member);
+        match change {
+            Change::Fell if self.fleet.is_none() => known.withdrawals.fell(&key, clocks.instant),
+            Change::Rose if self.fleet.is_none() => known.withdrawals.rose(&key),
+            Change::Fell | Change::Rose | Change::None => {}
+        }
+        // The same again is the commonest of all outcomes; what time does is done by ticks.
+        if is_news || change != Change::None {
+            served.refresh(&mut known, self.fleet(), clocks);
+            drop(known);
+            self.tell_dependents(served, clocks);
+        }
+        if is_news && let Some(fleet) = &self.fleet {
+            fleet.news();
+        }
         change
     }
 
     /// Lets time do its part: slow starts, ends of orders and of holds. What an older snapshot was told at the moment of a
     /// reload is taken in as well.
     pub(crate) fn tick(&self, clocks: Clocks) {
-        self.list.iter().for_each(|served| served.refresh(&mut served.known(), clocks));
+        if let Some(fleet) = &self.fleet {
+            fleet.look_at_own_eyes(self.fall(fleet.plan.rules.hold), clocks.instant);
+        }
+        self.list.iter().for_each(|served| served.refresh(&mut served.known(), self.fleet(), clocks));
+        for served in self.list.iter().filter(|served| !served.needs.is_empty()) {
+            served.follow(self.lacks(served), self.fleet(), clocks);
+        }
+    }
+
+    /// Looks at those of which the fleet is not of one mind yet, or has just become it.
+    pub(crate) fn merge(&self, clocks: Clocks) {
+        let Some(fleet) = &self.fleet else { return };
+        for served in &self.list {
+            let mut known = served.known();
+            if known.is_undecided() {
+                served.refresh(&mut known, Some(fleet), clocks);
+            }
+        }
+    }
+
+    fn fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_deref()
+    }
+
+    /// When the first and the last of the members fell, if all that we check are down and at least two of them fell within
+    /// `span` of the last: what has been down for long says nothing about our eyes.
+    fn fall(&self, span: Duration) -> Option<(Instant, Instant)> {
+        let mut falls = Vec::new();
+        for served in &self.list {
+            for member in served.known().members.values() {
+                match member.word() {
+                    Word::Down => falls.push(member.since()),
+                    Word::Up | Word::Degraded => return None,
+                    Word::Unknown => {}
+                }
+            }
+        }
+        let last = *falls.iter().max()?;
+        let together = falls.into_iter().filter(|fall| last.saturating_duration_since(*fall) <= span);
+        let together: Vec<_> = together.collect();
+        (together.len() > 1).then(|| together.iter().min().map(|first| (*first, last))).flatten()
     }
 
     pub(crate) fn settle(&self, clocks: Clocks) {
@@ -214,7 +252,9 @@ impl Services {
             let mut known = served.known();
             let wanted: HashSet<_> = served.service.members().collect();
             known.members.retain(|key, _| wanted.contains(key));
-            served.refresh(&mut known, clocks);
+            known.merged.retain(|key, _| wanted.contains(key));
+            known.loads.retain(|key, _| wanted.contains(key));
+            served.refresh(&mut known, self.fleet(), clocks);
         }
     }
 
@@ -228,14 +268,20 @@ impl Services {
         if let Some(member) = member.filter(|member| !members.iter().any(|other| other.address == *member)) {
             return Err(OrderError::NoMember { site: site.clone(), member });
         }
+        if served.service.terms.lock == Lock::Configuration {
+            return Err(OrderError::Locked(service.clone()));
+        }
         let mut known = served.known();
-        // The newest for a target wins.
-        known.orders.retain(|other| other.target != order.target && other.until > clocks.unix);
         if known.orders.len() >= ORDERS_MAX {
             return Err(OrderError::Many);
         }
-        known.orders.push(order);
-        served.refresh(&mut known, clocks);
+        known.take(order, clocks.unix);
+        served.refresh(&mut known, self.fleet(), clocks);
+        drop(known);
+        self.tell_dependents(served, clocks);
+        if let Some(fleet) = &self.fleet {
+            fleet.news();
+        }
         Ok(())
     }
 
@@ -243,7 +289,9 @@ impl Services {
         if let Some(served) = self.find(&target.service) {
             let mut known = served.known();
             known.orders.retain(|order| order.target != *target);
-            served.refresh(&mut known, clocks);
+            served.refresh(&mut known, self.fleet(), clocks);
+            drop(known);
+            self.tell_dependents(served, clocks);
         }
     }
 
@@ -252,11 +300,11 @@ impl Services {
     }
 
     pub(crate) fn targets(&self) -> Vec<CheckTarget> {
-        self.list.iter().flat_map(Served::targets).collect()
-    }
-
-    pub(crate) fn sites(&self, clocks: Clocks) -> Vec<SiteStatus> {
-        self.list.iter().flat_map(|served| served.sites(clocks)).collect()
+        let checks = |served: &&Served| {
+            let vantages = &served.service.terms.vantages;
+            self.fleet.as_ref().is_none_or(|fleet| fleet.plan.is_among(vantages))
+        };
+        self.list.iter().filter(checks).flat_map(Served::targets).collect()
     }
 
     pub(crate) fn told(&self) -> Vec<ToldMember> {
@@ -271,10 +319,6 @@ impl Services {
             Some(each.collect::<Vec<_>>())
         };
         sites.filter_map(told).flatten().collect()
-    }
-
-    pub(crate) fn status(&self, clocks: Clocks) -> Vec<MemberStatus> {
-        self.list.iter().flat_map(|served| served.status(clocks)).collect()
     }
 }
 
@@ -305,7 +349,7 @@ fn check_nets(spec: &PublicServiceSpec, geo: Option<&GeoSpec>, at: &Path, cx: &m
 }
 
 impl Served {
-    fn new(service: Service, before: Option<&Self>, clocks: Clocks) -> Self {
+    fn new(service: Service, before: Option<&Self>, fleet: Option<&Fleet>, clocks: Clocks) -> Self {
         let known = before.map_or_else(Arc::default, |before| before.known.clone());
         let turns = before.map_or_else(Arc::default, |before| before.turns.clone());
         {
@@ -315,12 +359,20 @@ impl Served {
             }
         }
         let view = View { fit: 0, shares: Vec::new(), mood: Mood::AllDown, certainty: Certainty::Undecided };
-        let served = Self { service, view: ArcSwap::from_pointee(view), turns, known, counters: OnceLock::new() };
-        served.refresh(&mut served.known(), clocks);
+        let served = Self {
+            service,
+            view: ArcSwap::from_pointee(view),
+            turns,
+            known,
+            needs: Vec::new(),
+            needed_by: Vec::new(),
+            counters: OnceLock::new(),
+        };
+        served.refresh(&mut served.known(), fleet, clocks);
         served
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -328,9 +380,13 @@ impl Served {
         self.view.load()
     }
 
-    fn refresh(&self, known: &mut Known, clocks: Clocks) {
+    pub(super) fn refresh(&self, known: &mut Known, fleet: Option<&Fleet>, clocks: Clocks) {
         known.orders.retain(|order| order.until > clocks.unix);
-        let facts = self.facts(known, clocks.unix);
+        if let Some(fleet) = fleet {
+            known.merge(&self.service, fleet, fleet.eyes(clocks.instant), clocks);
+        }
+        known.damp(&self.service, fleet, clocks.instant);
+        let facts = known.facts(&self.service, fleet, clocks.unix);
         let members = self.service.sites.iter().map(|site| site.members.len()).sum();
         let (window, max) = (self.service.withdraw_window, self.service.max_withdraw);
         let belief = known.withdrawals.belief(window, max, members, clocks.instant);
@@ -343,31 +399,27 @@ impl Served {
         }
     }
 
-    fn facts(&self, known: &Known, now: u64) -> Vec<SiteFacts> {
-        let forced = |site: &ObjectName, member: Option<IpAddr>| {
-            let of_target = |order: &&Order| order.target.site == *site && order.target.member == member;
-            known.orders.iter().filter(|order| order.is_in_force(now)).find(of_target).map(|order| order.forced)
-        };
-        let member = |site: &ObjectName, address: IpAddr| {
-            let health = known.members.get(&(site.clone(), address));
-            MemberFacts {
-                state: health.map_or(HealthState::Unknown, MemberHealth::state),
-                certainty: health.map_or(Certainty::Undecided, |health| health.certainty),
-                recovered: health.and_then(|health| health.recovered),
-                forced: forced(site, Some(address)),
-            }
-        };
-        let site = |site: &Site| SiteFacts {
-            members: site.members.iter().map(|one| member(&site.name, one.address)).collect(),
-            forced: forced(&site.name, None),
-        };
-        self.service.sites.iter().map(site).collect()
+    /// Takes in what its sites lack of services that it needs.
+    pub(super) fn follow(&self, lacks: Vec<Lack>, fleet: Option<&Fleet>, clocks: Clocks) {
+        let mut known = self.known();
+        if known.lacks != lacks {
+            known.lacks = lacks;
+            self.refresh(&mut known, fleet, clocks);
+        }
+    }
+
+    /// Whether a site is fit; `None`: there is none of that name.
+    pub(super) fn has_fit(&self, site: &ObjectName) -> Option<bool> {
+        let id = self.service.site(site.as_str())?;
+        let view = self.view();
+        // While all are down, all are as good as none.
+        Some(view.mood != Mood::AllDown && view.fit & super::service::bit(id) != 0)
     }
 
     /// The view as it would be if these were down.
-    pub(crate) fn view_if(&self, down: &[Ordered], clocks: Clocks) -> View {
+    pub(crate) fn view_if(&self, down: &[Ordered], fleet: Option<&Fleet>, clocks: Clocks) -> View {
         let known = self.known();
-        let mut facts = self.facts(&known, clocks.unix);
+        let mut facts = known.facts(&self.service, fleet, clocks.unix);
         for (site, facts) in self.service.sites.iter().zip(&mut facts) {
             for target in down.iter().filter(|target| target.site == site.name) {
                 match target.member {
@@ -447,52 +499,5 @@ impl Served {
             }
         }
         targets
-    }
-
-    fn sites(&self, clocks: Clocks) -> Vec<SiteStatus> {
-        let facts = self.facts(&self.known(), clocks.unix);
-        let view = self.view();
-        let each = self.service.sites.iter().zip(&facts).zip(&view.shares).enumerate();
-        let status = |(index, ((site, facts), shares)): (usize, ((&Site, &SiteFacts), &Vec<u16>))| SiteStatus {
-            service: self.service.name.clone(),
-            host: self.service.host.to_string(),
-            site: site.name.clone(),
-            fit: view.fit & super::service::bit(index as u8) != 0,
-            forced: facts.forced,
-            members: site.members.len(),
-            up: shares.iter().filter(|share| **share > 0).count(),
-            mood: match view.mood {
-                Mood::Normal => None,
-                Mood::Held => Some("held"),
-                Mood::AllDown => Some("all_down"),
-            },
-        };
-        each.map(status).collect()
-    }
-
-    fn status(&self, clocks: Clocks) -> Vec<MemberStatus> {
-        let known = self.known();
-        let facts = self.facts(&known, clocks.unix);
-        let view = self.view();
-        let mut all = Vec::new();
-        for (index, ((site, facts), shares)) in self.service.sites.iter().zip(&facts).zip(&view.shares).enumerate() {
-            for ((member, facts_of_member), share) in site.members.iter().zip(&facts.members).zip(shares) {
-                let health = known.members.get(&(site.name.clone(), member.address));
-                let since = health.map(|health| clocks.instant.saturating_duration_since(health.since()));
-                all.push(MemberStatus {
-                    service: self.service.name.clone(),
-                    site: site.name.clone(),
-                    member: member.address,
-                    state: facts_of_member.state,
-                    share: *share,
-                    site_fit: view.fit & super::service::bit(index as u8) != 0,
-                    forced: facts_of_member.forced.or(facts.forced),
-                    reason: health.and_then(|health| health.last_failure()).map(|failure| failure.to_string()),
-                    for_seconds: since.unwrap_or_default().as_secs(),
-                    held: view.mood == Mood::Held,
-                });
-            }
-        }
-        all
     }
 }

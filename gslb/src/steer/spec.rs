@@ -1,6 +1,6 @@
 //! `[public_service.X]` and `[dns.geo]` as the operator writes them.
 
-use super::Area;
+use super::{Area, MaintenanceSpec};
 use portcullis_health::HealthCheckSpec;
 use portcullis_names::{Cidr, ObjectName, Percent, TimeSpan};
 use portcullis_tls::UpstreamTlsSpec;
@@ -58,6 +58,21 @@ pub struct PublicServiceSpec {
     /// Default 1m.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub withdraw_window: Option<TimeSpan>,
+    /// Which nodes of `[dns.fleet]` check the members, by name or by site (default: all).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vantages: Vec<ObjectName>,
+    /// What a member is taken for until somebody knows (default up).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial: Option<Initial>,
+    /// Services that this one needs: a site is fit only while their site of the same name is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<ObjectName>,
+    /// The configuration alone decides: no order of an operator counts (default false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked: Option<bool>,
+    /// A site whose gateway carries more than this gives clients away to the others, little by little.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_target: Option<Percent>,
     /// Answer HTTPS questions as well, with hints of the addresses chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub https: Option<HttpsSpec>,
@@ -87,6 +102,17 @@ pub struct SiteSpec {
     pub count: Option<NonZeroU8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_up: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<MaintenanceSpec>,
+}
+
+/// What a member is taken for until somebody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Initial {
+    /// A start must not wait for checks.
+    Up,
+    Down,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -112,6 +138,9 @@ struct SiteTable {
     count: Option<NonZeroU8>,
     /// Members that must be up for the site to be fit (default 1).
     min_up: Option<NonZeroU32>,
+    /// When the site or a member of it is drained.
+    #[serde(default)]
+    maintenance: Vec<MaintenanceSpec>,
 }
 
 /// `"192.0.2.1"`, or a table.
@@ -256,8 +285,8 @@ impl<'de> Deserialize<'de> for SiteSpec {
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<SiteSpec, A::Error> {
                 let table = SiteTable::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                let SiteTable { members, upstream, cname, weight, areas, balance, count, min_up } = table;
-                Ok(SiteSpec { members, upstream, cname, weight, areas, balance, count, min_up })
+                let SiteTable { members, upstream, cname, weight, areas, balance, count, min_up, maintenance } = table;
+                Ok(SiteSpec { members, upstream, cname, weight, areas, balance, count, min_up, maintenance })
             }
         }
         deserializer.deserialize_any(Visitor)

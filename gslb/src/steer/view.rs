@@ -2,6 +2,7 @@
 //! that a query only reads. Pure.
 
 use super::{
+    Lack,
     health::{Belief, Certainty},
     order::Forced,
     service::{AllDown, Service, SiteSet, bit},
@@ -42,6 +43,9 @@ pub(crate) struct MemberFacts {
 pub(crate) struct SiteFacts {
     pub(crate) members: Vec<MemberFacts>,
     pub(crate) forced: Option<Forced>,
+    /// Thousandths that its load leaves of its share.
+    pub(crate) damped: u16,
+    pub(crate) lack: Lack,
 }
 
 pub(crate) const FULL: u16 = 1_000;
@@ -65,7 +69,10 @@ impl View {
             (None, _, HealthState::Down, Belief::Believed) => 0,
             (None, ..) => grown(member.recovered, service.slow_start, now),
         };
-        let of_site = |site: &SiteFacts| site.members.iter().map(|member| share(member, site.forced)).collect();
+        let of_site = |site: &SiteFacts| {
+            let each = site.members.iter().map(|member| damped(share(member, site.forced), site.damped));
+            each.collect()
+        };
         let shares: Vec<Vec<u16>> = facts.iter().map(of_site).collect();
         let mut fit = 0;
         for (index, ((site, facts), shares)) in service.sites.iter().zip(facts).zip(&shares).enumerate() {
@@ -73,6 +80,8 @@ impl View {
             let is_fit = match facts.forced {
                 Some(Forced::Up) => true,
                 Some(Forced::Down | Forced::Drain) => false,
+                // An order is obeyed, whatever is lacking.
+                None if facts.lack == Lack::Something => false,
                 None => up >= site.min_up || (site.members.is_empty() && site.cname.is_some()),
             };
             if is_fit {
@@ -114,6 +123,15 @@ impl View {
             AllDown::Empty | AllDown::Refuse | AllDown::Addresses(_) => (0, shares),
         }
     }
+}
+
+/// What a loaded site keeps of a share: never nothing, for its load says no word about health.
+fn damped(share: u16, damped: u16) -> u16 {
+    if share == 0 || damped >= FULL {
+        return share;
+    }
+    // The cast holds: both are at most 1000.
+    ((u32::from(share) * u32::from(damped) / u32::from(FULL)) as u16).max(1)
 }
 
 /// Linear from the least share to the full one.

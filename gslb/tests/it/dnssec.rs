@@ -243,16 +243,16 @@ fn a_zone_that_is_given_away_signed_is_signed_anew_in_time_and_only_then_counts_
         question.asked.now = NOW + seconds as u32;
         snapshot.answer(&question.octets, &question.asked).unwrap()
     };
-    let first = compile_at(folder.path(), document, None, 0).0.unwrap();
-    let same = compile_at(folder.path(), document, Some(&first), 3 * DAY).0.unwrap();
+    let first = compile_at(folder.path(), document, None, clocks(0)).0.unwrap();
+    let same = compile_at(folder.path(), document, Some(&first), clocks(3 * DAY)).0.unwrap();
     assert_eq!(serial(&same), serial(&first), "a reload makes no new signatures");
     assert_eq!(signature(&same, DAY), signature(&first, 0), "and those that were made go on");
     // A third of 14 days is a time of signatures; the next began in between.
-    let next = compile_at(folder.path(), document, Some(&same), 4 * DAY).0.unwrap();
+    let next = compile_at(folder.path(), document, Some(&same), clocks(4 * DAY)).0.unwrap();
     assert!(serial(&next) > serial(&first));
     assert_ne!(signature(&next, 4 * DAY), signature(&first, 0));
     let changed =
-        compile_at(folder.path(), &document.replace("192.0.2.2", "192.0.2.3"), Some(&next), 4 * DAY).0.unwrap();
+        compile_at(folder.path(), &document.replace("192.0.2.2", "192.0.2.3"), Some(&next), clocks(4 * DAY)).0.unwrap();
     assert!(serial(&changed) > serial(&next));
 }
 

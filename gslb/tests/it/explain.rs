@@ -88,7 +88,8 @@ fn shake(snapshot: &Snapshot, random: &mut fastrand::Rng, clocks: Clocks) {
             let forced = serde_json::from_str(pick(random, &["\"up\"", "\"down\"", "\"drain\""])).unwrap();
             let address = random.bool().then_some(member.member);
             let target = portcullis_gslb::Ordered { service: key.0, site: key.1, member: address };
-            let order = Order { target, forced, author, reason, from: 0, until: 7_000_000 };
+            let (standing, stamp) = Default::default();
+            let order = Order { target, forced, author, reason, from: 0, until: 7_000_000, standing, stamp };
             snapshot.order(Order { from: clocks.unix - 10, until: clocks.unix + 600, ..order }, clocks).unwrap();
         }
     }

@@ -4,6 +4,7 @@
 mod clauses;
 mod dnssec;
 mod explain;
+mod fleet;
 mod mmdb;
 mod mutations;
 mod protocol;

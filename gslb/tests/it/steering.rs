@@ -4,7 +4,7 @@ use crate::{
     mmdb::{Value, country, database},
     support::{ask, clocks, compile, compile_all, compile_in, shown},
 };
-use portcullis_gslb::{Forced, Name, Order, Ordered, Snapshot, WhatIf};
+use portcullis_gslb::{Forced, Name, Order, Ordered, Snapshot, Stamp, Standing, WhatIf};
 use portcullis_health::Failure;
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -52,6 +52,7 @@ fn tell(server: &Snapshot, site: &str, member: &str, up: bool, at: u64) {
     let outcome = if up { Ok(()) } else { Err(Failure::Timeout) };
     let place = ("shop".parse().unwrap(), site.parse().unwrap(), member.parse().unwrap());
     server.observe(&place, outcome, clocks(at));
+    server.tick(clocks(at));
 }
 
 /// The addresses of an answer, in short.
@@ -352,6 +353,18 @@ fn order(site: &str, member: Option<&str>, forced: Forced, from: u64, until: u64
         reason: "maintenance".to_owned(),
         from: clocks(from).unix,
         until: clocks(until).unix,
+        standing: Standing::Given,
+        stamp: Stamp::default(),
+    }
+}
+
+#[test]
+fn a_member_that_flaps_does_not_make_health_unbelievable() {
+    let server = serve(&format!("sites = {{ a = [\"192.0.2.1\"], b = [\"192.0.2.2\"] }}\n{CHECK}"));
+    tell(&server, "b", "192.0.2.2", true, 0);
+    for second in 0..20 {
+        tell(&server, "a", "192.0.2.1", second % 2 == 0, second);
+        assert_eq!(a(&server, "shop A"), if second % 2 == 0 { "192.0.2.1" } else { "192.0.2.2" }, "{second}");
     }
 }
 

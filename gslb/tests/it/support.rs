@@ -33,25 +33,35 @@ pub(crate) fn compile_in(
     document: &str,
     previous: Option<&Snapshot>,
 ) -> (Option<Arc<Snapshot>>, Vec<String>) {
-    compile_at(folder, document, previous, 0)
+    compile_at(folder, document, previous, clocks(0))
 }
 
-/// So many seconds after the tests began.
+const CERTIFICATE: &str =
+    r#"{ "node": { "cert": { "file": "FOLDER/node.crt" }, "key": { "file": "FOLDER/node.key" } } }"#;
+const TRUST: &str = r#"{ "nodes": { "ca": { "file": "FOLDER/ca.crt" } } }"#;
+
+fn in_folder<T: serde::de::DeserializeOwned>(json: &str, folder: &Path) -> T {
+    serde_json::from_str(&json.replace("FOLDER", &folder.display().to_string())).unwrap()
+}
+
 pub(crate) fn compile_at(
     folder: &Path,
     document: &str,
     previous: Option<&Snapshot>,
-    seconds: u64,
+    at: Clocks,
 ) -> (Option<Arc<Snapshot>>, Vec<String>) {
     let file = folder.join("dns.toml");
     std::fs::write(&file, document).unwrap();
     let (document, report) = Document::load(&[file]);
     let (spec, mut cx) = Arc::new(document).read::<GslbSpec>(report, &[]);
-    let snapshot = spec.map(|spec| {
-        let certificates = Certificates::compile(&BTreeMap::new(), &mut cx);
-        let trusts = Trusts::compile(&BTreeMap::new(), &mut cx);
+    let snapshot = spec.map(|mut spec| {
+        // A node's certificate and its trust, where there are some.
+        let (certificate, trust) = if folder.join("node.crt").exists() { (CERTIFICATE, TRUST) } else { ("{}", "{}") };
+        let certificates = Certificates::compile(&in_folder(certificate, folder), &mut cx);
+        let trusts = Trusts::compile(&in_folder(trust, folder), &mut cx);
         let registries = Registries { certificates: &certificates, trusts: &trusts, upstreams: &BTreeMap::new() };
-        Snapshot::compile(&spec, registries, previous, clocks(seconds), &mut cx)
+        spec.state = Some(folder.join("zones"));
+        Snapshot::compile(&spec, registries, previous, at, &mut cx)
     });
     let report = cx.finish().0;
     let folder = format!("{}/", folder.display());
@@ -63,8 +73,12 @@ pub(crate) const NOW: u32 = 1_800_000_000;
 
 /// So many seconds after the tests began.
 pub(crate) fn clocks(seconds: u64) -> Clocks {
+    clocks_in_millis(seconds * 1_000)
+}
+
+pub(crate) fn clocks_in_millis(millis: u64) -> Clocks {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    Clocks { instant: *START + Duration::from_secs(seconds), unix: u64::from(NOW) + seconds }
+    Clocks { instant: *START + Duration::from_millis(millis), unix: u64::from(NOW) + millis / 1_000 }
 }
 
 /// A question as `NAME TYPE` with any of `do`, `edns`, `tcp`, `tls`, `size=N`, `ecs=PREFIX`, `class=N`, `from=ADDRESS`,

@@ -7,6 +7,7 @@ pub(crate) mod gateway;
 pub(crate) mod h2_origin;
 pub(crate) mod origin;
 pub(crate) mod outside;
+pub(crate) mod relay;
 
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 fn target(key: &'static str, address: SocketAddr, json: &str, sender: &UnboundedSender<&'static str>) -> Target {
     let sender = sender.clone();
-    let tell = Arc::new(move |_: Result<(), Failure>| sender.send(key).unwrap_or_default());
+    let tell = Arc::new(move |_: Result<(), Failure>, _| sender.send(key).unwrap_or_default());
     Target { key: key.to_owned(), probe: probe(address, ProbeKind::Clear, json), tell }
 }
 

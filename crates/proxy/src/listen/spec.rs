@@ -63,6 +63,8 @@ pub enum Protocol {
     Tls,
     /// Zones over UDP and TCP; with certificates, over TLS and HTTPS.
     Dns,
+    /// What this node says of published services, for the peers of `[dns.fleet]`.
+    Verdicts,
     /// An explicit proxy for what goes out: CONNECT, targets in absolute form, SOCKS 5. Over TLS when certificates are named.
     Proxy,
     /// What goes out without knowing of a proxy: TLS passed through unopened by SNI, http by Host. Names lead here by DNS.
