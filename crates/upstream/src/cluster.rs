@@ -76,8 +76,8 @@ pub struct ClusterLoad {
 /// All upstreams of a snapshot.
 #[derive(Debug, Default)]
 pub struct Clusters {
-    clusters: Vec<Arc<Cluster>>,
-    by_name: BTreeMap<String, ClusterId>,
+    pub(crate) clusters: Vec<Arc<Cluster>>,
+    pub(crate) by_name: BTreeMap<String, ClusterId>,
 }
 
 /// What an upstream is compiled with besides its own table.
@@ -159,6 +159,10 @@ impl Clusters {
         }
         for (name, spec) in specs {
             let at = Path::root().key("upstream").key(name);
+            if spec.endpoints.is_empty() && spec.discover.is_none() {
+                cx.error_at_key(&at, format!("upstream \"{name}\" has no endpoints"))
+                    .help("list them in `endpoints`, or say where to `discover` them");
+            }
             let mut cluster = Cluster::compile(name, spec, around, &at, cx);
             cluster.fallback = clusters.fallback(spec, &at, cx);
             clusters.clusters.push(Arc::new(cluster));
@@ -248,17 +252,19 @@ impl Clusters {
 }
 
 impl Cluster {
-    fn compile(name: &ObjectName, spec: &UpstreamSpec, around: Surroundings<'_>, at: &Path, cx: &mut Context) -> Self {
+    pub(crate) fn compile(
+        name: &ObjectName,
+        spec: &UpstreamSpec,
+        around: Surroundings<'_>,
+        at: &Path,
+        cx: &mut Context,
+    ) -> Self {
         let previous = around.previous.and_then(|previous| previous.find(name.as_str())).map(|(_, cluster)| cluster);
         let load = previous.map_or_else(|| Arc::new(ClusterLoad::new(around.now)), |previous| previous.load.clone());
         let tokens = StickyTokens::compile(name, spec.sticky.as_ref(), &at.key("sticky"), cx);
         let endpoints = endpoints(spec, &tokens, previous, &load, around.now, at, cx);
         let source =
             spec.discover.as_ref().and_then(|discover| discover.compile(around.resolvers, &at.key("discover"), cx));
-        if spec.endpoints.is_empty() && spec.discover.is_none() {
-            cx.error_at_key(at, format!("upstream \"{name}\" has no endpoints"))
-                .help("list them in `endpoints`, or say where to `discover` them");
-        }
         let tls = named_by_discovery(spec.tls.as_ref(), source.as_ref()).and_then(|tls| {
             UpstreamTls::compile(&tls, around.certificates, around.trusts, &at.key("tls"), cx).ok().flatten()
         });
@@ -325,7 +331,7 @@ impl Cluster {
 
     /// The same upstream with what discovery found just now. Endpoints that were there before, in `self` or in `previous`, go on
     /// with all that is known of them; a found address that is listed as well is the listed one.
-    fn with_found(&self, found: &[Found], previous: Option<&Self>, now: Instant) -> Self {
+    pub(crate) fn with_found(&self, found: &[Found], previous: Option<&Self>, now: Instant) -> Self {
         let before: HashMap<_, _> = (previous.into_iter().flat_map(|previous| &previous.endpoints))
             .chain(&self.endpoints)
             .map(|endpoint| (&endpoint.address, &endpoint.state))

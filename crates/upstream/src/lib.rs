@@ -8,6 +8,7 @@ mod cluster;
 mod consistent_hash;
 mod endpoint;
 mod latency;
+mod pool;
 mod retry_budget;
 mod spec;
 mod status;

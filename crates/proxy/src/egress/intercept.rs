@@ -112,9 +112,9 @@ pub(crate) async fn serve(
         let transport = Transport::Clear(Prefixed::new(Bytes::new(), stream));
         let patience = deadline.saturating_duration_since(Instant::now());
         return match inspect::open(transport, front, &target, core, patience).await {
-            Ok(transport) => {
+            Ok((transport, speaks)) => {
                 facts.pin(Pinned::Target { target, user: None });
-                Some(Caught { transport, front: BytesMut::new(), facts, speaks: Speaks::H1 })
+                Some(Caught { transport, front: BytesMut::new(), facts, speaks })
             }
             Err(ended) => {
                 record.tell(core.edge(), &facts, ended, None, Octets::default());

@@ -4,16 +4,17 @@
 use super::{
     CallerFacts, Ended, FlowRecord, LiveEgress, Octets,
     admission::{self, Refused},
+    outbound::{self, Held, Outbound},
     relay_any::relay_any,
 };
 use crate::{
     conn::{ConnFacts, Socket, Transport},
     core::Core,
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use portcullis_egress::{
-    Binding, DialLimits, Dialled, FirstOctets, LiveTunnel, Moved, Permit, Protocol, Reason, Request, Resolved,
-    SNIFF_MAX, Target, TunnelEnd, TunnelPlace, TunnelStanding, bind, dial, relay, sniff,
+    Binding, FirstOctets, LiveTunnel, Moved, Permit, Protocol, Reason, Request, Resolved, SNIFF_MAX, Target, TunnelEnd,
+    TunnelPlace, TunnelStanding, bind, relay, sniff,
 };
 use portcullis_wire::Parse;
 use std::{
@@ -34,7 +35,10 @@ pub(crate) struct Tunnel {
     caller: CallerFacts,
     permit: Permit,
     resolved: Resolved,
-    origin: TcpStream,
+    origin: Socket,
+    /// What the destination said before anybody asked it.
+    front: Bytes,
+    held: Option<Held>,
     place: Option<TunnelPlace>,
 }
 
@@ -79,15 +83,10 @@ impl Tunnel {
         };
         record.decision = Some(permit.decision().clone());
         let place = admission::take_place(&egress, &caller, &permit)?;
-        let (resolved, checked) = admission::resolve(&egress, &permit).await?;
-        let mut limits = DialLimits::default();
-        if let Some(destination) = permit.destination() {
-            limits.attempt_timeout = destination.connect_timeout();
-        }
-        let dialled = dial(&checked, &limits).await;
-        let Dialled { stream: origin, to } = dialled.map_err(|reason| Refused::by(permit.decision(), reason))?;
-        record.endpoint = Some(to.socket_address());
-        Ok(Self { egress, caller, permit, resolved, origin, place })
+        let Outbound { socket: origin, front, resolved, to, held } =
+            outbound::open(&egress, &permit, caller.address()).await?;
+        record.endpoint = to;
+        Ok(Self { egress, caller, permit, resolved, origin, front, held, place })
     }
 
     /// To its end. `early`: what the client has said already.
@@ -140,15 +139,35 @@ impl Tunnel {
         let _open =
             edge.metrics.egress.tunnel_opened(destination.as_ref().map(|destination| destination.name().as_str()));
         let moved = Moved::default();
-        let ended = if self.origin.write_all(&early).await.is_err() {
+        let held = self.held.take();
+        let ended = if self.begin(&mut client, &early, &moved).await.is_err() {
             Ended::Broken
         } else {
-            moved.up.fetch_add(early.len() as u64, Relaxed);
             drop(early);
             self.relay(client, live, &moved, around.core, around.drain).await
         };
+        if let Some(held) = held {
+            held.judge(&moved);
+        }
         let octets = Octets { up: moved.up.load(Relaxed), down: moved.down.load(Relaxed) };
         record.tell(&edge, around.facts, ended, reported, octets);
+    }
+
+    /// Passes on what both have said already.
+    async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        client: &mut ClientEnd<S>,
+        early: &[u8],
+        moved: &Moved,
+    ) -> std::io::Result<()> {
+        self.origin.write_all(early).await?;
+        moved.up.fetch_add(early.len() as u64, Relaxed);
+        let front = std::mem::take(&mut self.front);
+        if !front.is_empty() {
+            client.say(&front).await?;
+            moved.down.fetch_add(front.len() as u64, Relaxed);
+        }
+        Ok(())
     }
 
     /// What the client says first; `None` when it is gone.
@@ -189,7 +208,7 @@ impl Tunnel {
         core: &Rc<Core>,
         mut drain: watch::Receiver<bool>,
     ) -> Ended {
-        let Self { egress, caller, permit, resolved, origin, place } = self;
+        let Self { egress, caller, permit, resolved, origin, place, front: _, held: _ } = self;
         drop(resolved);
         let grant_end = permit.grant_end();
         let budgeted = permit.destination().filter(|destination| destination.counts_octets()).cloned();
@@ -230,9 +249,14 @@ impl Tunnel {
         };
         let end = {
             let carried = async {
-                match client {
-                    ClientEnd::Socket(tcp) => relay(tcp, origin, &state.pipes, moved, idle, cut).await,
-                    ClientEnd::Stream(stream) => relay_any(stream, origin, moved, idle, cut).await,
+                match (client, origin) {
+                    (ClientEnd::Socket(tcp), Socket::Tcp(origin)) => {
+                        relay(tcp, origin, &state.pipes, moved, idle, cut).await
+                    }
+                    (ClientEnd::Socket(tcp), origin @ Socket::Unix(_)) => {
+                        relay_any(tcp, origin, moved, idle, cut).await
+                    }
+                    (ClientEnd::Stream(stream), origin) => relay_any(stream, origin, moved, idle, cut).await,
                 }
             };
             tokio::select! {
@@ -319,6 +343,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientEnd<S> {
         match self {
             Self::Socket(tcp) => tcp.read_buf(into).await,
             Self::Stream(stream) => stream.read_buf(into).await,
+        }
+    }
+
+    async fn say(&mut self, octets: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Socket(tcp) => tcp.write_all(octets).await,
+            Self::Stream(stream) => {
+                stream.write_all(octets).await?;
+                stream.flush().await
+            }
         }
     }
 
