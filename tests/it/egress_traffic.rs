@@ -184,7 +184,7 @@ async fn moody() -> (Origin, Arc<AtomicU32>) {
     let asked = Arc::new(AtomicU32::new(0));
     let count = asked.clone();
     let origin = Origin::start(move |_: &Seen| {
-        if count.fetch_add(1, SeqCst) % 2 == 0 {
+        if count.fetch_add(1, SeqCst).is_multiple_of(2) {
             b"HTTP/1.1 503 busy\r\nContent-Length: 0\r\n\r\n".to_vec()
         } else {
             ok("well")

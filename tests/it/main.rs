@@ -17,6 +17,7 @@ mod egress_credentials;
 mod egress_inside;
 mod egress_parents;
 mod egress_reload;
+mod egress_security;
 mod egress_traffic;
 mod examples;
 mod explain;

@@ -108,7 +108,12 @@ impl Credential {
     }
 
     /// Whether the hash of the request's body is a part of what this credential signs; `parts.payload` does not matter.
-    pub fn signs_payload(&self, bound: &Bound, caller: &Caller<'_>, parts: &SignedParts<'_>) -> Option<UnsignedPayload> {
+    pub fn signs_payload(
+        &self,
+        bound: &Bound,
+        caller: &Caller<'_>,
+        parts: &SignedParts<'_>,
+    ) -> Option<UnsignedPayload> {
         match &self.kind {
             Kind::Signature(signer) => self.is_for(bound, caller, parts).then(|| signer.unsigned_payload()),
             Kind::Header { .. } | Kind::Token(_) | Kind::ClientCertificate(_) => None,

@@ -84,8 +84,9 @@ impl Parent {
     pub fn compile(name: &ObjectName, spec: &ParentSpec, at: &Path, cx: &mut Context) -> Option<Self> {
         let url: Option<HttpUrl> = match spec.url.parse() {
             Ok(url) => Some(url),
-            Err(error) => {
-                cx.error(&at.key("url"), format!("{error}"));
+            Err(_) => {
+                cx.error(&at.key("url"), "this is no proxy's URL")
+                    .help("write \"http://host:port\" or \"https://host:port\"");
                 None
             }
         };
@@ -280,7 +281,7 @@ mod tests {
     #[test]
     fn parents_that_cannot_be_are_refused() {
         for (toml, words) in [
-            ("url = \"socks5://x:1\"", "url"),
+            ("url = \"socks5://x:1\"", "no proxy's URL"),
             ("url = \"http://x:1/path\"", "no path"),
             ("url = \"http://127.1:1\"", "spelling"),
             ("url = \"http://x:1\"\ntrust = \"t\"", "in the clear"),

@@ -4,8 +4,8 @@
 use super::{
     dial::{DialTls, Dialer, Through},
     headers::RequestSink,
-    peers,
     payload::payload,
+    peers,
     reply::{close_if_unread, dress},
     view::View,
 };
