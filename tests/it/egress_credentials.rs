@@ -361,9 +361,9 @@ async fn bodies_are_a_part_of_what_is_signed_as_far_as_they_can_be_held() {
         ("execute-api", ", unsigned_payload = true", Some("right unsigned")),
     ] {
         let gateway = start(&outside, &aws(service, more), "").await;
-        let mut client = Client::connect(gateway.addr("out")).await;
         let head = "POST http://allowed.test/bucket/key?a=1 HTTP/1.1\r\nHost: allowed.test\r\nX-Amz-Date: mine\r\n";
         for (body, expects) in [("", ""), ("hello", ""), ("hello", "Expect: 100-continue\r\n"), (&small, "")] {
+            let mut client = Client::connect(gateway.addr("out")).await;
             client.send(format!("{head}{expects}Content-Length: {}\r\n\r\n", body.len())).await;
             if !expects.is_empty() {
                 assert_eq!(client.try_response(true).await.unwrap().status, 100);
@@ -436,6 +436,24 @@ async fn doctor_tells_open_ways_from_closed_ones() {
     let (code, out) = gateway.command(&["egress", "doctor", "--proxy", &proxy, "--outside", &open]).await;
     assert_eq!(code, 1, "{out}");
     assert!(out.contains(&format!("OPEN     it takes connections  tcp {open} without the gateway")), "{out}");
+    // Every way around has its line: with the right to become somebody else, that one is open here as well.
+    let ip = outside.clear.addr.ip();
+    for way in [
+        format!("udp {open} (QUIC)"),
+        format!("udp {ip}:53 (DNS)"),
+        format!("tcp {ip}:53 (DNS)"),
+        format!("icmp {ip} (echo"),
+        format!("tcp {open} as user 1337"),
+    ] {
+        assert!(out.lines().any(|line| line.contains(&way)), "{way}: {out}");
+    }
+    let spoofed = out.lines().find(|line| line.contains("as user 1337")).unwrap();
+    assert!(
+        spoofed.starts_with("OPEN ") || spoofed.contains("may become that user") || spoofed.contains("no connection"),
+        "{spoofed}"
+    );
+    let ping = out.lines().find(|line| line.contains("icmp")).unwrap();
+    assert!(ping.starts_with("OPEN     it answers") || ping.contains("no socket for it"), "{ping}");
     for line in ["the gateway, to a host without a rule", "the gateway, to cloud metadata", "the gateway, to itself"] {
         let found = out.lines().find(|found| found.ends_with(line)).unwrap();
         assert!(found.starts_with("closed   HTTP/1.1 403 refused: "), "{found}");
