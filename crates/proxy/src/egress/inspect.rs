@@ -1,6 +1,6 @@
 //! Opens the TLS inside a tunnel in its destination's place, so that its requests can be decided about one by one.
 
-use super::Ended;
+use super::{Ended, tunnel::HELLO_BYTES};
 use crate::{
     conn::{Fronted, Speaks, Transport},
     core::Core,
@@ -34,6 +34,7 @@ pub(crate) async fn open(
         if early.len() > SNIFF_MAX {
             break FirstOctets::Unknown;
         }
+        early.reserve(HELLO_BYTES);
         match timeout_at(deadline, transport.read_buf(&mut early)).await {
             Ok(Ok(1..)) => {}
             Ok(_) => return Err(Ended::Broken),

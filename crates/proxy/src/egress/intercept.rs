@@ -7,7 +7,7 @@ use super::{
     CallerFacts, Ended, FlowRecord, LiveEgress, Octets, Pinned, Refused, Tunnel, admission,
     connect::{self, learn_process},
     inspect,
-    tunnel::Around,
+    tunnel::{Around, HELLO_BYTES},
 };
 use crate::{
     conn::{ConnFacts, Prefixed, Socket, Speaks, Transport, canonical},
@@ -223,6 +223,7 @@ async fn first_octets(
         if front.len() > SNIFF_MAX {
             return Some(FirstOctets::Unknown);
         }
+        front.reserve(HELLO_BYTES);
         match timeout_at(deadline, stream.read_buf(front)).await {
             Ok(Ok(1..)) => {}
             Ok(_) => return None,

@@ -52,7 +52,7 @@ pub(crate) async fn open(egress: &LiveEgress, permit: &Permit, caller: IpAddr) -
         return Ok(Outbound { socket: through.socket, front: through.front, resolved, to: None, held: None });
     }
     let (resolved, checked) = admission::resolve(egress, permit).await?;
-    let mut limits = DialLimits::default();
+    let limits = DialLimits::default();
     let Some(destination) = destination else {
         let open = match chained {
             None => {
@@ -67,8 +67,6 @@ pub(crate) async fn open(egress: &LiveEgress, permit: &Permit, caller: IpAddr) -
         let (socket, front, to) = open.map_err(refused)?;
         return Ok(Outbound { socket, front, resolved, to: Some(to.socket_address()), held: None });
     };
-    limits.attempt_timeout = destination.connect_timeout();
-    limits.attempts = 1;
     let policy = egress.plan.traffic(destination.name()).ok_or_else(|| refused(Reason::PolicyChanged))?;
     let addresses = in_turns(&checked);
     let pool = egress.state.pools.of(policy, &target, &addresses, Instant::now());

@@ -60,6 +60,8 @@ pub(crate) enum ClientEnd<S> {
 
 /// Under a rule that reports and with no destination to say what is spoken: who speaks first is found out.
 const SERVER_FIRST: Duration = Duration::from_millis(150);
+/// Read in one go while a hello is waited for: one with post-quantum key shares has some 1.7 KiB.
+pub(super) const HELLO_BYTES: usize = 2 << 10;
 /// How often octets are counted against a budget.
 const SPEND: Duration = Duration::from_millis(250);
 /// access_denied (RFC 8446 §6.2), fatal, in a TLS 1.2 record, which every client understands.
@@ -190,6 +192,7 @@ impl Tunnel {
             if early.len() > SNIFF_MAX {
                 return Some(FirstOctets::Unknown);
             }
+            early.reserve(HELLO_BYTES);
             match tokio::time::timeout_at(deadline, client.read_some(early)).await {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return None,
