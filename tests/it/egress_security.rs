@@ -115,7 +115,7 @@ async fn every_odd_hello_has_its_decision() {
     ] {
         assert_eq!(told(&gateway, &outside, &first).await, DENIED, "{expected}");
         let told = eventually("its record", async || {
-            gateway.records().into_iter().filter(|record| record["reason"] == expected).next_back()
+            gateway.records().into_iter().rfind(|record| record["reason"] == expected)
         })
         .await;
         assert_eq!(told["destination"], "secure", "{expected}");

@@ -34,7 +34,8 @@ pub(crate) async fn serve(
     let mut record = FlowRecord::new("CONNECT");
     record.target = shown(head.authority());
     let asked = Asked { authority: head.authority(), authorization: head.proxy_authorization() };
-    match open(&plan, &conn.core, &facts, asked, &mut record).await {
+    // Boxed, and gone when it is open: an idle tunnel pays for its own future only.
+    match Box::pin(open(&plan, &conn.core, &facts, asked, &mut record)).await {
         Ok(Opened::Tunnel(tunnel)) => {
             if io.send(ESTABLISHED).await.is_err() {
                 record.tell(conn.core.edge(), &facts, Ended::Broken, None, Octets::default());
@@ -48,7 +49,7 @@ pub(crate) async fn serve(
                 patience: plan.limits.header_timeout,
             };
             facts.open_tunnel();
-            tunnel.carry(transport, early, around, record).await;
+            Box::pin(tunnel.carry(transport, early, around, record)).await;
             drop(permit);
             None
         }
@@ -60,7 +61,8 @@ pub(crate) async fn serve(
         Ok(Opened::Inspected(target)) => {
             io.send(ESTABLISHED).await.ok()?;
             let (transport, early, permit) = io.into_parts()?;
-            let inspected = inspect::open(transport, early, &target, &conn.core, plan.limits.header_timeout).await;
+            let opening = inspect::open(transport, early, &target, &conn.core, plan.limits.header_timeout);
+            let inspected = Box::pin(opening).await;
             let (transport, speaks) = match inspected {
                 Ok(opened) => opened,
                 Err(ended) => {

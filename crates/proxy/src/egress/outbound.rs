@@ -7,7 +7,7 @@ use super::{
 };
 use crate::conn::Socket;
 use bytes::Bytes;
-use portcullis_egress::{Asks, Checked, DialLimits, Dialled, Moved, Permit, Reason, Resolved, Target, dial, in_turns};
+use portcullis_egress::{Asks, DialLimits, Moved, Permit, Reason, Resolved, Target, dial, dial_one, in_turns};
 use portcullis_health::TryOutcome;
 use portcullis_upstream::{Cluster, NotPicked, Permit as Place, Pick, Tried, Wish, hash_key};
 use std::{
@@ -72,7 +72,7 @@ pub(crate) async fn open(egress: &LiveEgress, permit: &Permit, caller: IpAddr) -
     let pool = egress.state.pools.of(policy, &target, &addresses, Instant::now());
     let mut tried = Tried::default();
     let mut reason = Reason::ConnectFailed;
-    let deadline = tokio::time::Instant::now() + limits.timeout;
+    let begun = Instant::now();
     for _ in 0..TRIES_MAX.min(addresses.len()) {
         let began = Instant::now();
         let mut wish = Wish::plain(fastrand::u64(..), began);
@@ -86,16 +86,18 @@ pub(crate) async fn open(egress: &LiveEgress, permit: &Permit, caller: IpAddr) -
         let (breaker, load) = (pool.circuit_breaker, &pool.load);
         let connection = load.connections.enter(breaker.connections).ok_or_else(|| refused(Reason::CircuitOpen))?;
         let pending = load.pending.enter(breaker.pending).ok_or_else(|| refused(Reason::CircuitOpen))?;
-        let connected = tokio::time::timeout_at(deadline, async {
-            match chained {
-                None => connect(to, &limits).await,
-                Some(chained) => {
-                    let through = chained.open(egress, &to.socket_address().to_string()).await?;
-                    Ok((through.socket, through.front))
-                }
+        let left = limits.timeout.saturating_sub(begun.elapsed());
+        let connected = match chained {
+            None => {
+                let dialled = dial_one(to, destination.connect_timeout().min(left)).await;
+                dialled.map(|tcp| (Socket::Tcp(tcp), Bytes::new()))
             }
-        });
-        let connected = connected.await.unwrap_or(Err(Reason::ConnectTimeout));
+            // Each step to the parent and with it has a timeout of its own.
+            Some(chained) => {
+                let through = chained.open(egress, &to.socket_address().to_string()).await;
+                through.map(|through| (through.socket, through.front))
+            }
+        };
         drop(pending);
         let now = Instant::now();
         match connected {
@@ -105,8 +107,8 @@ pub(crate) async fn open(egress: &LiveEgress, permit: &Permit, caller: IpAddr) -
                 let held = Held { pool, pick, micros, _connection: connection };
                 return Ok(Outbound { socket, front, resolved, to: Some(to.socket_address()), held: Some(held) });
             }
-            // The parent, not the address.
-            Err(parent @ Reason::ParentFailed) => return Err(refused(parent)),
+            // The parent's fault, not the address's.
+            Err(parent) if chained.is_some() && parent != Reason::ParentRefused => return Err(refused(parent)),
             Err(failed) => {
                 reason = failed;
                 tell(&pool, &pick, TryOutcome::NotConnected, now);
@@ -114,11 +116,6 @@ pub(crate) async fn open(egress: &LiveEgress, permit: &Permit, caller: IpAddr) -
         }
     }
     Err(refused(reason))
-}
-
-async fn connect(to: Checked, limits: &DialLimits) -> Result<(Socket, Bytes), Reason> {
-    let Dialled { stream, .. } = dial(&[to], limits).await?;
-    Ok((Socket::Tcp(stream), Bytes::new()))
 }
 
 impl Held {

@@ -92,7 +92,13 @@ impl Tunnel {
     }
 
     /// To its end. `early`: what the client has said already.
-    pub(crate) async fn carry(self, client: Transport, early: BytesMut, around: Around<'_>, record: FlowRecord) {
+    pub(crate) async fn carry(
+        self: Box<Self>,
+        client: Transport,
+        early: BytesMut,
+        around: Around<'_>,
+        record: FlowRecord,
+    ) {
         match client {
             Transport::Clear(prefixed) => {
                 let (front, socket) = prefixed.into_parts();
@@ -108,7 +114,7 @@ impl Tunnel {
     }
 
     pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-        mut self,
+        mut self: Box<Self>,
         mut client: ClientEnd<S>,
         mut early: BytesMut,
         around: Around<'_>,
@@ -204,14 +210,14 @@ impl Tunnel {
     }
 
     async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
-        self,
+        self: Box<Self>,
         client: ClientEnd<S>,
         live: LiveTunnel,
         moved: &Moved,
         core: &Rc<Core>,
         mut drain: watch::Receiver<bool>,
     ) -> Ended {
-        let Self { egress, caller, permit, resolved, origin, place, front: _, held: _ } = self;
+        let Self { egress, caller, permit, resolved, origin, place, front: _, held: _ } = *self;
         drop(resolved);
         let grant_end = permit.grant_end();
         let budgeted = permit.destination().filter(|destination| destination.counts_octets()).cloned();
