@@ -4,8 +4,7 @@
 //! go out.
 
 use crate::{
-    GuardSpecs, HeaderEditsSpec, KnownGuards, Level, Plan, RetrySpec, RouteWafSpec, SecurityHeaders,
-    plan::Action,
+    GuardSpecs, HeaderEditsSpec, KnownGuards, Level, Plan, RetrySpec, RouteWafSpec, SecurityHeaders, plan::Action,
 };
 use portcullis_config::{Context, Path};
 use portcullis_names::ObjectName;
