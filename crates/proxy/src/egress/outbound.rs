@@ -9,8 +9,9 @@ use crate::conn::Socket;
 use bytes::Bytes;
 use portcullis_egress::{Asks, DialLimits, Moved, Permit, Reason, Resolved, Target, dial, dial_one, in_turns};
 use portcullis_health::TryOutcome;
-use portcullis_upstream::{Cluster, NotPicked, Permit as Place, Pick, Tried, Wish, hash_key};
+use portcullis_upstream::{Cluster, NotPicked, Pick, Seat, Tried, Wish, hash_key};
 use std::{
+    future::poll_fn,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
@@ -34,7 +35,7 @@ pub(crate) struct Held {
     pool: Arc<Cluster>,
     pick: Pick,
     micros: u64,
-    _connection: Place,
+    _connection: Seat,
 }
 
 /// Addresses of one name that are tried.
@@ -84,7 +85,10 @@ pub(crate) async fn open(egress: &LiveEgress, permit: &Permit, caller: IpAddr) -
         };
         let Some(to) = addresses.get(pick.index).copied() else { break };
         let (breaker, load) = (pool.circuit_breaker, &pool.load);
-        let connection = load.connections.enter(breaker.connections).ok_or_else(|| refused(Reason::CircuitOpen))?;
+        // An idle connection of requests makes room; who has to wait for one waits no longer than for the connection itself.
+        let seat = poll_fn(|cx| load.connections.poll_enter(breaker.connections, cx));
+        let seat = tokio::time::timeout(destination.connect_timeout(), seat).await;
+        let connection = seat.ok().flatten().ok_or_else(|| refused(Reason::CircuitOpen))?;
         let pending = load.pending.enter(breaker.pending).ok_or_else(|| refused(Reason::CircuitOpen))?;
         let left = limits.timeout.saturating_sub(begun.elapsed());
         let connected = match chained {

@@ -367,6 +367,7 @@ fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>) -> 
         tls,
         connect_timeout: way.connect_timeout,
         head_timeout: way.silence,
+        write_timeout: way.silence,
         load,
         breaker,
         through,
