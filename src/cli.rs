@@ -202,6 +202,12 @@ pub(crate) enum EgressCommand {
         /// A name that must not be resolved by asking outside.
         #[arg(long, default_value = "example.com")]
         name: String,
+        /// User ids that a packet filter may let pass, like those of sidecars.
+        #[arg(long, default_values_t = [1337, 2102, 5678])]
+        uid: Vec<u32>,
+        /// Asks nothing but whether `proxy` takes a connection; how the questions as other users are asked.
+        #[arg(long, hide = true)]
+        only_connect: bool,
     },
 }
 

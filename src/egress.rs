@@ -25,7 +25,10 @@ pub(crate) fn egress(what: EgressCommand) -> Result<ExitCode> {
             let text = text_of(&answer["text"]);
             if text.trim().is_empty() { "# nothing was let through on report yet\n".to_owned() } else { note + &text }
         }),
-        EgressCommand::Doctor { proxy, outside, name } => egress_doctor::run(proxy, &outside, &name),
+        EgressCommand::Doctor { proxy, only_connect: true, .. } => Ok(egress_doctor::only_connect(proxy)),
+        EgressCommand::Doctor { proxy, outside, name, uid, only_connect: false } => {
+            egress_doctor::run(&egress_doctor::Questions { proxy, outside, name, uids: uid })
+        }
     }
 }
 

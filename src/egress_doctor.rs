@@ -3,11 +3,13 @@
 //! Proves only what it tries, from where it is started; closing them is the packet filter's work (`conf/egress/`).
 
 use anyhow::Result;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     fmt,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
-    process::ExitCode,
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
@@ -36,8 +38,20 @@ impl fmt::Display for Finding {
     }
 }
 
+/// What is tried, and from where.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    pub(crate) proxy: SocketAddr,
+    pub(crate) outside: Vec<SocketAddr>,
+    pub(crate) name: String,
+    /// Whose ids an application might take to look like a proxy.
+    pub(crate) uids: Vec<u32>,
+}
+
 /// Prints each finding; exit code 1 when a way is open.
-pub(crate) fn run(proxy: SocketAddr, outside: &[SocketAddr], name: &str) -> Result<ExitCode> {
+pub(crate) fn run(questions: &Questions) -> Result<ExitCode> {
+    let Questions { proxy, outside, name, uids } = questions;
+    let proxy = *proxy;
     let mut findings = Vec::new();
     for address in outside {
         let at = |port| SocketAddr::new(address.ip(), port);
@@ -46,6 +60,11 @@ pub(crate) fn run(proxy: SocketAddr, outside: &[SocketAddr], name: &str) -> Resu
         findings.push((format!("tcp {} (DNS over TLS)", at(853)), direct(at(853))));
         findings.push((format!("udp {} (QUIC)", at(address.port())), quic(*address)));
         findings.push((format!("udp {} (DNS)", at(53)), dns(at(53), name)));
+        findings.push((format!("tcp {} (DNS)", at(53)), direct(at(53))));
+        findings.push((format!("icmp {} (echo, which carries tunnels)", address.ip()), ping(*address)));
+        for uid in uids {
+            findings.push((format!("tcp {address} as user {uid} (a proxy's own id)"), spoofed(*address, *uid)));
+        }
     }
     findings.push((format!("tcp {METADATA} (cloud metadata)"), direct(METADATA)));
     findings
@@ -67,6 +86,65 @@ fn direct(address: SocketAddr) -> Finding {
         Ok(_) => Finding::Open("it takes connections".to_owned()),
         Err(error) => Finding::Closed(error.to_string()),
     }
+}
+
+/// The same connection, made by a process with another user's id: rules that let "the proxy's user" pass let it pass too.
+fn spoofed(address: SocketAddr, uid: u32) -> Finding {
+    let own = std::env::current_exe().and_then(|program| {
+        Command::new(program)
+            .args(["egress", "doctor", "--proxy", &address.to_string(), "--only-connect"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .uid(uid)
+            .status()
+    });
+    match own {
+        Ok(status) if status.success() => Finding::Open("it takes connections".to_owned()),
+        Ok(_) => Finding::Closed("no connection".to_owned()),
+        // EPERM is the change of the id; EACCES would be that this program cannot be read by that user.
+        Err(error) if error.raw_os_error() == Some(1) => {
+            Finding::Closed(format!("no process here may become that user: {error}"))
+        }
+        Err(error) => Finding::Unclear(format!("it could not be tried: {error}")),
+    }
+}
+
+/// Exit code 0 when a connection is made: the question that is asked as another user.
+pub(crate) fn only_connect(address: SocketAddr) -> ExitCode {
+    match direct(address) {
+        Finding::Open(_) => ExitCode::SUCCESS,
+        Finding::Closed(_) | Finding::Unclear(_) => ExitCode::from(OPEN),
+    }
+}
+
+/// An echo request (RFC 792, RFC 4443 §4.1), on a socket for just that, or a raw one where such are not given.
+fn ping(address: SocketAddr) -> Finding {
+    let (domain, protocol, kind) = match address {
+        SocketAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8),
+        SocketAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128),
+    };
+    let socket =
+        Socket::new(domain, Type::DGRAM, Some(protocol)).or_else(|_| Socket::new(domain, Type::RAW, Some(protocol)));
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(error) => return Finding::Closed(format!("no socket for it: {error}")),
+    };
+    let mut packet = [kind, 0, 0, 0, 0x50, 0x43, 0, 1];
+    if address.is_ipv4() {
+        // RFC 1071; of ICMPv6 the kernel makes it, because the addresses are a part of it.
+        let sum: u32 =
+            packet.chunks(2).map(|pair| pair.iter().fold(0, |sum, octet| sum << 8 | u32::from(*octet))).sum();
+        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        packet[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    let exchange = || -> io::Result<()> {
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect(&SocketAddr::new(address.ip(), 0).into())?;
+        socket.send(&packet)?;
+        (&socket).read(&mut [0; 256]).map(drop)
+    };
+    answered(exchange())
 }
 
 /// A packet of a version that nobody speaks: every QUIC server answers with those that it does (RFC 9000 §6.1).
@@ -101,7 +179,11 @@ fn datagram(address: SocketAddr, packet: &[u8]) -> Finding {
         socket.send(packet)?;
         socket.recv(&mut [0; 1_500]).map(drop)
     };
-    match exchange() {
+    answered(exchange())
+}
+
+fn answered(exchange: io::Result<()>) -> Finding {
+    match exchange {
         Ok(()) => Finding::Open("it answers".to_owned()),
         // Dropped, or nobody there: a filter that rejects lets QUIC clients fall back at once, and is told apart.
         Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {

@@ -151,10 +151,10 @@ pub(crate) fn compile(
     };
     let listeners = to_listen.compile(cx);
     let dns = to_listen.dns(cx);
-    let around = egress::Around { certificates: &certificates, trusts: &trusts, resolvers: &resolvers };
     let egress = egress::compile(&spec, around, previous, cx);
     let demanded = compile_guards::demanded(&spec, known, cx);
     let routes = compile_routes(&spec, &listeners, &clusters, geo.as_deref(), known, &demanded, cx);
+    let routes = egress::with_outward(routes, &spec, known, cx);
     let (slos, rollouts) = compile_releases(&spec, &routes, &clusters, cx);
     let waf_sets = WafSets::compile(&spec.waf, &routes, previous, cx);
     let wafs = waf_sets.guards(&spec.waf, &routes, cx);

@@ -39,7 +39,7 @@ pub(crate) fn effective(compiled: &Compiled) -> Value {
     for cluster in compiled.clusters.iter() {
         fill(at(&mut document, "upstream", cluster.name.as_str()), upstream(cluster));
     }
-    for plan in compiled.routes.plans() {
+    for plan in compiled.routes.plans().filter(|plan| plan.is_of_a_route()) {
         let route = at(&mut document, "route", plan.route.as_str());
         let target = match &plan.rule {
             None => route,

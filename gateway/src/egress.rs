@@ -3,27 +3,26 @@
 use crate::{Compiled, spec::Spec};
 use portcullis_auth::{AuthNames, AuthRule, RuleAuthSpec};
 use portcullis_config::{Context, Path};
-use portcullis_discover::{Resolvers, Servers};
+use portcullis_discover::Servers;
 use portcullis_names::ListenAddress;
+use portcullis_policy::{KnownGuards, RouteTable};
 use portcullis_proxy::{
     EgressPlan, EgressSources, LiveEgress,
     listen::{Protocol, Underscores},
+    outward,
 };
-use portcullis_tls::{Certificates, Trusts};
+use portcullis_upstream::Surroundings;
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
-/// What egress refers to.
-#[derive(Clone, Copy)]
-pub(crate) struct Around<'a> {
-    pub(crate) certificates: &'a Certificates,
-    pub(crate) trusts: &'a Trusts,
-    pub(crate) resolvers: &'a Resolvers,
+/// The routes, with plans for the requests that go out.
+pub(crate) fn with_outward(routes: RouteTable, spec: &Spec, known: KnownGuards<'_>, cx: &mut Context) -> RouteTable {
+    routes.with_outward(&outward(&spec.destination), known, cx)
 }
 
 /// `None` where the document has nothing of it.
 pub(crate) fn compile(
     spec: &Spec,
-    around: Around<'_>,
+    around: Surroundings<'_>,
     previous: Option<&Compiled>,
     cx: &mut Context,
 ) -> Option<Arc<EgressPlan>> {
@@ -61,8 +60,7 @@ pub(crate) fn compile(
         destinations: &spec.destination,
         access: &spec.access,
         credentials: &spec.credential,
-        certificates: around.certificates,
-        trusts: around.trusts,
+        around,
         name_servers: servers.as_deref(),
     };
     let before = previous.and_then(|previous| previous.egress.as_deref());

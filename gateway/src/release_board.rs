@@ -217,11 +217,11 @@ impl ReleaseBoard {
     pub(crate) fn releases(&self, compiled: &Compiled) -> Vec<Releases> {
         let of_plan = |plan: &portcullis_policy::Plan| Releases {
             objectives: (self.objectives.values())
-                .filter(|objective| objective.meter.slo().route == plan.route)
+                .filter(|objective| plan.is_of_a_route() && objective.meter.slo().route == plan.route)
                 .map(|objective| objective.fed.clone())
                 .collect(),
             rollouts: (self.rollouts.values())
-                .filter(|release| release.rollout.plan().route == plan.route)
+                .filter(|release| plan.is_of_a_route() && release.rollout.plan().route == plan.route)
                 .filter_map(|release| release.step(compiled))
                 .collect(),
         };

@@ -1,14 +1,19 @@
 //! Programs of other people through the way out; in a namespace of their own where the gateway is all that can be reached.
 
 use crate::support::{client::Client, eventually, gateway::Gateway, gateway::binary, have, outside::Outside};
-use std::{path::Path, process::Stdio, time::Duration};
-use tokio::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::{process::Command, sync::OnceCell};
 
 const NAMES: [&str; 3] = ["allowed.test", "plain.test", "denied.test"];
 
 async fn start(outside: &Outside, folder: tempfile::TempDir) -> Gateway {
     let config = format!(
         "{}[listener.out]\naddress = \"127.0.0.1:0\"\nprotocol = \"proxy\"\n\
+         [listener.jail]\naddress = \"unix:out.sock\"\nprotocol = \"proxy\"\n\
          [destination.secure]\nhosts = [\"allowed.test\"]\nports = [{}]\nprivate_addresses = [\"127.0.0.0/8\"]\n\
          [destination.plain]\nhosts = [\"plain.test\"]\nports = [{}]\nprotocol = \"http\"\n\
          private_addresses = [\"127.0.0.0/8\"]\n\
@@ -20,11 +25,61 @@ async fn start(outside: &Outside, folder: tempfile::TempDir) -> Gateway {
     Gateway::start_in(folder, &config).await
 }
 
-/// Standard output and error of a program that has nothing but the proxy in its environment.
+/// Where the whole network is one port, and that is the gateway's.
+const JAIL: &str = r#"
+import socket, subprocess, sys, threading
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+listener = socket.create_server(("127.0.0.1", 3128), backlog=64)
+def pump(source, sink):
+    try:
+        while octets := source.recv(65536):
+            sink.sendall(octets)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+def serve():
+    while True:
+        client, _ = listener.accept()
+        gateway = socket.socket(socket.AF_UNIX)
+        gateway.connect("out.sock")
+        for pair in ((client, gateway), (gateway, client)):
+            threading.Thread(target=pump, args=pair, daemon=True).start()
+if sys.argv[1:]:
+    threading.Thread(target=serve, daemon=True).start()
+    sys.exit(subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL).returncode)
+"#;
+
+/// Whether programs can be shut in. Said once, if they cannot.
+async fn can_jail() -> bool {
+    static CAN: OnceCell<bool> = OnceCell::const_new();
+    let probe = async || {
+        if !have("unshare") || !have("ip") || !have("python3") {
+            return false;
+        }
+        let output = Command::new("unshare").args(["-Urn", "python3", "-c", JAIL]).output().await.unwrap();
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            eprintln!("NOT CHECKED: clients in a namespace of their own, only beside the gateway: {why}");
+        }
+        output.status.success()
+    };
+    *CAN.get_or_init(probe).await
+}
+
+/// Standard output and error of a program that has nothing but the proxy in its environment, and reaches nothing else.
 async fn run(folder: &Path, proxy: &str, arguments: &[&str]) -> (bool, String) {
     let ca = folder.join("outside.crt");
-    let mut command = Command::new(arguments[0]);
-    command.args(&arguments[1..]).current_dir(folder).stdin(Stdio::null());
+    let (mut command, proxy) = if can_jail().await && folder.join("out.sock").exists() {
+        std::fs::write(folder.join("jail.py"), JAIL).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["-Urn", "python3", "jail.py"]).args(arguments);
+        (command, "http://127.0.0.1:3128")
+    } else {
+        let mut command = Command::new(arguments[0]);
+        command.args(&arguments[1..]);
+        (command, proxy)
+    };
+    command.current_dir(folder).stdin(Stdio::null());
     for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "npm_config_proxy", "npm_config_https_proxy"]
     {
         command.env(name, proxy);
@@ -47,7 +102,8 @@ async fn run(folder: &Path, proxy: &str, arguments: &[&str]) -> (bool, String) {
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
         .env("HOME", folder)
-        .env("PIP_CONFIG_FILE", "/dev/null");
+        .env("PIP_CONFIG_FILE", "/dev/null")
+        .env("NODE_PATH", NODE_PATH);
     command.env_remove("PIP_FIND_LINKS").env_remove("PIP_NO_INDEX");
     command.kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await.expect("it ends").unwrap();
@@ -57,6 +113,46 @@ async fn run(folder: &Path, proxy: &str, arguments: &[&str]) -> (bool, String) {
 
 const URLLIB: &str =
     "import sys, urllib.request\nprint(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())";
+const HTTPX: &str = "import sys, httpx\nr = httpx.get(sys.argv[1], timeout=20)\nr.raise_for_status()\nprint(r.text)";
+const AIOHTTP: &str = "import sys, ssl, asyncio, aiohttp
+async def main():
+    trust = ssl.create_default_context(cafile='outside.crt')
+    async with aiohttp.ClientSession(trust_env=True, connector=aiohttp.TCPConnector(ssl=trust)) as session:
+        async with session.get(sys.argv[1]) as r:
+            r.raise_for_status()
+            print(await r.text())
+asyncio.run(main())";
+/// Says `connection: close` on CONNECT, and Host without port.
+const UNDICI: &str = "const { ProxyAgent, request } = require('undici');
+const ca = require('fs').readFileSync('outside.crt');
+request(process.argv[1], { dispatcher: new ProxyAgent({ uri: process.env.https_proxy, requestTls: { ca } }) })
+  .then(async (r) => { console.log(await r.body.text()); process.exit(r.statusCode < 400 ? 0 : 1); })
+  .catch((e) => { console.error(e); process.exit(1); });";
+const AXIOS: &str = "const axios = require('axios');
+axios.get(process.argv[1]).then((r) => console.log(r.data)).catch((e) => { console.error(e.message, e.response && e.response.data); process.exit(1); });";
+/// Sends no password and two different sets of fields.
+const JAVA: &str = r#"
+import java.net.*; import java.net.http.*; import java.nio.file.*; import java.security.*; import java.security.cert.*; import javax.net.ssl.*;
+class Ask {
+    public static void main(String[] arguments) throws Exception {
+        KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+        store.load(null, null);
+        try (var in = Files.newInputStream(Path.of("outside.crt"))) {
+            store.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(in));
+        }
+        TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        trust.init(store);
+        SSLContext tls = SSLContext.getInstance("TLS");
+        tls.init(null, trust.getTrustManagers(), null);
+        URI proxy = URI.create(System.getenv("https_proxy"));
+        HttpClient client = HttpClient.newBuilder().sslContext(tls)
+            .proxy(ProxySelector.of(new InetSocketAddress(proxy.getHost(), proxy.getPort()))).build();
+        HttpResponse<String> answer = client.send(HttpRequest.newBuilder(URI.create(arguments[0])).build(), HttpResponse.BodyHandlers.ofString());
+        System.out.println(answer.statusCode() + " " + answer.body());
+        System.exit(answer.statusCode() < 400 ? 0 : 1);
+    }
+}
+"#;
 const REQUESTS: &str =
     "import sys, requests\nr = requests.get(sys.argv[1], timeout=20)\nr.raise_for_status()\nprint(r.text)";
 
@@ -69,7 +165,14 @@ async fn clients_of_other_people_get_through_and_are_told_why_not() {
     let allowed = format!("https://allowed.test:{secure}/tool");
     let plain = format!("http://plain.test:{clear}/tool");
     let denied = format!("https://denied.test:{secure}/tool");
-    let (python, requests) = (have("python3"), has_module(gateway.path(), "requests").await);
+    std::fs::write(gateway.path().join("Ask.java"), JAVA).unwrap();
+    let python = have("python3");
+    let [requests, httpx, aiohttp] =
+        [with_module("requests").await, with_module("httpx").await, with_module("aiohttp").await];
+    let (undici, axios) = (with_package("undici").await, with_package("axios").await);
+    let module =
+        |python: &Option<PathBuf>| python.as_deref().map_or("python3", |path| path.to_str().unwrap()).to_owned();
+    let [with_requests, with_httpx, with_aiohttp] = [&requests, &httpx, &aiohttp].map(module);
     for (there, program, why) in [
         (have("curl"), &["curl", "-sS", "--max-time", "20", "URL"][..], "403"),
         (
@@ -78,12 +181,22 @@ async fn clients_of_other_people_get_through_and_are_told_why_not() {
             "",
         ),
         (python, &["python3", "-c", URLLIB, "URL"], "refused: no_destination"),
-        (python && requests, &["python3", "-c", REQUESTS, "URL"], "refused: no_destination"),
+        (requests.is_some(), &[&with_requests, "-c", REQUESTS, "URL"], "refused: no_destination"),
+        (httpx.is_some(), &[&with_httpx, "-c", HTTPX, "URL"], "403"),
+        (aiohttp.is_some(), &[&with_aiohttp, "-c", AIOHTTP, "URL"], "403"),
+        (undici, &["node", "-e", UNDICI, "URL"], ""),
+        (axios, &["node", "-e", AXIOS, "URL"], "400"),
+        (has_java().await, &["java", "Ask.java", "URL"], ""),
     ] {
         if !there {
             continue;
         }
+        // axios asks a proxy for `GET https://…` in the clear, and wants the proxy to see everything: refused.
+        let only_clear = program.contains(&AXIOS);
         for (url, expected) in [(&allowed, "secretly GET /tool"), (&plain, "GET /tool HTTP/1.1")] {
+            if only_clear && url == &allowed {
+                continue;
+            }
             let arguments: Vec<&str> = program.iter().map(|word| if *word == "URL" { url } else { *word }).collect();
             let (done, out) = run(gateway.path(), &proxy, &arguments).await;
             assert!(done && out.contains(expected), "{arguments:?}: {out}");
@@ -95,12 +208,83 @@ async fn clients_of_other_people_get_through_and_are_told_why_not() {
     assert!(!outside.requests().iter().any(|seen| seen.header("host").is_some_and(|host| host.starts_with("denied"))));
 }
 
-async fn has_module(folder: &Path, module: &str) -> bool {
-    let (there, _) = run(folder, "", &["python3", "-c", &format!("import {module}")]).await;
+/// A python that has the module: the first one on the path, or the system's own.
+async fn with_module(module: &str) -> Option<PathBuf> {
+    for python in ["python3", "/usr/bin/python3"] {
+        let probe = Command::new(python).args(["-c", &format!("import {module}")]).output().await;
+        if probe.is_ok_and(|probe| probe.status.success()) {
+            return Some(python.into());
+        }
+    }
+    eprintln!("NOT CHECKED: python's `{module}` is not installed");
+    None
+}
+
+/// Whether node finds a package, where Debian puts its own.
+async fn with_package(package: &str) -> bool {
+    let probe =
+        Command::new("node").args(["-e", &format!("require('{package}')")]).env("NODE_PATH", NODE_PATH).output().await;
+    let there = probe.is_ok_and(|probe| probe.status.success());
     if !there {
-        eprintln!("NOT CHECKED: python's `{module}` is not installed");
+        eprintln!("NOT CHECKED: node's `{package}` is not installed");
     }
     there
+}
+
+const NODE_PATH: &str = "/usr/share/nodejs:/usr/lib/node_modules:/usr/local/lib/node_modules";
+
+/// One that runs a source file, as those with a compiler do.
+async fn has_java() -> bool {
+    let probe = Command::new("java").args(["--list-modules"]).output().await;
+    let there = probe.is_ok_and(|probe| String::from_utf8_lossy(&probe.stdout).contains("jdk.compiler"));
+    if !there {
+        eprintln!("NOT CHECKED: no java that has a compiler is installed");
+    }
+    there
+}
+
+#[tokio::test]
+async fn apt_fetches_through_it_with_its_own_kind_of_paths() {
+    if !have("apt-get") {
+        return;
+    }
+    let outside = Outside::start(&NAMES).await;
+    let gateway = start(&outside, tempfile::tempdir().unwrap()).await;
+    let (secure, clear) = (outside.tls.port(), outside.clear.addr.port());
+    let proxy = format!("http://{}", gateway.addr("out"));
+    let folder = gateway.path();
+    std::fs::create_dir_all(folder.join("apt/lists/partial")).unwrap();
+    std::fs::create_dir_all(folder.join("apt/archives/partial")).unwrap();
+    std::fs::write(folder.join("apt/status"), "").unwrap();
+    let list = format!(
+        "deb [trusted=yes] http://plain.test:{clear}/pool ./\ndeb [trusted=yes] https://allowed.test:{secure}/pool ./\n\
+         deb [trusted=yes] http://denied.test:{clear}/pool ./\n"
+    );
+    std::fs::write(folder.join("apt/sources.list"), list).unwrap();
+    let set = |key: &str, file: &str| format!("{key}={}", folder.join(file).display());
+    let used = if can_jail().await { "http://127.0.0.1:3128" } else { &proxy };
+    let options = [
+        set("Dir::Etc::sourcelist", "apt/sources.list"),
+        set("Dir::Etc::sourceparts", "apt/none"),
+        set("Dir::State", "apt"),
+        set("Dir::State::status", "apt/status"),
+        set("Dir::Cache", "apt"),
+        set("Acquire::https::CaInfo", "outside.crt"),
+        format!("Acquire::http::Proxy={used}"),
+        format!("Acquire::https::Proxy={used}"),
+        "APT::Sandbox::User=root".to_owned(),
+        "Acquire::Retries=0".to_owned(),
+    ];
+    let mut arguments = vec!["apt-get", "update"];
+    for option in &options {
+        arguments.extend(["-o", option]);
+    }
+    let (_, out) = run(folder, &proxy, &arguments).await;
+    // The origin is no archive: what counts is what it was asked, and that `/./` came as it was sent.
+    let asked = |path: &str| outside.clear.requests().iter().any(|seen| seen.path() == path);
+    assert!(asked("/pool/./InRelease"), "{out}");
+    assert!(outside.requests().iter().any(|seen| seen.path() == "/pool/./InRelease"), "{out}");
+    assert!(out.contains("403"), "{out}");
 }
 
 #[tokio::test]

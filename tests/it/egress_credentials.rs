@@ -300,6 +300,102 @@ async fn passwords_signatures_and_certificates_are_credentials_too() {
     assert_eq!(get(&gateway, "http://allowed.test/x", "").await.text(), "certified GET /x HTTP/1.1");
 }
 
+/// Another implementation, from the text of the specification: whether a signature is right, and for which body.
+const VERIFIES: &str = r#"
+import hashlib, hmac, json, sys
+seen = json.load(sys.stdin)
+fields = {name.lower(): value for name, value in seen["fields"]}
+scheme, rest = fields["authorization"].split(" ", 1)
+parts = dict(part.split("=", 1) for part in rest.split(", "))
+key_id, day, region, service, end = parts["Credential"].split("/")
+body = bytes.fromhex(seen["body"])
+payload = fields.get("x-amz-content-sha256", hashlib.sha256(body).hexdigest())
+path, _, query = seen["target"].partition("?")
+names = parts["SignedHeaders"].split(";")
+canonical = chr(10).join([seen["method"], path, query, *(f"{name}:{fields[name]}" for name in names), "", parts["SignedHeaders"], payload])
+scope = "/".join([day, region, service, end])
+text = chr(10).join([scheme, fields["x-amz-date"], scope, hashlib.sha256(canonical.encode()).hexdigest()])
+key = ("AWS4" + sys.argv[1]).encode()
+for part in (day, region, service, end):
+    key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+right = hmac.new(key, text.encode(), hashlib.sha256).hexdigest() == parts["Signature"]
+hashed = "unsigned" if payload == "UNSIGNED-PAYLOAD" else "hashed" if payload == hashlib.sha256(body).hexdigest() else "other"
+print("right" if right else "wrong", hashed)
+"#;
+
+async fn verified(seen: &crate::support::origin::Seen) -> String {
+    let fields: Vec<(&str, &str)> = seen.head.lines().skip(1).filter_map(|line| line.split_once(": ")).collect();
+    let mut words = seen.line().split(' ');
+    let body: String = seen.body.iter().map(|octet| format!("{octet:02x}")).collect();
+    let (method, target) = (words.next().unwrap(), words.next().unwrap());
+    let told = serde_json::json!({ "fields": fields, "method": method, "target": target, "body": body });
+    let mut python = tokio::process::Command::new("python3")
+        .args(["-c", VERIFIES, CANARY])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    python.stdin.take().unwrap().write_all(told.to_string().as_bytes()).await.unwrap();
+    let output = python.wait_with_output().await.unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[tokio::test]
+async fn bodies_are_a_part_of_what_is_signed_as_far_as_they_can_be_held() {
+    if !crate::support::have("python3") {
+        return;
+    }
+    let outside = Outside::start(&["allowed.test", "other.test"]).await;
+    let small = "x".repeat(60_000);
+    let large = "y".repeat(70_000);
+    let aws = |service: &str, more: &str| {
+        format!(
+            "aws_sigv4 = {{ access_key_id = \"AKID\", secret_access_key = {{ file = \"canary\" }}, region = \"eu-west-1\", \
+             service = \"{service}\"{more} }}"
+        )
+    };
+    for (service, more, large_is) in [
+        ("s3", "", Some("right unsigned")),
+        ("s3", ", unsigned_payload = false", None),
+        ("execute-api", "", None),
+        ("execute-api", ", unsigned_payload = true", Some("right unsigned")),
+    ] {
+        let gateway = start(&outside, &aws(service, more), "").await;
+        let head = "POST http://allowed.test/bucket/key?a=1 HTTP/1.1\r\nHost: allowed.test\r\nX-Amz-Date: mine\r\n";
+        for (body, expects) in [("", ""), ("hello", ""), ("hello", "Expect: 100-continue\r\n"), (&small, "")] {
+            let mut client = Client::connect(gateway.addr("out")).await;
+            client.send(format!("{head}{expects}Content-Length: {}\r\n\r\n", body.len())).await;
+            if !expects.is_empty() {
+                assert_eq!(client.try_response(true).await.unwrap().status, 100);
+            }
+            client.send(body).await;
+            assert_eq!(client.response().await.status, 200, "{service}{more} {}", body.len());
+            let seen = outside.requests().pop().unwrap();
+            assert_eq!(seen.body, body.as_bytes());
+            assert_eq!(verified(&seen).await, "right hashed", "{service}{more} {}: {}", body.len(), seen.head);
+        }
+        for framing in [
+            format!("Content-Length: {}\r\n\r\n{large}", large.len()),
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_owned(),
+        ] {
+            let mut client = Client::connect(gateway.addr("out")).await;
+            // Who is refused by the head may find the door closed while the body is on its way.
+            let _ = client.try_send(format!("{head}{framing}")).await;
+            let answer = client.response().await;
+            match large_is {
+                Some(expected) => {
+                    assert_eq!(answer.status, 200, "{service}{more}");
+                    assert_eq!(verified(&outside.requests().pop().unwrap()).await, expected, "{service}{more}");
+                }
+                None => {
+                    assert_eq!(answer.status, 413, "{service}{more}");
+                    assert!(answer.text().contains("\"reason\":\"unsigned_payload\""), "{}", answer.text());
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn explain_says_what_would_happen_and_why() {
     let outside = Outside::start(&["allowed.test"]).await;
@@ -340,6 +436,24 @@ async fn doctor_tells_open_ways_from_closed_ones() {
     let (code, out) = gateway.command(&["egress", "doctor", "--proxy", &proxy, "--outside", &open]).await;
     assert_eq!(code, 1, "{out}");
     assert!(out.contains(&format!("OPEN     it takes connections  tcp {open} without the gateway")), "{out}");
+    // Every way around has its line: with the right to become somebody else, that one is open here as well.
+    let ip = outside.clear.addr.ip();
+    for way in [
+        format!("udp {open} (QUIC)"),
+        format!("udp {ip}:53 (DNS)"),
+        format!("tcp {ip}:53 (DNS)"),
+        format!("icmp {ip} (echo"),
+        format!("tcp {open} as user 1337"),
+    ] {
+        assert!(out.lines().any(|line| line.contains(&way)), "{way}: {out}");
+    }
+    let spoofed = out.lines().find(|line| line.contains("as user 1337")).unwrap();
+    assert!(
+        spoofed.starts_with("OPEN ") || spoofed.contains("may become that user") || spoofed.contains("no connection"),
+        "{spoofed}"
+    );
+    let ping = out.lines().find(|line| line.contains("icmp")).unwrap();
+    assert!(ping.starts_with("OPEN     it answers") || ping.contains("no socket for it"), "{ping}");
     for line in ["the gateway, to a host without a rule", "the gateway, to cloud metadata", "the gateway, to itself"] {
         let found = out.lines().find(|found| found.ends_with(line)).unwrap();
         assert!(found.starts_with("closed   HTTP/1.1 403 refused: "), "{found}");

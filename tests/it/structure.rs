@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("discover", &["names", "config"]),
     ("upstream", &["names", "config", "discover", "health", "tls"]),
     ("gslb", &["names", "config", "tls", "health"]),
-    ("egress", &["names", "config", "wire", "tls", "auth", "limit", "policy"]),
+    ("egress", &["names", "config", "wire", "tls", "auth", "limit", "policy", "health", "upstream"]),
     ("ca", &["names"]),
     ("mesh", &["names", "config", "wire", "policy"]),
     ("proxy", PROXY),

@@ -14,7 +14,7 @@ mod tokens;
 
 pub use header_changes::HeaderChanges;
 pub use secret::Secret;
-pub use sigv4::{Payload, SignedParts};
+pub use sigv4::{Payload, SignedParts, UnsignedPayload};
 pub use spec::{
     AwsSigV4Spec, BasicCredentialSpec, CredentialSpec, HeaderCredentialSpec, JwtAlgorithm, OAuth2Spec, SignedJwtSpec,
 };
@@ -104,6 +104,19 @@ impl Credential {
                 Application::Changes(changes)
             }
             Kind::ClientCertificate(name) => Application::NeedsCertificate(name.clone(), self.removals()),
+        }
+    }
+
+    /// Whether the hash of the request's body is a part of what this credential signs; `parts.payload` does not matter.
+    pub fn signs_payload(
+        &self,
+        bound: &Bound,
+        caller: &Caller<'_>,
+        parts: &SignedParts<'_>,
+    ) -> Option<UnsignedPayload> {
+        match &self.kind {
+            Kind::Signature(signer) => self.is_for(bound, caller, parts).then(|| signer.unsigned_payload()),
+            Kind::Header { .. } | Kind::Token(_) | Kind::ClientCertificate(_) => None,
         }
     }
 
@@ -203,6 +216,7 @@ fn kind(spec: &CredentialSpec, certificates: &[&str], at: &Path, cx: &mut Contex
             session_token,
             region: aws.region.clone(),
             service: aws.service.clone(),
+            unsigned_payload: aws.unsigned_payload,
         }));
     }
     if let Some(oauth2) = &spec.oauth2 {

@@ -3,7 +3,7 @@
 use crate::{
     HostRule, PrivateRanges, TlsMode,
     binding::{Bind, EchPolicy},
-    destination_spec::DestinationSpec,
+    destination_spec::{DestinationSpec, TIMEOUT},
     protocol::Protocol,
     quota::QuotaPlan,
 };
@@ -101,7 +101,7 @@ impl Destination {
             cx.error(&at.key("tls"), "the gateway would speak TLS to the destination, and its `protocol` is another")
                 .help("leave `protocol` out; requests are http inside anyway");
         }
-        let see_requests = opens || protocol == Protocol::Http;
+        let see_requests = spec.sees_requests();
         if spec.credential.is_some() && !see_requests {
             cx.error(&at.key("credential"), "the gateway does not see the requests that it would be added to")
                 .help("say tls = \"originate\"");
@@ -109,6 +109,23 @@ impl Destination {
         if spec.timeout.is_some() && !see_requests {
             cx.error_at_key(&at.key("timeout"), "the gateway sees no requests here that could take time")
                 .help("of tunnels, say `idle_timeout` in [egress]");
+        }
+        for (key, said) in [
+            ("retry", spec.retry.is_some()),
+            ("request_headers", spec.request_headers.is_some()),
+            ("response_headers", spec.response_headers.is_some()),
+            ("waf", spec.waf.is_some()),
+            ("privacy", spec.privacy.is_some()),
+            ("api", spec.api.is_some()),
+        ] {
+            if said && !see_requests {
+                cx.error_at_key(&at.key(key), format!("`{key}` is about requests, and the gateway sees none here"))
+                    .help("say tls = \"originate\" or \"inspect\"");
+            }
+        }
+        let balance = spec.balance.as_ref();
+        if balance.is_some_and(|balance| balance.key.is_some()) && !see_requests {
+            cx.error_at_key(&at.key("balance").key("key"), "a tunnel has nothing that a key could be made of");
         }
         if spec.ech.is_some() && (opens || protocol != Protocol::Tls) {
             cx.error_at_key(&at.key("ech"), "`ech` is about TLS that passes through, and here none does");
@@ -136,7 +153,6 @@ impl Destination {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn time(said: Option<TimeSpan>, default: Duration, at: &Path, cx: &mut Context) -> Duration {
     if said.is_some_and(TimeSpan::is_zero) {

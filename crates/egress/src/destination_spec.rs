@@ -1,10 +1,17 @@
 //! `[destination.X]` as the operator writes it.
 
 use crate::{binding::Bind, binding::EchPolicy, protocol::Protocol};
+use portcullis_config::Path;
+use portcullis_health::OutlierSpec;
 use portcullis_names::{ByteSize, Cidr, ObjectName, Rate, TimeSpan};
+use portcullis_policy::{HeaderEditsSpec, Outward, RetrySpec, RouteWafSpec};
+use portcullis_upstream::{BalanceSpec, CircuitBreakerSpec, RetryBudgetSpec, UpstreamSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::num::{NonZeroU32, NonZeroU64};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 /// A party outside: its hosts, and how it is talked to. Nobody reaches it without an `[access.X]`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -52,7 +59,80 @@ pub struct DestinationSpec {
     pub budget: Option<BudgetSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tunnels: Option<TunnelsSpec>,
+    /// Among the addresses of a host, as among the endpoints of an upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<BalanceSpec>,
+    /// Which addresses of a host are left alone for a while.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier: Option<OutlierSpec>,
+    /// What the destination is given at one time, over all of its hosts; a tunnel counts as a request and as a connection
+    /// (default no limit).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreakerSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<RetryBudgetSpec>,
+    /// Of requests that the gateway sees. Another address is tried in any case when one does not take a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+    /// Of requests that the gateway sees, before its own `credential` is added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<HeaderEditsSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_headers: Option<HeaderEditsSpec>,
+    /// How requests that the gateway sees are looked at, and their answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waf: Option<RouteWafSpec>,
+    /// A `[privacy.NAME]`: personal data that leaves, or comes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<String>,
+    /// An `[api.NAME]` that requests and answers fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
+    /// A proxy of `[egress.parent.NAME]` that leads there, or "direct" (default `egress.via`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
 }
+
+impl DestinationSpec {
+    /// The policy towards its addresses, in an upstream's words; times are the destination's own.
+    pub fn traffic(&self) -> UpstreamSpec {
+        let no_limit = CircuitBreakerSpec {
+            connections: Some(NonZeroU32::MAX),
+            pending: Some(NonZeroU32::MAX),
+            requests: Some(NonZeroU32::MAX),
+            retries: Some(NonZeroU32::MAX),
+        };
+        UpstreamSpec {
+            balance: self.balance.clone(),
+            outlier: self.outlier.clone(),
+            circuit_breaker: Some(self.circuit_breaker.clone().unwrap_or(no_limit)),
+            retry_budget: self.retry_budget.clone(),
+            ..UpstreamSpec::default()
+        }
+    }
+
+    /// What happens to its requests; `None` where none are seen.
+    pub fn outward<'s>(&'s self, destination: &'s ObjectName) -> Option<Outward<'s>> {
+        self.sees_requests().then(|| Outward {
+            destination,
+            at: Path::root().key("destination").key(destination),
+            timeout: self.timeout.map_or(TIMEOUT, TimeSpan::get),
+            retry: self.retry.as_ref(),
+            request_headers: self.request_headers.as_ref(),
+            response_headers: self.response_headers.as_ref(),
+            waf: self.waf.as_ref(),
+            privacy: self.privacy.as_deref(),
+            api: self.api.as_deref(),
+        })
+    }
+
+    pub(crate) fn sees_requests(&self) -> bool {
+        self.tls.unwrap_or_default() != TlsMode::Passthrough || self.protocol == Some(Protocol::Http)
+    }
+}
+
+/// Longest silence of a destination that says nothing else.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Who opens the TLS towards the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]

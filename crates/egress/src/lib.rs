@@ -58,7 +58,9 @@ mod host_index;
 mod host_rule;
 mod learned;
 mod live_tunnel;
+mod parent;
 mod policy;
+mod pools;
 mod protocol;
 mod quota;
 mod reason;
@@ -79,18 +81,20 @@ pub use caller::{Caller, CallerName, CallerPattern, NotACaller};
 pub use credential::{
     Application, AwsSigV4Spec, BasicCredentialSpec, Credential, CredentialSpec, Credentials, HeaderChanges,
     HeaderCredentialSpec, JwtAlgorithm, OAuth2Spec, Payload, Secret, SignedJwtSpec, SignedParts, TokenClient,
-    TokenError, TokenSource, Tokens,
+    TokenError, TokenSource, Tokens, UnsignedPayload,
 };
 pub use decision::{Decision, Permit, Verdict};
 pub use destination::Destination;
 pub use destination_spec::{BudgetSpec, DestinationRateSpec, DestinationSpec, SharedBy, TlsMode, TunnelsSpec};
-pub use dial::{DialLimits, Dialled, dial, in_turns};
+pub use dial::{DialLimits, Dialled, dial, dial_one, in_turns};
 pub use explanation::{Considered, Explanation};
 pub use host::{DnsName, Host, Target};
 pub use host_rule::{HostRule, HostRuleError};
 pub use learned::Learned;
 pub use live_tunnel::{LiveTunnel, TunnelStanding};
+pub use parent::{Asks, Parent, ParentSpec, ParentTrouble};
 pub use policy::{EgressPolicy, Facts};
+pub use pools::{Ejected, Pools};
 pub use protocol::{Ech, FirstOctets, Hello, Protocol, SNIFF_MAX, sniff};
 pub use quota::{QuotaPlan, QuotaRefusal, Quotas, TunnelPlace};
 pub use reason::Reason;

@@ -65,7 +65,11 @@ reasons! {
     ConnectRefused = "connect_refused", 502, "connection_refused", "the destination refused the connection";
     ConnectTimeout = "connect_timeout", 504, "connection_timeout", "the destination did not take the connection in time";
     ConnectFailed = "connect_failed", 502, "destination_ip_unroutable", "the destination could not be connected to";
+    CircuitOpen = "circuit_open", 503, "connection_limit_reached", "the destination has all the requests and connections that it is given at a time";
+    ParentFailed = "parent_failed", 502, "destination_unavailable", "the proxy that leads to the destination could not be reached";
+    ParentRefused = "parent_refused", 502, "destination_unavailable", "the proxy that leads to the destination does not let us through";
     Credential = "credential", 502, "proxy_internal_error", "the credential for the destination could not be had";
+    UnsignedPayload = "unsigned_payload", 413, "http_request_denied", "the credential signs bodies of a known length up to 64 KiB, and the destination takes no others";
     RateLimited = "rate_limited", 429, "http_request_denied", "the caller asks more often than the destination's rate limit allows";
     Quota = "quota", 429, "http_request_denied", "the caller has used up its budget for the destination";
     Tunnels = "tunnels", 429, "http_request_denied", "the caller has as many tunnels to the destination as it may have";

@@ -15,6 +15,11 @@ impl Resolved {
         Self { host, addresses }
     }
 
+    /// A host that a parent resolves ([`crate::Asks::Name`]): there is nothing here that could be dialled.
+    pub fn left_to_a_parent(host: Host) -> Self {
+        Self { host, addresses: Arc::from([]) }
+    }
+
     pub fn host(&self) -> &Host {
         &self.host
     }

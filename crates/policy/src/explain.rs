@@ -91,6 +91,7 @@ fn steps(plan: &Plan, request: &Facts, upstream_name: impl Fn(UpstreamId) -> Str
             status = Some(respond.status);
             steps.push(format!("respond {} with {} octets", respond.status, respond.body.len()))
         }
+        Action::Outward => steps.push("out to the destination".to_owned()),
         Action::Forward(split) => {
             if let Some(rewrite) = &plan.rewrite {
                 if let Some(path) = rewrite.path(request.path()) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 pub struct Plan {
     /// Index of the plan in its table.
     pub index: usize,
+    /// With [`Action::Outward`] the destination.
     pub route: ObjectName,
     /// `None`: the route has no named rules and is its own.
     pub rule: Option<ObjectName>,
@@ -37,6 +38,8 @@ pub struct Plan {
 #[derive(Debug)]
 pub enum Action {
     Forward(Split),
+    /// To an external destination, whose addresses are found for each request.
+    Outward,
     Redirect(Redirect),
     Respond(Respond),
 }
@@ -107,11 +110,17 @@ pub struct Mirror {
 }
 
 impl Plan {
-    /// `shop/api`, or `shop` for a route without named rules.
+    /// `shop/api`, or `shop` for a route without named rules; `destination:stripe` for what goes out.
     pub fn name(&self) -> String {
-        match &self.rule {
-            Some(rule) => format!("{}/{rule}", self.route),
-            None => self.route.to_string(),
+        match (&self.rule, &self.action) {
+            (Some(rule), _) => format!("{}/{rule}", self.route),
+            (None, Action::Outward) => format!("destination:{}", self.route),
+            (None, Action::Forward(_) | Action::Redirect(_) | Action::Respond(_)) => self.route.to_string(),
         }
+    }
+
+    /// Whether a route asked for it.
+    pub fn is_of_a_route(&self) -> bool {
+        !matches!(self.action, Action::Outward)
     }
 }

@@ -6,7 +6,8 @@
 //! What is still equal is an error when the table is compiled.
 
 use crate::{
-    CarriedGuards, Geo, KnownGuards, Level, ListenerId, Plan, RequestView, RouteSpec, SecurityHeaders, UpstreamId,
+    CarriedGuards, Geo, KnownGuards, Level, ListenerId, Outward, Plan, RequestView, RouteSpec, SecurityHeaders,
+    UpstreamId,
     matcher::{Conditions, MatchSpec, PathMatch},
     rule_builder::compile_route,
 };
@@ -22,6 +23,9 @@ use std::{
 #[derive(Debug, Default)]
 pub struct RouteTable {
     rules: Vec<Rule>,
+    /// Of external destinations; their indices follow those of the rules.
+    outward: Vec<Plan>,
+    by_destination: HashMap<ObjectName, usize>,
     exact: HashMap<String, HostRules>,
     /// By suffix without `*.`.
     wildcard: HashMap<String, HostRules>,
@@ -100,13 +104,28 @@ impl RouteTable {
         table
     }
 
+    /// With plans for requests that go out to these destinations.
+    pub fn with_outward(mut self, destinations: &[Outward<'_>], known: KnownGuards<'_>, cx: &mut Context) -> Self {
+        for outward in destinations {
+            let index = self.rules.len() + self.outward.len();
+            self.outward.push(outward.compile(known, index, cx));
+            self.by_destination.insert(outward.destination.clone(), index);
+        }
+        self
+    }
+
+    /// The plan of an external destination whose requests are seen.
+    pub fn outward(&self, destination: &ObjectName) -> Option<&Plan> {
+        self.plan(*self.by_destination.get(destination)?)
+    }
+
     /// The rule that takes the request.
     pub fn find(&self, request: &impl RequestView) -> Lookup<'_> {
         self.search(request, &mut |_, _| {})
     }
 
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
-        self.rules.iter().map(|rule| &rule.plan)
+        self.rules.iter().map(|rule| &rule.plan).chain(&self.outward)
     }
 
     /// What the next table goes on from.
@@ -115,7 +134,10 @@ impl RouteTable {
     }
 
     pub fn plan(&self, index: usize) -> Option<&Plan> {
-        self.rules.get(index).map(|rule| &rule.plan)
+        match index.checked_sub(self.rules.len()) {
+            None => self.rules.get(index).map(|rule| &rule.plan),
+            Some(index) => self.outward.get(index),
+        }
     }
 
     /// Hosts and listeners of every rule, for checks that need more than routes (certificates).

@@ -18,7 +18,9 @@ mod waf_guard;
 pub use crate::core::CoreThread;
 pub use api_guard::ApiGuard;
 pub use conn::{ConnFacts, TlsFacts};
-pub use egress::{Capture, EgressPlan, EgressSources, EgressSpec, EgressState, InterceptPlan, LiveEgress, ProxyPlan};
+pub use egress::{
+    Capture, EgressPlan, EgressSources, EgressSpec, EgressState, InterceptPlan, LiveEgress, ProxyPlan, outward,
+};
 pub use engine::Peers;
 pub use privacy_guard::PrivacyGuard;
 pub use release::{LiveRollout, ReleaseStep, Releases};

@@ -89,10 +89,6 @@ impl Cluster {
         let endpoints = endpoints(spec, &tokens, previous, &load, around.now, at, cx);
         let source =
             spec.discover.as_ref().and_then(|discover| discover.compile(around.resolvers, &at.key("discover"), cx));
-        if spec.endpoints.is_empty() && spec.discover.is_none() {
-            cx.error_at_key(at, format!("upstream \"{name}\" has no endpoints"))
-                .help("list them in `endpoints`, or say where to `discover` them");
-        }
         let tls = named_by_discovery(spec.tls.as_ref(), source.as_ref()).and_then(|tls| {
             UpstreamTls::compile(&tls, around.certificates, around.trusts, &at.key("tls"), cx).ok().flatten()
         });

@@ -14,8 +14,8 @@ use std::{
 /// All upstreams of a snapshot.
 #[derive(Debug, Default)]
 pub struct Clusters {
-    clusters: Vec<Arc<Cluster>>,
-    by_name: BTreeMap<String, ClusterId>,
+    pub(crate) clusters: Vec<Arc<Cluster>>,
+    pub(crate) by_name: BTreeMap<String, ClusterId>,
 }
 
 /// What an upstream is compiled with besides its own table.
@@ -40,6 +40,10 @@ impl Clusters {
         }
         for (name, spec) in specs {
             let at = Path::root().key("upstream").key(name);
+            if spec.endpoints.is_empty() && spec.discover.is_none() {
+                cx.error_at_key(&at, format!("upstream \"{name}\" has no endpoints"))
+                    .help("list them in `endpoints`, or say where to `discover` them");
+            }
             let mut cluster = Cluster::compile(name, spec, around, &at, cx);
             cluster.fallback = clusters.fallback(spec, &at, cx);
             clusters.clusters.push(Arc::new(cluster));

@@ -11,6 +11,7 @@ mod consistent_hash;
 mod endpoint;
 mod latency;
 mod pick;
+mod pool;
 mod retry_budget;
 mod spec;
 mod status;

@@ -16,6 +16,10 @@ pub(super) async fn judge_endpoints(gateway: Weak<Inner>) {
         let Some(gateway) = gateway.upgrade() else { return };
         let snapshot = gateway.edge.snapshot();
         let now = Instant::now();
+        for ejected in snapshot.egress.iter().flat_map(|egress| egress.judge(now)) {
+            let (destination, address, reason) = (&ejected.destination, &ejected.address, ejected.reason);
+            tracing::warn!(%destination, endpoint = %address, %reason, "address ejected");
+        }
         let before = std::mem::take(&mut judged);
         for (id, cluster) in snapshot.clusters.iter().enumerate() {
             let last = before.get(cluster.name.as_str()).copied().unwrap_or(now);

@@ -25,7 +25,20 @@ pub(crate) struct Outside {
     pub seen: Arc<Mutex<Vec<Seen>>>,
     /// Speaks http.
     pub clear: Origin,
-    answers: Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>,
+    answers: Answers,
+}
+
+type Answers = Arc<Mutex<BTreeMap<String, Answer>>>;
+
+/// What the name server says of a name.
+#[derive(Debug, Clone)]
+enum Answer {
+    Addresses(Vec<IpAddr>),
+    /// One after the other, and again.
+    Turns(Vec<IpAddr>),
+    Alias(String, IpAddr),
+    ServerFailure,
+    Silence,
 }
 
 impl Outside {
@@ -60,7 +73,7 @@ impl Outside {
                 });
             }
         });
-        let answers: Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>> = Arc::default();
+        let answers = Answers::default();
         let outside =
             Self { names: name_server(answers.clone()).await, ca, tls, seen, clear: Origin::echo().await, answers };
         for name in names {
@@ -71,8 +84,31 @@ impl Outside {
 
     /// From now on the name leads there; the answer is good for no time at all.
     pub(crate) fn point(&self, name: &str, addresses: &[&str]) {
-        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        self.answers.lock().unwrap().insert(name.to_owned(), addresses);
+        self.says(name, Answer::Addresses(parsed(addresses)));
+    }
+
+    /// Each question is given the next of these addresses.
+    pub(crate) fn alternate(&self, name: &str, addresses: &[&str]) {
+        self.says(name, Answer::Turns(parsed(addresses)));
+    }
+
+    /// The name is another name for one that has this address.
+    pub(crate) fn alias(&self, name: &str, target: &str, address: &str) {
+        self.says(name, Answer::Alias(target.to_owned(), address.parse().unwrap()));
+    }
+
+    /// The name server cannot tell.
+    pub(crate) fn fail(&self, name: &str) {
+        self.says(name, Answer::ServerFailure);
+    }
+
+    /// The name server says nothing.
+    pub(crate) fn silence(&self, name: &str) {
+        self.says(name, Answer::Silence);
+    }
+
+    fn says(&self, name: &str, answer: Answer) {
+        self.answers.lock().unwrap().insert(name.to_owned(), answer);
     }
 
     pub(crate) fn requests(&self) -> Vec<Seen> {
@@ -110,21 +146,27 @@ fn answered(word: &str, seen: &Seen) -> Vec<u8> {
     ok(&format!("{word} {}", seen.line()))
 }
 
-async fn name_server(answers: Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>) -> SocketAddr {
+fn parsed(addresses: &[&str]) -> Vec<IpAddr> {
+    addresses.iter().map(|address| address.parse().unwrap()).collect()
+}
+
+async fn name_server(answers: Answers) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let own = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut query = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut query).await {
-            let reply = answer(&query[..length], &answers.lock().unwrap());
-            let _ = socket.send_to(&reply, from).await;
+            let reply = answer(&query[..length], &mut answers.lock().unwrap());
+            if let Some(reply) = reply {
+                let _ = socket.send_to(&reply, from).await;
+            }
         }
     });
     own
 }
 
 /// RFC 1035 §4: the question again, and its addresses of the family that is asked for; NXDOMAIN for a name nobody has.
-fn answer(query: &[u8], answers: &BTreeMap<String, Vec<IpAddr>>) -> Vec<u8> {
+fn answer(query: &[u8], answers: &mut BTreeMap<String, Answer>) -> Option<Vec<u8>> {
     let (mut labels, mut at) = (Vec::new(), 12);
     while query[at] != 0 {
         let end = at + 1 + usize::from(query[at]);
@@ -132,20 +174,45 @@ fn answer(query: &[u8], answers: &BTreeMap<String, Vec<IpAddr>>) -> Vec<u8> {
         at = end;
     }
     let (question_end, kind) = (at + 5, query[at + 2]);
-    let known = answers.get(&labels.join("."));
-    let fits = |address: &&IpAddr| (kind == 1 && address.is_ipv4()) || (kind == 28 && address.is_ipv6());
-    let addresses: Vec<IpAddr> = known.into_iter().flatten().filter(fits).copied().collect();
-    let code = if known.is_some() { 0x80 } else { 0x83 };
+    let (code, alias, addresses) = match answers.get_mut(&labels.join(".")) {
+        None => (0x83, None, Vec::new()),
+        Some(Answer::Silence) => return None,
+        Some(Answer::ServerFailure) => (0x82, None, Vec::new()),
+        Some(Answer::Addresses(addresses)) => (0x80, None, addresses.clone()),
+        Some(Answer::Turns(addresses)) => {
+            // Both families are asked for; a turn is one question for IPv4.
+            if kind == 1 {
+                addresses.rotate_left(1);
+            }
+            (0x80, None, addresses.first().copied().into_iter().collect())
+        }
+        Some(Answer::Alias(target, address)) => (0x80, Some(target.clone()), vec![*address]),
+    };
+    let fits = |address: &IpAddr| (kind == 1 && address.is_ipv4()) || (kind == 28 && address.is_ipv6());
+    let addresses: Vec<IpAddr> = addresses.into_iter().filter(fits).collect();
     let mut reply = query[..2].to_vec();
-    reply.extend([0x85, code, 0, 1, 0, u8::try_from(addresses.len()).unwrap(), 0, 0, 0, 0]);
+    let count = addresses.len() + usize::from(alias.is_some());
+    reply.extend([0x85, code, 0, 1, 0, u8::try_from(count).unwrap(), 0, 0, 0, 0]);
     reply.extend(&query[12..question_end]);
+    let mut owner = [0xc0, 12];
+    if let Some(target) = alias {
+        let name: Vec<u8> = target
+            .split('.')
+            .flat_map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat())
+            .chain([0])
+            .collect();
+        reply.extend([0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 0, 0, u8::try_from(name.len()).unwrap()]);
+        owner = [0xc0, u8::try_from(reply.len()).unwrap()];
+        reply.extend(name);
+    }
     for address in addresses {
         let octets = match address {
             IpAddr::V4(v4) => v4.octets().to_vec(),
             IpAddr::V6(v6) => v6.octets().to_vec(),
         };
-        reply.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 0, 0, u8::try_from(octets.len()).unwrap()]);
+        reply.extend(owner);
+        reply.extend([0, kind, 0, 1, 0, 0, 0, 0, 0, u8::try_from(octets.len()).unwrap()]);
         reply.extend(octets);
     }
-    reply
+    Some(reply)
 }

@@ -16,12 +16,20 @@ pub(crate) struct SigV4 {
     pub(crate) session_token: Option<Secret>,
     pub(crate) region: String,
     pub(crate) service: String,
+    pub(crate) unsigned_payload: Option<bool>,
+}
+
+/// Whether a body whose hash is not known when the head goes out may go out without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnsignedPayload {
+    Allowed,
+    Refused,
 }
 
 /// Whether the body is part of what is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
-    /// It streams through. TLS protects it; S3 and most services take that.
+    /// It streams through, and TLS alone protects it.
     Unsigned,
     Sha256([u8; 32]),
 }
@@ -89,6 +97,10 @@ impl SigV4 {
         [day, &self.region, &self.service, "aws4_request"]
             .iter()
             .fold(first, |key, part| mac(key.expose(), part.as_bytes()))
+    }
+
+    pub(crate) fn unsigned_payload(&self) -> UnsignedPayload {
+        if self.unsigned_payload.unwrap_or(self.is_s3()) { UnsignedPayload::Allowed } else { UnsignedPayload::Refused }
     }
 
     fn is_s3(&self) -> bool {
@@ -163,6 +175,7 @@ mod tests {
             session_token: None,
             region: "us-east-1".into(),
             service: service.into(),
+            unsigned_payload: None,
         }
     }
 

@@ -112,4 +112,8 @@ pub struct AwsSigV4Spec {
     pub region: String,
     /// Like `s3` or `execute-api`.
     pub service: String,
+    /// Whether a body that is longer than 64 KiB, or of a length that is not known ahead, goes out as UNSIGNED-PAYLOAD; if not, such
+    /// a request is refused (default true with a service of S3, which takes it over TLS, else false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsigned_payload: Option<bool>,
 }

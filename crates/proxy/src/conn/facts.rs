@@ -72,6 +72,21 @@ impl ConnFacts {
         }
     }
 
+    /// Of what is inside one stream of the connection.
+    pub(crate) fn inside(&self) -> Self {
+        let inside = Self {
+            peer: self.peer,
+            source: self.source,
+            local: self.local,
+            tls: self.tls.clone(),
+            ..Self::new(self.listener.clone())
+        };
+        if let Some(process) = self.process.get() {
+            let _ = inside.process.set(process.clone());
+        }
+        inside
+    }
+
     pub(crate) fn set_fault(&self, fault: Fault) {
         // The first one is the cause; what follows is its consequence.
         let _ = self.fault.set(fault);

@@ -22,7 +22,8 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
             Next::Head(head) => head,
             Next::H2 => return Box::pin(super::h2::serve(io, conn)).await,
             Next::Connect(head, len) => match Box::pin(connect::serve(io, conn, *head, len)).await {
-                Some(reusable) => {
+                Some((reusable, Speaks::H2)) => return Box::pin(super::h2::serve(reusable, conn)).await,
+                Some((reusable, Speaks::H1 | Speaks::ByPreface)) => {
                     io = reusable;
                     served += 1;
                     if served >= plan.limits.requests {

@@ -65,7 +65,7 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
                 let open = streams.open();
                 let engine = conn.core.engine().clone();
                 let plan = plan.clone();
-                if connect_h2::is_for_us(&session, &plan) {
+                if connect_h2::is_for_us(&session, &plan, &facts) {
                     let (facts, core, drain) = (facts.clone(), conn.core.clone(), conn.drain.clone());
                     tokio::task::spawn_local(async move {
                         connect_h2::serve(session, &plan, facts, &core, drain).await;

@@ -42,6 +42,10 @@ impl CallerFacts {
         }
     }
 
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address
+    }
+
     pub(crate) fn user(&self) -> Option<String> {
         self.user.clone()
     }

@@ -9,7 +9,7 @@ use super::{
     tunnel::Around,
 };
 use crate::{
-    conn::{Conn, ConnFacts, EdgeIo},
+    conn::{Conn, ConnFacts, EdgeIo, Speaks},
     core::Core,
     listen::{ListenerPlan, PlanProtocol},
     snapshot::Edge,
@@ -21,15 +21,21 @@ use portcullis_wire::proxy_request::ConnectHead;
 use std::sync::Arc;
 
 /// Serves one CONNECT whose head of `len` octets is in front of the connection. Gives the connection back when a request may
-/// follow: after a refusal, or inside the tunnel where the gateway reads the requests itself.
-pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn, head: ConnectHead, len: usize) -> Option<Box<EdgeIo>> {
+/// follow: after a refusal, or inside the tunnel where the gateway reads the requests itself; then with what is spoken there.
+pub(crate) async fn serve(
+    mut io: Box<EdgeIo>,
+    conn: &Conn,
+    head: ConnectHead,
+    len: usize,
+) -> Option<(Box<EdgeIo>, Speaks)> {
     io.consume(len);
     let plan = conn.plan();
     let facts = io.facts().clone();
     let mut record = FlowRecord::new("CONNECT");
     record.target = shown(head.authority());
     let asked = Asked { authority: head.authority(), authorization: head.proxy_authorization() };
-    match open(&plan, &conn.core, &facts, asked, &mut record).await {
+    // Boxed, and gone when it is open: an idle tunnel pays for its own future only.
+    match Box::pin(open(&plan, &conn.core, &facts, asked, &mut record)).await {
         Ok(Opened::Tunnel(tunnel)) => {
             if io.send(ESTABLISHED).await.is_err() {
                 record.tell(conn.core.edge(), &facts, Ended::Broken, None, Octets::default());
@@ -43,28 +49,29 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn, head: ConnectHead, l
                 patience: plan.limits.header_timeout,
             };
             facts.open_tunnel();
-            tunnel.carry(transport, early, around, record).await;
+            Box::pin(tunnel.carry(transport, early, around, record)).await;
             drop(permit);
             None
         }
         Ok(Opened::Requests(target)) => {
             io.send(ESTABLISHED).await.ok()?;
             facts.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
-            Some(io)
+            Some((io, Speaks::H1))
         }
         Ok(Opened::Inspected(target)) => {
             io.send(ESTABLISHED).await.ok()?;
             let (transport, early, permit) = io.into_parts()?;
-            let inspected = inspect::open(transport, early, &target, &conn.core, plan.limits.header_timeout).await;
-            let transport = match inspected {
-                Ok(transport) => transport,
+            let opening = inspect::open(transport, early, &target, &conn.core, plan.limits.header_timeout);
+            let inspected = Box::pin(opening).await;
+            let (transport, speaks) = match inspected {
+                Ok(opened) => opened,
                 Err(ended) => {
                     record.tell(conn.core.edge(), &facts, ended, None, Octets::default());
                     return None;
                 }
             };
             facts.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
-            Some(Box::new(EdgeIo::new(transport, BytesMut::new(), facts, permit)))
+            Some((Box::new(EdgeIo::new(transport, BytesMut::new(), facts, permit)), speaks))
         }
         Err((refused, challenges)) => {
             // What follows was meant for the tunnel: taken for a request, it would be one that nobody checked. A client of
@@ -77,7 +84,7 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn, head: ConnectHead, l
             record.tell(conn.core.edge(), &facts, Ended::Refused(refused.reason), None, Octets::default());
             io.send(answer::refusal(&refused, &record.request_id, &challenges, next).as_bytes()).await.ok()?;
             match next {
-                Next::Request => Some(io),
+                Next::Request => Some((io, Speaks::H1)),
                 Next::Close => {
                     io.close().await;
                     None

@@ -1,12 +1,13 @@
 //! CONNECT over h2 (RFC 9113 §8.5): a stream is a tunnel.
 
 use super::{
-    Ended, FlowRecord, Octets,
+    CallerFacts, Ended, FlowRecord, Octets, Pinned,
     connect::{self, Asked, Opened},
+    inspect,
     tunnel::{Around, ClientEnd},
 };
 use crate::{
-    conn::ConnFacts,
+    conn::{self, ConnFacts, EdgeIo, Prefixed, Socket, Speaks, Transport},
     core::Core,
     egress::Refused,
     listen::{ListenerPlan, PlanProtocol},
@@ -15,7 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use h2::SendStream;
 use http::header;
 use pingora::{http::ResponseHeader, protocols::http::v2::server::HttpSession};
-use portcullis_egress::{PROBLEM_JSON, Reason};
+use portcullis_egress::{PROBLEM_JSON, Target};
 use std::{
     io,
     pin::Pin,
@@ -25,12 +26,15 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::UnixStream,
     sync::watch,
 };
 
 /// Whether a stream is a tunnel through an explicit proxy. Anybody else answers CONNECT as any method that is not served.
-pub(crate) fn is_for_us(session: &HttpSession, plan: &ListenerPlan) -> bool {
-    session.req_header().method == http::Method::CONNECT && matches!(plan.protocol, PlanProtocol::Proxy(_))
+pub(crate) fn is_for_us(session: &HttpSession, plan: &ListenerPlan, facts: &ConnFacts) -> bool {
+    // Inside a tunnel there is no other.
+    let outermost = facts.pinned().is_none();
+    outermost && session.req_header().method == http::Method::CONNECT && matches!(plan.protocol, PlanProtocol::Proxy(_))
 }
 
 pub(crate) async fn serve(
@@ -52,13 +56,7 @@ pub(crate) async fn serve(
     };
     let asked = Asked { authority: &authority, authorization: authorization.as_deref() };
     let opened = match connect::open(plan, core, &facts, asked, &mut record).await {
-        Ok(Opened::Tunnel(tunnel)) => Ok(tunnel),
-        // Over h2 its requests need no tunnel: they are streams of their own. TLS inside a stream is not inspected.
-        Ok(Opened::Requests(_) | Opened::Inspected(_)) => Err((Refused::from(Reason::RequestUnseen), Vec::new())),
-        Err(refused) => Err(refused),
-    };
-    let tunnel = match opened {
-        Ok(tunnel) => tunnel,
+        Ok(opened) => opened,
         Err((refused, challenges)) => {
             record.tell(core.edge(), &facts, Ended::Refused(refused.reason), None, Octets::default());
             // Who does not take the answer has given up.
@@ -70,8 +68,50 @@ pub(crate) async fn serve(
         return record.tell(core.edge(), &facts, Ended::Broken, None, Octets::default());
     };
     let around = Around { core, facts: &facts, drain, patience: plan.limits.header_timeout };
-    tunnel.run(ClientEnd::Stream(stream), BytesMut::new(), around, record).await;
+    match opened {
+        Opened::Tunnel(tunnel) => tunnel.run(ClientEnd::Stream(stream), BytesMut::new(), around, record).await,
+        Opened::Requests(target) => look_inside(stream, target, Inside::Clear, around, record).await,
+        Opened::Inspected(target) => look_inside(stream, target, Inside::Tls, around, record).await,
+    }
 }
+
+/// What a tunnel carries whose requests are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Clear,
+    Tls,
+}
+
+/// Serves the requests inside a stream as a connection of their own.
+async fn look_inside(mut stream: Stream, target: Target, inside: Inside, around: Around<'_>, record: FlowRecord) {
+    let Around { core, facts, drain, patience } = around;
+    // The HTTP engine wants a socket. The second copy is paid for by those who want their tunnels opened.
+    let Ok((ours, mut theirs)) = UnixStream::pair() else {
+        return record.tell(core.edge(), facts, Ended::Broken, None, Octets::default());
+    };
+    let transport = Transport::Clear(Prefixed::new(Bytes::new(), Socket::Unix(ours)));
+    let carried = tokio::io::copy_bidirectional_with_sizes(&mut stream, &mut theirs, CARRIED_BYTES, CARRIED_BYTES);
+    let served = async {
+        let (transport, speaks) = match inside {
+            Inside::Clear => (transport, Speaks::H1),
+            Inside::Tls => match inspect::open(transport, BytesMut::new(), &target, core, patience).await {
+                Ok(opened) => opened,
+                Err(ended) => return record.tell(core.edge(), facts, ended, None, Octets::default()),
+            },
+        };
+        let inside = Arc::new(facts.inside());
+        inside.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
+        let io = Box::new(EdgeIo::new(transport, BytesMut::new(), inside, Box::new(())));
+        // Boxed as what it is: this is a part of the same connection's future.
+        let served: Pin<Box<dyn Future<Output = ()>>> =
+            Box::pin(conn::serve(io, speaks, facts.listener.clone(), core.clone(), drain));
+        served.await;
+    };
+    // Either end tells the other by closing.
+    let _ = tokio::join!(carried, served);
+}
+
+const CARRIED_BYTES: usize = 16 << 10;
 
 fn established(mut session: HttpSession) -> Option<Stream> {
     let response = ResponseHeader::build(200, Some(1)).ok()?;

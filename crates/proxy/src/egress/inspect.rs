@@ -1,8 +1,8 @@
 //! Opens the TLS inside a tunnel in its destination's place, so that its requests can be decided about one by one.
 
-use super::Ended;
+use super::{Ended, tunnel::HELLO_BYTES};
 use crate::{
-    conn::{Fronted, Transport},
+    conn::{Fronted, Speaks, Transport},
     core::Core,
 };
 use bytes::BytesMut;
@@ -18,14 +18,14 @@ use tokio_rustls::TlsAcceptor;
 /// access_denied (RFC 8446 §6.2), fatal.
 const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
-/// What is inside, or how the tunnel ended. The hello's name is compared before anything is answered.
+/// What is inside and what it speaks, or how the tunnel ended. The hello's name is compared before anything is answered.
 pub(crate) async fn open(
     mut transport: Transport,
     mut early: BytesMut,
     target: &Target,
     core: &Core,
     patience: Duration,
-) -> Result<Transport, Ended> {
+) -> Result<(Transport, Speaks), Ended> {
     let deadline = Instant::now() + patience;
     let first = loop {
         if let Parse::Complete { head, .. } = sniff(&early) {
@@ -34,6 +34,7 @@ pub(crate) async fn open(
         if early.len() > SNIFF_MAX {
             break FirstOctets::Unknown;
         }
+        early.reserve(HELLO_BYTES);
         match timeout_at(deadline, transport.read_buf(&mut early)).await {
             Ok(Ok(1..)) => {}
             Ok(_) => return Err(Ended::Broken),
@@ -54,7 +55,10 @@ pub(crate) async fn open(
     let Some(inspection) = inspection else { return Err(Ended::Refused(Reason::PolicyChanged)) };
     let acceptor = TlsAcceptor::from(inspection.config().clone());
     match timeout_at(deadline, acceptor.accept(Fronted::new(early.freeze(), transport))).await {
-        Ok(Ok(tls)) => Ok(Transport::Inspected(Box::new(tls))),
+        Ok(Ok(tls)) => {
+            let speaks = if tls.get_ref().1.alpn_protocol() == Some(b"h2") { Speaks::H2 } else { Speaks::H1 };
+            Ok((Transport::Inspected(Box::new(tls)), speaks))
+        }
         // Most often a client that does not trust the authority, or that knows its server's key.
         Ok(Err(error)) => {
             tracing::debug!(%target, %error, "an inspected client ended the handshake");

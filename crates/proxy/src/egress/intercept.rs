@@ -7,7 +7,7 @@ use super::{
     CallerFacts, Ended, FlowRecord, LiveEgress, Octets, Pinned, Refused, Tunnel, admission,
     connect::{self, learn_process},
     inspect,
-    tunnel::Around,
+    tunnel::{Around, HELLO_BYTES},
 };
 use crate::{
     conn::{ConnFacts, Prefixed, Socket, Speaks, Transport, canonical},
@@ -111,10 +111,10 @@ pub(crate) async fn serve(
         record.set_target(&target);
         let transport = Transport::Clear(Prefixed::new(Bytes::new(), stream));
         let patience = deadline.saturating_duration_since(Instant::now());
-        return match inspect::open(transport, front, &target, core, patience).await {
-            Ok(transport) => {
+        return match Box::pin(inspect::open(transport, front, &target, core, patience)).await {
+            Ok((transport, speaks)) => {
                 facts.pin(Pinned::Target { target, user: None });
-                Some(Caught { transport, front: BytesMut::new(), facts, speaks: Speaks::H1 })
+                Some(Caught { transport, front: BytesMut::new(), facts, speaks })
             }
             Err(ended) => {
                 record.tell(core.edge(), &facts, ended, None, Octets::default());
@@ -125,7 +125,8 @@ pub(crate) async fn serve(
     let outcome = match target(&first, original, plan) {
         Ok(target) => {
             record.set_target(&target);
-            Tunnel::open(egress, caller, &target, &mut record).await
+            // Boxed, and gone when it is open: an idle tunnel pays for its own future only.
+            Box::pin(Tunnel::open(egress, caller, &target, &mut record)).await
         }
         Err(reason) => Err(refused(reason)),
     };
@@ -133,7 +134,7 @@ pub(crate) async fn serve(
         Ok(tunnel) => {
             let client = Transport::Clear(Prefixed::new(Bytes::new(), stream));
             let around = Around { core, facts: &facts, drain, patience: SERVER_FIRST };
-            tunnel.carry(client, front, around, record).await;
+            Box::pin(Box::new(tunnel).carry(client, front, around, record)).await;
         }
         Err(refusal) => {
             if matches!(first, FirstOctets::Tls(_) | FirstOctets::BrokenHello) {
@@ -223,6 +224,7 @@ async fn first_octets(
         if front.len() > SNIFF_MAX {
             return Some(FirstOctets::Unknown);
         }
+        front.reserve(HELLO_BYTES);
         match timeout_at(deadline, stream.read_buf(front)).await {
             Ok(Ok(1..)) => {}
             Ok(_) => return None,

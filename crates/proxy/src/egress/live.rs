@@ -2,7 +2,8 @@
 
 use super::EgressPlan;
 use portcullis_egress::{
-    AddressPolicy, Learned, OwnAddresses, PipePool, Quotas, Resolver, ResolverError, TokenClient, Tokens,
+    AddressPolicy, Ejected, Learned, OwnAddresses, PipePool, Pools, Quotas, Resolver, ResolverError, TokenClient,
+    Tokens,
 };
 use portcullis_tls::system_client;
 use portcullis_upstream::ClusterLoad;
@@ -29,7 +30,8 @@ pub struct EgressState {
     pub(crate) quotas: Quotas,
     pub(crate) tokens: Tokens,
     pub(crate) pipes: PipePool,
-    /// Connections of requests, for the dialler to count.
+    pub(crate) pools: Pools,
+    /// Connections of requests that no destination speaks for.
     pub(crate) load: Arc<ClusterLoad>,
     learned: Mutex<Learned>,
     /// Wakes every tunnel when another plan is published.
@@ -61,12 +63,20 @@ impl LiveEgress {
     }
 }
 
+impl LiveEgress {
+    /// Compares the addresses of each host; those that fall out are told.
+    pub fn judge(&self, now: Instant) -> Vec<Ejected> {
+        self.state.pools.judge(|destination| self.plan.policy.destination(destination.as_str()).is_some(), now)
+    }
+}
+
 impl EgressState {
     fn new() -> Self {
         Self {
             quotas: Quotas::new(Instant::now()),
             tokens: Tokens::default(),
             pipes: PipePool::new(PIPES_MAX),
+            pools: Pools::default(),
             load: Arc::new(ClusterLoad::new(Instant::now())),
             learned: Mutex::default(),
             changes: watch::Sender::new(0),

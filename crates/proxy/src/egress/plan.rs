@@ -1,11 +1,13 @@
 //! The egress part of a document, compiled. Immutable; a reload makes a new one.
 
-use super::EgressSpec;
+use super::{EgressSpec, parents::Parents};
 use portcullis_auth::AuthRule;
 use portcullis_config::{Context, Path};
 use portcullis_egress::{AccessSpec, CredentialSpec, Credentials, DestinationSpec, EgressPolicy, TlsMode};
 use portcullis_names::{ObjectName, TimeSpan};
-use portcullis_tls::{Certificates, Inspection, ServerTls, Trusts, UpstreamTls, UpstreamTlsSpec};
+use portcullis_policy::Outward;
+use portcullis_tls::{Inspection, ServerTls, UpstreamTls, UpstreamTlsSpec};
+use portcullis_upstream::{Cluster, Clusters, Surroundings, UpstreamSpec};
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
@@ -20,8 +22,8 @@ pub struct EgressSources<'s> {
     pub destinations: &'s BTreeMap<ObjectName, DestinationSpec>,
     pub access: &'s BTreeMap<ObjectName, AccessSpec>,
     pub credentials: &'s BTreeMap<ObjectName, CredentialSpec>,
-    pub certificates: &'s Certificates,
-    pub trusts: &'s Trusts,
+    /// `previous` of it does not matter.
+    pub around: Surroundings<'s>,
     /// Of `[egress] resolver`; `None`: the system's.
     pub name_servers: Option<&'s [SocketAddr]>,
 }
@@ -32,6 +34,9 @@ pub struct EgressPlan {
     pub policy: EgressPolicy,
     pub(crate) credentials: Credentials,
     origins: HashMap<ObjectName, OriginTls>,
+    /// Balancing, breakers and the rest, of each destination by its name.
+    traffic: Clusters,
+    pub(crate) parents: Parents,
     /// Answers in the place of destinations that are inspected.
     pub(crate) inspection: Option<Inspection>,
     pub(crate) name_servers: Option<Vec<SocketAddr>>,
@@ -68,7 +73,7 @@ const IDLE: Duration = Duration::from_secs(3_600);
 
 impl EgressPlan {
     pub fn compile(sources: &EgressSources<'_>, previous: Option<&Self>, now: SystemTime, cx: &mut Context) -> Self {
-        let certificate_names: Vec<&str> = sources.certificates.names().collect();
+        let certificate_names: Vec<&str> = sources.around.certificates.names().collect();
         let credentials = Credentials::compile(sources.credentials, &certificate_names, cx);
         let credential_names: Vec<&ObjectName> = sources.credentials.keys().collect();
         let mut policy = EgressPolicy::compile(sources.destinations, sources.access, &credential_names, now, cx);
@@ -80,6 +85,8 @@ impl EgressPlan {
         let origins =
             originating.filter_map(|(name, spec)| Some((name.clone(), OriginTls::compile(name, spec, sources, cx)?)));
         let origins = origins.collect();
+        let traffic = traffic(sources, previous, cx);
+        let parents = Parents::compile(sources, cx);
         let at = Path::root().key("egress");
         let inspect = sources.egress.and_then(|spec| spec.inspect.as_ref());
         let inspection = inspect.and_then(|spec| spec.compile(&at.key("inspect"), cx));
@@ -98,11 +105,18 @@ impl EgressPlan {
             policy,
             credentials,
             origins,
+            traffic,
+            parents,
             inspection,
             name_servers: sources.name_servers.map(<[_]>::to_vec),
             drain: sources.egress.and_then(|spec| spec.drain).map_or(DRAIN, TimeSpan::get),
             idle: idle.map_or(IDLE, TimeSpan::get),
         }
+    }
+
+    /// The policy towards the addresses of a destination.
+    pub(crate) fn traffic(&self, destination: &ObjectName) -> Option<&Arc<Cluster>> {
+        self.traffic.find(destination.as_str()).map(|(_, policy)| policy)
     }
 
     /// How TLS is opened to a destination; `None` where it is not.
@@ -113,6 +127,19 @@ impl EgressPlan {
             Showing::Certificate => origin.with_certificate.as_ref(),
         }
     }
+}
+
+/// What happens to the requests of each destination whose requests are seen.
+pub fn outward(destinations: &BTreeMap<ObjectName, DestinationSpec>) -> Vec<Outward<'_>> {
+    destinations.iter().filter_map(|(name, spec)| spec.outward(name)).collect()
+}
+
+fn traffic(sources: &EgressSources<'_>, previous: Option<&EgressPlan>, cx: &mut Context) -> Clusters {
+    let specs: Vec<(&ObjectName, UpstreamSpec)> =
+        sources.destinations.iter().map(|(name, spec)| (name, spec.traffic())).collect();
+    let at = |name: &ObjectName| Path::root().key("destination").key(name);
+    let around = Surroundings { previous: previous.map(|previous| &previous.traffic), ..sources.around };
+    Clusters::policies(specs.iter().map(|(name, spec)| (*name, spec, at(name))), around, cx)
 }
 
 impl OriginTls {
@@ -131,7 +158,7 @@ impl OriginTls {
                 certificate,
                 ..UpstreamTlsSpec::default()
             };
-            UpstreamTls::compile(&tls, sources.certificates, sources.trusts, &at, cx).ok().flatten()
+            UpstreamTls::compile(&tls, sources.around.certificates, sources.around.trusts, &at, cx).ok().flatten()
         };
         let plain = open(None)?;
         let credential = spec.credential.as_ref().and_then(|credential| sources.credentials.get(credential));

@@ -61,7 +61,7 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
     let around =
         Around { core: &conn.core, facts: &facts, drain: conn.drain.clone(), patience: plan.limits.header_timeout };
     facts.open_tunnel();
-    tunnel.carry(transport, early, around, record).await;
+    Box::pin(tunnel.carry(transport, early, around, record)).await;
     drop(permit);
 }
 

@@ -1,9 +1,11 @@
 //! `[egress]` as the operator writes it: what holds for everything that goes out.
 
-use portcullis_names::TimeSpan;
+use portcullis_egress::ParentSpec;
+use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_tls::InspectionSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// How the way out works. Who may go where is in `[destination.X]` and `[access.X]`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -21,4 +23,10 @@ pub struct EgressSpec {
     /// Longest silence in a tunnel (default 1h).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<TimeSpan>,
+    /// The parent by which destinations are reached that do not say `via` (default none: directly).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+    /// Proxies between this gateway and the internet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parent: BTreeMap<ObjectName, ParentSpec>,
 }

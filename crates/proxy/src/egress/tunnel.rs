@@ -4,16 +4,17 @@
 use super::{
     CallerFacts, Ended, FlowRecord, LiveEgress, Octets,
     admission::{self, Refused},
+    outbound::{self, Held, Outbound},
     relay_any::relay_any,
 };
 use crate::{
     conn::{ConnFacts, Socket, Transport},
     core::Core,
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use portcullis_egress::{
-    Binding, DialLimits, Dialled, FirstOctets, LiveTunnel, Moved, Permit, Protocol, Reason, Request, Resolved,
-    SNIFF_MAX, Target, TunnelEnd, TunnelPlace, TunnelStanding, bind, dial, relay, sniff,
+    Binding, FirstOctets, LiveTunnel, Moved, Permit, Protocol, Reason, Request, Resolved, SNIFF_MAX, Target, TunnelEnd,
+    TunnelPlace, TunnelStanding, bind, relay, sniff,
 };
 use portcullis_wire::Parse;
 use std::{
@@ -34,7 +35,10 @@ pub(crate) struct Tunnel {
     caller: CallerFacts,
     permit: Permit,
     resolved: Resolved,
-    origin: TcpStream,
+    origin: Socket,
+    /// What the destination said before anybody asked it.
+    front: Bytes,
+    held: Option<Held>,
     place: Option<TunnelPlace>,
 }
 
@@ -56,6 +60,8 @@ pub(crate) enum ClientEnd<S> {
 
 /// Under a rule that reports and with no destination to say what is spoken: who speaks first is found out.
 const SERVER_FIRST: Duration = Duration::from_millis(150);
+/// Read in one go while a hello is waited for: one with post-quantum key shares has some 1.7 KiB.
+pub(super) const HELLO_BYTES: usize = 2 << 10;
 /// How often octets are counted against a budget.
 const SPEND: Duration = Duration::from_millis(250);
 /// access_denied (RFC 8446 §6.2), fatal, in a TLS 1.2 record, which every client understands.
@@ -79,19 +85,20 @@ impl Tunnel {
         };
         record.decision = Some(permit.decision().clone());
         let place = admission::take_place(&egress, &caller, &permit)?;
-        let (resolved, checked) = admission::resolve(&egress, &permit).await?;
-        let mut limits = DialLimits::default();
-        if let Some(destination) = permit.destination() {
-            limits.attempt_timeout = destination.connect_timeout();
-        }
-        let dialled = dial(&checked, &limits).await;
-        let Dialled { stream: origin, to } = dialled.map_err(|reason| Refused::by(permit.decision(), reason))?;
-        record.endpoint = Some(to.socket_address());
-        Ok(Self { egress, caller, permit, resolved, origin, place })
+        let Outbound { socket: origin, front, resolved, to, held } =
+            outbound::open(&egress, &permit, caller.address()).await?;
+        record.endpoint = to;
+        Ok(Self { egress, caller, permit, resolved, origin, front, held, place })
     }
 
     /// To its end. `early`: what the client has said already.
-    pub(crate) async fn carry(self, client: Transport, early: BytesMut, around: Around<'_>, record: FlowRecord) {
+    pub(crate) async fn carry(
+        self: Box<Self>,
+        client: Transport,
+        early: BytesMut,
+        around: Around<'_>,
+        record: FlowRecord,
+    ) {
         match client {
             Transport::Clear(prefixed) => {
                 let (front, socket) = prefixed.into_parts();
@@ -107,7 +114,7 @@ impl Tunnel {
     }
 
     pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-        mut self,
+        mut self: Box<Self>,
         mut client: ClientEnd<S>,
         mut early: BytesMut,
         around: Around<'_>,
@@ -140,15 +147,35 @@ impl Tunnel {
         let _open =
             edge.metrics.egress.tunnel_opened(destination.as_ref().map(|destination| destination.name().as_str()));
         let moved = Moved::default();
-        let ended = if self.origin.write_all(&early).await.is_err() {
+        let held = self.held.take();
+        let ended = if self.begin(&mut client, &early, &moved).await.is_err() {
             Ended::Broken
         } else {
-            moved.up.fetch_add(early.len() as u64, Relaxed);
             drop(early);
             self.relay(client, live, &moved, around.core, around.drain).await
         };
+        if let Some(held) = held {
+            held.judge(&moved);
+        }
         let octets = Octets { up: moved.up.load(Relaxed), down: moved.down.load(Relaxed) };
         record.tell(&edge, around.facts, ended, reported, octets);
+    }
+
+    /// Passes on what both have said already.
+    async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        client: &mut ClientEnd<S>,
+        early: &[u8],
+        moved: &Moved,
+    ) -> std::io::Result<()> {
+        self.origin.write_all(early).await?;
+        moved.up.fetch_add(early.len() as u64, Relaxed);
+        let front = std::mem::take(&mut self.front);
+        if !front.is_empty() {
+            client.say(&front).await?;
+            moved.down.fetch_add(front.len() as u64, Relaxed);
+        }
+        Ok(())
     }
 
     /// What the client says first; `None` when it is gone.
@@ -171,6 +198,7 @@ impl Tunnel {
             if early.len() > SNIFF_MAX {
                 return Some(FirstOctets::Unknown);
             }
+            early.reserve(HELLO_BYTES);
             match tokio::time::timeout_at(deadline, client.read_some(early)).await {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return None,
@@ -182,14 +210,14 @@ impl Tunnel {
     }
 
     async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
-        self,
+        self: Box<Self>,
         client: ClientEnd<S>,
         live: LiveTunnel,
         moved: &Moved,
         core: &Rc<Core>,
         mut drain: watch::Receiver<bool>,
     ) -> Ended {
-        let Self { egress, caller, permit, resolved, origin, place } = self;
+        let Self { egress, caller, permit, resolved, origin, place, front: _, held: _ } = *self;
         drop(resolved);
         let grant_end = permit.grant_end();
         let budgeted = permit.destination().filter(|destination| destination.counts_octets()).cloned();
@@ -230,9 +258,14 @@ impl Tunnel {
         };
         let end = {
             let carried = async {
-                match client {
-                    ClientEnd::Socket(tcp) => relay(tcp, origin, &state.pipes, moved, idle, cut).await,
-                    ClientEnd::Stream(stream) => relay_any(stream, origin, moved, idle, cut).await,
+                match (client, origin) {
+                    (ClientEnd::Socket(tcp), Socket::Tcp(origin)) => {
+                        relay(tcp, origin, &state.pipes, moved, idle, cut).await
+                    }
+                    (ClientEnd::Socket(tcp), origin @ Socket::Unix(_)) => {
+                        relay_any(tcp, origin, moved, idle, cut).await
+                    }
+                    (ClientEnd::Stream(stream), origin) => relay_any(stream, origin, moved, idle, cut).await,
                 }
             };
             tokio::select! {
@@ -319,6 +352,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientEnd<S> {
         match self {
             Self::Socket(tcp) => tcp.read_buf(into).await,
             Self::Stream(stream) => stream.read_buf(into).await,
+        }
+    }
+
+    async fn say(&mut self, octets: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Socket(tcp) => tcp.write_all(octets).await,
+            Self::Stream(stream) => {
+                stream.write_all(octets).await?;
+                stream.flush().await
+            }
         }
     }
 

@@ -35,6 +35,7 @@ use pingora::{
 use portcullis_auth::AuthzClient;
 use portcullis_health::TryOutcome;
 use portcullis_limit::Outcome;
+use portcullis_ops::metrics::RouteMetrics;
 use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect};
 use portcullis_upstream::{Tried, Wish};
 use std::{
@@ -144,7 +145,17 @@ impl ProxyHttp for App {
             return redirect(session, response).await;
         }
         if exchange.is_outgoing() {
-            return egress::filter(&self.edge, session, exchange).await;
+            if egress::filter(&self.edge, session, exchange).await? {
+                return Ok(true);
+            }
+            if let Some(index) = exchange.plan {
+                exchange.active = snapshot.route_metrics.get(index).map(RouteMetrics::began);
+                screen::request_head(session, exchange, index)?;
+            }
+            if is_grpc(session.req_header()) {
+                stream_watch::complete();
+            }
+            return Ok(false);
         }
         let plan = match snapshot.routes.find(&View { header, exchange }) {
             Lookup::Found(plan) => plan,
@@ -200,6 +211,8 @@ impl ProxyHttp for App {
                 dress(&mut response, header, exchange, plan)?;
                 redirect(session, response).await
             }
+            // No search finds it.
+            Action::Outward => Err(Self::refuse(exchange, Reason::Internal, "route")),
             Action::Respond(action) => {
                 let mut response = ResponseHeader::build(action.status, Some(4))?;
                 dress(&mut response, header, exchange, plan)?;
@@ -211,8 +224,13 @@ impl ProxyHttp for App {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let exchange = exchange(ctx)?;
+        // A later attempt comes after its wait; the permit of the one before it is given back.
+        if !exchange.retry_wait.is_zero() {
+            tokio::time::sleep(std::mem::take(&mut exchange.retry_wait)).await;
+        }
         if exchange.outgoing.is_some() {
-            let mut peer = egress::peer(exchange).ok_or_else(|| Self::refuse(exchange, Reason::Internal, "pick"))?;
+            let peer = egress::peer(session, exchange);
+            let mut peer = peer.map_err(|reason| Self::refuse(exchange, reason, "pick"))?;
             if is_websocket(session.req_header()) || is_grpc(session.req_header()) {
                 peer.options.read_timeout = Some(STREAM_IDLE);
             }
@@ -221,10 +239,6 @@ impl ProxyHttp for App {
         let Some(cleared) = exchange.cleared.take() else {
             return Err(Self::refuse(exchange, Reason::Internal, "pick"));
         };
-        // A later attempt comes after its wait; the permit of the one before it is given back.
-        if !exchange.retry_wait.is_zero() {
-            tokio::time::sleep(std::mem::take(&mut exchange.retry_wait)).await;
-        }
         let now = Instant::now();
         let (cluster_id, index) = loop {
             let wish = next_wish(session, exchange, now)?;
@@ -274,7 +288,7 @@ impl ProxyHttp for App {
         }
         let method = session.req_header().method.as_str();
         if let Some(outgoing) = &exchange.outgoing {
-            error.set_retry(outgoing.has_more_addresses(exchange.attempts));
+            error.set_retry(reason != Reason::CircuitOpen && outgoing.has_more_addresses(exchange.attempts));
             exchange.fate = Some((reason, "connect"));
             return error;
         }

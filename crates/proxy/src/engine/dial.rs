@@ -5,7 +5,10 @@
 //! CA out of the pool key; this goes in through its custom-connector seam and leaves it only the pooling.
 
 use super::upstream_io::{UpstreamIo, Waits};
-use crate::conn::Socket;
+use crate::{
+    conn::Socket,
+    egress::{LiveEgress, parents::Chained},
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::{
@@ -42,6 +45,17 @@ pub(crate) struct Dialer {
     pub(crate) write_timeout: Duration,
     pub(crate) load: Arc<ClusterLoad>,
     pub(crate) breaker: CircuitBreaker,
+    /// Egress: the parent proxy that leads there.
+    pub(crate) through: Option<Through>,
+}
+
+/// A tunnel through a parent proxy.
+#[derive(Clone)]
+pub(crate) struct Through {
+    pub(crate) parent: Arc<Chained>,
+    pub(crate) egress: Arc<LiveEgress>,
+    /// What the parent is asked for.
+    pub(crate) authority: String,
 }
 
 /// The error of a dial that the circuit breaker forbids.
@@ -136,6 +150,9 @@ impl Dialer {
 
     /// A connected socket, in time.
     pub(super) async fn connect(&self) -> Result<Socket> {
+        if let Some(through) = &self.through {
+            return self.open_through(through).await;
+        }
         match timeout(self.connect_timeout, self.open()).await {
             Ok(opened) => opened,
             Err(_) => Err(failure(ErrorType::ConnectTimedout, self)),
@@ -170,6 +187,20 @@ impl Dialer {
                 Ok(Socket::Unix(UnixStream::connect(path).await.map_err(|error| self.refused(error))?))
             }
         }
+    }
+
+    /// Each step to the parent and with it has a timeout of its own.
+    async fn open_through(&self, through: &Through) -> Result<Socket> {
+        let failed = |words: &str| {
+            let words = format!("{} through \"{}\": {words}", through.authority, through.parent.parent.name());
+            pingora::Error::explain(ErrorType::ConnectProxyFailure, words)
+        };
+        let opened = through.parent.open(&through.egress, &through.authority).await;
+        let opened = opened.map_err(|reason| failed(reason.doc()))?;
+        if !opened.front.is_empty() {
+            return Err(failed("it spoke before it was asked"));
+        }
+        Ok(opened.socket)
     }
 
     fn refused(&self, error: std::io::Error) -> BError {

@@ -2,35 +2,39 @@
 //! sent with the destination's credential in place of what the application sent.
 
 use super::{
-    dial::{DialTls, Dialer},
+    dial::{DialTls, Dialer, Through},
+    headers::RequestSink,
+    payload::payload,
     peers,
-    reply::close_if_unread,
+    reply::{close_if_unread, dress},
+    view::View,
 };
 use crate::{
-    egress::{CallerFacts, LiveEgress, Pinned, Refused, Showing, admit, connect, resolve},
+    egress::{CallerFacts, LiveEgress, Pinned, Refused, Showing, TRIES_MAX, admit, connect, parents::Chained, resolve},
     listen::PlanProtocol,
     snapshot::Edge,
-    stage::Exchange,
+    stage::{self, Exchange},
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use pingora::{
-    Error, ErrorType, Result,
+    BError, Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
     proxy::Session,
     upstreams::peer::HttpPeer,
 };
 use portcullis_egress::{
-    Application, Binding, Bound, Checked, Decision, FirstOctets, HeaderChanges, HostVerdict, PROBLEM_JSON, Payload,
-    Reason, Request, SignedParts, Target, TlsMode, bind, in_turns,
+    Application, Asks, Binding, Bound, Checked, Decision, FirstOctets, HeaderChanges, HostVerdict, PROBLEM_JSON,
+    Payload, Reason, Request, Resolved, SignedParts, Target, TlsMode, UnsignedPayload, bind, in_turns,
 };
 use portcullis_names::{EndpointAddress, ObjectName};
-use portcullis_policy::Reason as Fate;
-use portcullis_upstream::CircuitBreaker;
+use portcullis_policy::{Reason as Fate, Side};
+use portcullis_upstream::{CircuitBreaker, Cluster};
 use rustls::pki_types::ServerName;
 use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash, Hasher},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -52,7 +56,13 @@ pub(crate) struct Outgoing {
 struct Way {
     tls: TlsMode,
     destination: Option<ObjectName>,
+    /// Empty where only a parent knows them.
     addresses: Vec<Checked>,
+    /// The same addresses, balanced; `None` where no destination speaks for them.
+    pool: Option<Arc<Cluster>>,
+    parent: Option<Arc<Chained>>,
+    /// Host and port that are dialled.
+    dialled: Target,
     changes: HeaderChanges,
     showing: Showing,
     connect_timeout: Duration,
@@ -62,19 +72,11 @@ struct Way {
 /// Of what no destination speaks for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const SILENCE: Duration = Duration::from_secs(60);
-/// Addresses of one name that are tried.
-const TRIES_MAX: usize = 4;
 /// Of an idle pooled connection to a destination.
 const POOLED_IDLE: Duration = Duration::from_secs(30);
 /// The most there is: destinations are limited by their own quotas.
 const BREAKER: CircuitBreaker =
     CircuitBreaker { connections: u32::MAX, pending: u32::MAX, requests: u32::MAX, retries: u32::MAX };
-/// SHA-256 of nothing: what AWS wants signed for a request without a body.
-const NO_BODY: [u8; 32] = [
-    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41,
-    0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
-];
-
 impl Exchange {
     /// Whether it came by the way out.
     pub(crate) fn is_outgoing(&self) -> bool {
@@ -108,23 +110,35 @@ impl Outgoing {
         let most = self.way.as_ref().map_or(0, |way| way.addresses.len().min(TRIES_MAX));
         (tried as usize) < most
     }
+
+    /// The addresses of the host, balanced as its destination says.
+    pub(crate) fn pool(&self) -> Option<&Arc<Cluster>> {
+        self.way.as_ref()?.pool.as_ref()
+    }
 }
 
 /// Lets a request out, or answers it. `true`: it was answered.
 pub(super) async fn filter(edge: &Edge, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
     match decide(edge, session, exchange).await {
         Ok(()) => Ok(false),
-        Err((refused, challenges)) => refuse(session, exchange, &refused, &challenges).await,
+        Err(Stop::Refused(refused, challenges)) => refuse(session, exchange, &refused, &challenges).await,
+        Err(Stop::Broken(error)) => Err(error),
     }
 }
 
-type Refusal = (Refused, Vec<String>);
-
-fn plain(refused: impl Into<Refused>) -> Refusal {
-    (refused.into(), Vec::new())
+/// Why a request does not go out.
+pub(super) enum Stop {
+    /// With the ways to say who one is.
+    Refused(Refused, Vec<String>),
+    /// Its client is gone.
+    Broken(BError),
 }
 
-async fn decide(edge: &Edge, session: &Session, exchange: &mut Exchange) -> std::result::Result<(), Refusal> {
+pub(super) fn plain(refused: impl Into<Refused>) -> Stop {
+    Stop::Refused(refused.into(), Vec::new())
+}
+
+async fn decide(edge: &Edge, session: &mut Session, exchange: &mut Exchange) -> std::result::Result<(), Stop> {
     let head = session.req_header();
     let facts = exchange.facts.clone();
     let pinned = facts.pinned().cloned();
@@ -138,7 +152,8 @@ async fn decide(edge: &Edge, session: &Session, exchange: &mut Exchange) -> std:
             if second.is_some() {
                 return Err(plain(Reason::ProxyAuthRequired));
             }
-            connect::user_of(&facts.listener.plan(), &facts, first.map(HeaderValue::as_bytes)).await?
+            let user = connect::user_of(&facts.listener.plan(), &facts, first.map(HeaderValue::as_bytes)).await;
+            user.map_err(|(refused, challenges)| Stop::Refused(refused, challenges))?
         }
     };
     connect::learn_process(edge, &facts).await;
@@ -161,8 +176,7 @@ async fn decide(edge: &Edge, session: &Session, exchange: &mut Exchange) -> std:
         reported: None,
         way: None,
     }));
-    let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let request = Request::Seen { method: head.method.as_str(), path };
+    let request = Request::Seen { method: head.method.as_str(), path: target_of(head) };
     let permit = match admit(&egress, &outgoing.caller, &target, request) {
         Ok(admitted) => admitted.permit,
         Err(refused) => {
@@ -173,7 +187,13 @@ async fn decide(edge: &Edge, session: &Session, exchange: &mut Exchange) -> std:
     let decision = permit.decision().clone();
     outgoing.decision = Some(decision.clone());
     let refused = |reason| plain(Refused::by(&decision, reason));
-    let (resolved, addresses) = resolve(&egress, &permit).await.map_err(plain)?;
+    let parent = egress.plan.parents.of(permit.destination().map(|destination| destination.name())).cloned();
+    let (resolved, addresses) = match &parent {
+        Some(chained) if chained.parent.asks() == Asks::Name => {
+            (Resolved::left_to_a_parent(target.host().clone()), Vec::new())
+        }
+        Some(_) | None => resolve(&egress, &permit).await.map_err(plain)?,
+    };
     let (bound, reported) = match bind(permit, &FirstOctets::Http, &resolved) {
         Binding::Bound(bound) => (bound, decision.reason()),
         Binding::Reported(bound, reason) => (bound, Some(reason)),
@@ -188,18 +208,30 @@ async fn decide(edge: &Edge, session: &Session, exchange: &mut Exchange) -> std:
         egress.state.lock_learned().observe(&outgoing.caller.borrow(), &target, &FirstOctets::Http);
     }
     outgoing.reported = reported;
-    let parts = SignedParts {
-        method: head.method.as_str(),
-        authority: &authority,
-        target: path,
-        payload: if has_body(head) { Payload::Unsigned } else { Payload::Sha256(NO_BODY) },
+    let destination = bound.permit().destination().map(|destination| destination.name().clone());
+    let plan = destination.as_ref().and_then(|name| exchange.snapshot.routes.outward(name));
+    exchange.plan = plan.map(|plan| plan.index);
+    // What may still be covered on its way cannot be signed ahead.
+    let changes_body = plan.is_some_and(|plan| !plan.privacy.is_empty());
+    let wish = signed_payload(&egress, &bound, &outgoing.caller, &parts(head, &authority, Payload::Unsigned));
+    let payload = match wish {
+        Some(UnsignedPayload::Allowed) if changes_body => Payload::Unsigned,
+        wish => payload(session, wish).await?,
     };
+    let parts = parts(session.req_header(), &authority, payload);
     let (changes, showing) = credential(&egress, &bound, &outgoing.caller, &parts).await.map_err(refused)?;
     let permit = bound.permit();
+    let dialled = Target::new(target.host().clone(), permit.dial_port());
+    let addresses = in_turns(&addresses);
+    let policy = destination.as_ref().and_then(|name| egress.plan.traffic(name)).filter(|_| !addresses.is_empty());
+    let pool = policy.map(|policy| egress.state.pools.of(policy, &dialled, &addresses, Instant::now()));
     outgoing.way = Some(Way {
         tls: permit.tls(),
-        destination: permit.destination().map(|destination| destination.name().clone()),
-        addresses: in_turns(&addresses),
+        destination,
+        addresses,
+        pool,
+        parent,
+        dialled,
         changes,
         showing,
         connect_timeout: permit.destination().map_or(CONNECT_TIMEOUT, |destination| destination.connect_timeout()),
@@ -217,9 +249,23 @@ fn authority(head: &RequestHeader) -> Option<&str> {
     }
 }
 
-fn has_body(head: &RequestHeader) -> bool {
-    let length = head.headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
-    head.headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != b"0")
+/// Path and query as they go out: octet for octet, because `/./` and the like mean something to some origins.
+fn target_of(head: &RequestHeader) -> &str {
+    head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+}
+
+fn parts<'a>(head: &'a RequestHeader, authority: &'a str, payload: Payload) -> SignedParts<'a> {
+    SignedParts { method: head.method.as_str(), authority, target: target_of(head), payload }
+}
+
+/// Whether the destination's credential signs this request's body.
+fn signed_payload(
+    egress: &LiveEgress,
+    bound: &Bound,
+    caller: &CallerFacts,
+    parts: &SignedParts<'_>,
+) -> Option<UnsignedPayload> {
+    egress.plan.credentials.of(bound)?.signs_payload(bound, &caller.borrow(), parts)
 }
 
 /// What the destination's credential does to this request.
@@ -251,12 +297,50 @@ async fn credential(
 }
 
 /// Where the next try goes.
-pub(super) fn peer(exchange: &mut Exchange) -> Option<Box<HttpPeer>> {
-    let tried = exchange.attempts as usize;
-    exchange.attempts += 1;
+pub(super) fn peer(session: &Session, exchange: &mut Exchange) -> std::result::Result<Box<HttpPeer>, Fate> {
+    let now = Instant::now();
+    let index = match exchange.serving() {
+        Some(pool) => {
+            let wish = match exchange.wish {
+                Some(wish) => wish.again(now),
+                None => stage::wish(&pool, &View { header: session.req_header(), exchange }, fastrand::u64(..), now),
+            };
+            exchange.wish = Some(wish);
+            stage::pick_address(exchange, &pool, wish)?
+        }
+        None => {
+            let tried = exchange.attempts as usize;
+            exchange.attempts += 1;
+            exchange.body_in.begin_attempt();
+            tried
+        }
+    };
+    let silence = exchange.plan().map(|plan| {
+        let left = exchange.time_left(plan, now);
+        plan.retry.per_try_timeout.map_or(left, |one| one.min(left))
+    });
+    let found = peer_at(exchange, index, silence);
+    exchange.upstream_began = Some(now);
+    found.ok_or(Fate::Internal)
+}
+
+fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>) -> Option<Box<HttpPeer>> {
     let outgoing = exchange.outgoing.as_ref()?;
     let way = outgoing.way.as_ref()?;
-    let address = way.addresses.get(tried % way.addresses.len().max(1))?.socket_address();
+    let nobody = SocketAddr::from(([0, 0, 0, 0], 1));
+    let (address, asked) = match (way.addresses.len(), &way.parent) {
+        // Only the parent knows; pooled connections are told apart by the group.
+        (0, Some(_)) => (nobody, way.dialled.to_string()),
+        (count, _) => {
+            let address = way.addresses.get(index.checked_rem(count)?)?.socket_address();
+            (address, address.to_string())
+        }
+    };
+    let through = way.parent.as_ref().map(|parent| Through {
+        parent: parent.clone(),
+        egress: outgoing.egress.clone(),
+        authority: asked.clone(),
+    });
     let tls = match way.tls {
         TlsMode::Passthrough => None,
         TlsMode::Originate | TlsMode::Inspect => {
@@ -271,28 +355,34 @@ pub(super) fn peer(exchange: &mut Exchange) -> Option<Box<HttpPeer>> {
     let mut group = DefaultHasher::new();
     let (settings, tls) = tls.unzip();
     let name = tls.as_ref().map(|tls| format!("{:?}", tls.server_name));
-    (&way.destination, settings, name, way.showing == Showing::Certificate).hash(&mut group);
-    exchange.endpoint = Some(address);
-    exchange.upstream_began = Some(Instant::now());
+    let parent = way.parent.as_ref().map(|parent| (parent.parent.name(), &asked));
+    (&way.destination, settings, name, way.showing == Showing::Certificate, parent).hash(&mut group);
+    let (load, breaker) = match &way.pool {
+        Some(pool) => (pool.load.clone(), pool.circuit_breaker),
+        None => (outgoing.egress.state.load.clone(), BREAKER),
+    };
+    let silence = silence.map_or(way.silence, |silence| silence.min(way.silence));
     let dialer = Arc::new(Dialer {
         address: EndpointAddress::Ip(address),
         tls,
         connect_timeout: way.connect_timeout,
         head_timeout: way.silence,
         write_timeout: way.silence,
-        load: outgoing.egress.state.load.clone(),
-        breaker: BREAKER,
+        load,
+        breaker,
+        through,
     });
-    Some(peers::outgoing(dialer, address, group.finish(), POOLED_IDLE, way.silence))
+    let idle = way.pool.as_ref().map_or(POOLED_IDLE, |pool| pool.idle_timeout.min(POOLED_IDLE));
+    let peer = peers::outgoing(dialer, address, group.finish(), idle, silence);
+    exchange.endpoint = (address != nobody).then_some(address);
+    Some(peer)
 }
 
 /// What the destination is sent: the request as it came, in origin form, without what is between caller and proxy, and with
 /// the credential. Nothing of our inside is told: no forwarding fields.
 pub(super) fn shape(original: &RequestHeader, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
     let Some(outgoing) = &exchange.outgoing else { return Ok(()) };
-    // Octet for octet: `/./` and the like mean something to some origins.
-    let target = original.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    match target.parse() {
+    match target_of(original).parse() {
         Ok(uri) => request.set_uri(uri),
         Err(_) => return Error::e_explain(ErrorType::HTTPStatus(400), "the path cannot be forwarded"),
     }
@@ -301,6 +391,9 @@ pub(super) fn shape(original: &RequestHeader, request: &mut RequestHeader, excha
     }
     for name in BETWEEN_US {
         request.remove_header(*name);
+    }
+    if let Some(plan) = exchange.plan() {
+        plan.request_headers.apply(&View { header: original, exchange }, &mut RequestSink(request));
     }
     if let Some(way) = &outgoing.way {
         for name in way.changes.removals() {
@@ -355,9 +448,13 @@ async fn refuse(
 
 /// What a caller is told when the destination, or the way to it, failed.
 pub(super) async fn error_page(session: &mut Session, fate: Fate, exchange: &Exchange) -> Result<()> {
+    let title = match fate.side() {
+        Side::Upstream => "the egress gateway has no answer from the destination",
+        Side::Client | Side::Gateway => "the egress gateway does not pass this on",
+    };
     let problem = serde_json::json!({
         "type": "about:blank",
-        "title": "the egress gateway has no answer from the destination",
+        "title": title,
         "status": fate.status(),
         "detail": fate.doc(),
         "reason": fate.as_str(),
@@ -373,6 +470,15 @@ pub(super) async fn error_page(session: &mut Session, fate: Fate, exchange: &Exc
     let details = format!("reason={} request_id={}", fate.as_str(), exchange.request_id);
     let status = format!("portcullis; error={}; details=\"{details}\"", proxy_error(fate));
     response.insert_header("proxy-status", status)?;
+    if let Some(location) = &exchange.location {
+        response.insert_header(header::LOCATION, location)?;
+    }
+    if let (405, Some(allow)) = (fate.status(), &exchange.allow) {
+        response.insert_header(header::ALLOW, allow)?;
+    }
+    if let Some(plan) = exchange.plan() {
+        dress(&mut response, session.req_header(), exchange, plan)?;
+    }
     let bodyless = session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(response), bodyless).await?;
     if !bodyless {

@@ -14,6 +14,7 @@ mod guard;
 mod headers;
 mod inspect;
 mod mirror;
+mod payload;
 mod peers;
 mod redact;
 mod reply;

@@ -87,6 +87,7 @@ impl ClusterPeers {
                 write_timeout: cluster.write_timeout,
                 load: cluster.load.clone(),
                 breaker: cluster.circuit_breaker,
+                through: None,
             });
             EndpointPeer { metrics, template: template(cluster, &dialer, group), dialer }
         });
@@ -140,8 +141,10 @@ pub(super) fn outgoing(
     let mut peer = HttpPeer::new(address, false, String::new());
     peer.group_key = group;
     let options = &mut peer.options;
-    options.connection_timeout = Some(dialer.connect_timeout);
-    options.total_connection_timeout = Some(dialer.connect_timeout * 2);
+    // Behind a parent there are its steps as well, each with a timeout of its own.
+    let steps = if dialer.through.is_some() { 8 } else { 2 };
+    options.connection_timeout = Some(dialer.connect_timeout * (steps / 2));
+    options.total_connection_timeout = Some(dialer.connect_timeout * steps);
     options.read_timeout = Some(silence);
     options.write_timeout = Some(silence);
     options.idle_timeout = Some(idle);

@@ -11,7 +11,7 @@ use portcullis_auth::{Authenticated, AuthzEdits};
 use portcullis_limit::{ConcurrencyPermit, Key, Outcome, RateLimit, Verdict};
 use portcullis_ops::metrics::ActiveRequest;
 use portcullis_policy::{Cleared, Plan, Reason, Scheme, TraceContext};
-use portcullis_upstream::{ClusterId, Permit, Pick, StickyToken, Tried, Wish};
+use portcullis_upstream::{Cluster, ClusterId, Permit, Pick, StickyToken, Tried, Wish};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -105,6 +105,14 @@ pub(crate) struct Limited {
 impl Exchange {
     pub(crate) fn plan(&self) -> Option<&Plan> {
         self.snapshot.routes.plan(self.plan?)
+    }
+
+    /// Whom it is served by: an upstream, or the addresses of an external host.
+    pub(crate) fn serving(&self) -> Option<Arc<Cluster>> {
+        match &self.outgoing {
+            Some(outgoing) => outgoing.pool().cloned(),
+            None => self.snapshot.clusters.get(self.cluster?).cloned(),
+        }
     }
 
     /// Tells adaptive limits how the upstream bore it; the first word counts, the places are kept to the end.

@@ -1,8 +1,9 @@
 //! How an attempt ended: what the endpoint's health learns of it, and whether there is another attempt.
 
 use super::Exchange;
-use portcullis_health::TryOutcome;
+use portcullis_health::{EjectReason, TryOutcome};
 use portcullis_policy::{Body, Failed};
+use portcullis_upstream::{Cluster, Pick};
 use std::time::{Duration, Instant};
 
 /// Tells outlier detection of the attempt; once per attempt, later calls are of no effect.
@@ -10,10 +11,9 @@ pub(crate) fn judge(exchange: &mut Exchange, outcome: TryOutcome, now: Instant) 
     if std::mem::replace(&mut exchange.judged, true) {
         return;
     }
-    let Some(pick) = &exchange.pick else { return };
-    let Some(cluster) = exchange.cluster.and_then(|id| exchange.snapshot.clusters.get(id)) else { return };
+    let (Some(pick), Some(cluster)) = (&exchange.pick, exchange.serving()) else { return };
     let ejected = cluster.record(pick, outcome, now);
-    let Some(id) = exchange.cluster else { return };
+    let Some(id) = exchange.cluster else { return tell(&cluster, pick, ejected) };
     let peers = exchange.snapshot.peers.cluster(id);
     if let Some(endpoint) = peers.and_then(|peers| peers.endpoints.get(pick.index)).filter(|_| !outcome.is_good()) {
         endpoint.metrics.failed();
@@ -25,10 +25,18 @@ pub(crate) fn judge(exchange: &mut Exchange, outcome: TryOutcome, now: Instant) 
 
 /// Ends the trial of an endpoint by the head of its answer: the end of a stream may be hours away.
 pub(crate) fn judge_trial(exchange: &Exchange, outcome: TryOutcome, now: Instant) {
-    let (Some(pick), Some(id)) = (&exchange.pick, exchange.cluster) else { return };
-    let Some(cluster) = exchange.snapshot.clusters.get(id) else { return };
-    if let Some(reason) = cluster.judge_trial(pick, outcome, now) {
-        exchange.snapshot.peers.ejected(id, pick.index, reason);
+    let (Some(pick), Some(cluster)) = (&exchange.pick, exchange.serving()) else { return };
+    let ejected = cluster.judge_trial(pick, outcome, now);
+    match (exchange.cluster, ejected) {
+        (Some(id), Some(reason)) => exchange.snapshot.peers.ejected(id, pick.index, reason),
+        (_, ejected) => tell(&cluster, pick, ejected),
+    }
+}
+
+/// Of an external host's addresses: there is no metric for each, because callers choose hosts.
+fn tell(pool: &Cluster, pick: &Pick, ejected: Option<EjectReason>) {
+    if let (Some(reason), Some(endpoint)) = (ejected, pool.endpoints.get(pick.index)) {
+        tracing::warn!(destination = %pool.name, endpoint = %endpoint.address, %reason, "address ejected");
     }
 }
 
@@ -36,7 +44,7 @@ pub(crate) fn judge_trial(exchange: &Exchange, outcome: TryOutcome, now: Instant
 pub(crate) fn try_again(exchange: &mut Exchange, failed: Failed, method: &str, body: Body, now: Instant) -> bool {
     let snapshot = exchange.snapshot.clone();
     let Some(plan) = exchange.plan.and_then(|plan| snapshot.routes.plan(plan)) else { return false };
-    let Some(cluster) = exchange.cluster.and_then(|id| snapshot.clusters.get(id)) else { return false };
+    let Some(cluster) = exchange.serving() else { return false };
     if !plan.retry.allows(failed, exchange.attempts, method, body) || now >= exchange.deadline(plan) {
         return false;
     }

@@ -10,5 +10,5 @@ mod record;
 pub(crate) use admit::{Arrival, admit};
 pub(crate) use exchange::{Exchange, Limited};
 pub(crate) use judge::{judge, judge_trial, try_again};
-pub(crate) use pick::{Unpicked, choose_upstream, pick, wish};
+pub(crate) use pick::{Unpicked, choose_upstream, pick, pick_address, wish};
 pub(crate) use record::{Ending, record};

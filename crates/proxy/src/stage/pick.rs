@@ -66,6 +66,12 @@ pub(crate) fn pick(exchange: &mut Exchange, _cleared: &Cleared, wish: Wish) -> R
     Err(Unpicked::FellBack)
 }
 
+/// An address of the external host for the next attempt. The policy let the request out before there was a pool.
+pub(crate) fn pick_address(exchange: &mut Exchange, pool: &Cluster, wish: Wish) -> Result<usize, Reason> {
+    exchange.pick = None;
+    pick_in(exchange, pool, wish)
+}
+
 fn pick_in(exchange: &mut Exchange, cluster: &Cluster, wish: Wish) -> Result<usize, Reason> {
     // With somebody to fall back to, an upstream in panic is not asked.
     if cluster.fallback.is_some() && !cluster.is_serving(wish.now) {
