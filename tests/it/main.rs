@@ -40,4 +40,5 @@ mod tunnels;
 mod upstreams;
 mod waf;
 mod waf_cli;
+mod waf_held;
 mod websocket;

@@ -52,7 +52,10 @@ fn text(name: &str, text: &str) -> Source {
 /// All files of our own rules, or those whose names begin so.
 fn own_rules(beginning: &str) -> Vec<Source> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../waf-rules");
-    vec![text("engine", "SecRuleEngine On\nSecRequestBodyAccess On\n"), Source::File(folder.join(format!("{beginning}*.conf")))]
+    vec![
+        text("engine", "SecRuleEngine On\nSecRequestBodyAccess On\n"),
+        Source::File(folder.join(format!("{beginning}*.conf"))),
+    ]
 }
 
 #[test]

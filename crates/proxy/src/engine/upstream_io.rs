@@ -1,6 +1,7 @@
 //! The IO type that pingora's HTTP/1 client is given for an upstream connection: what the origin says is held to
 //! RFC 9112 before pingora's parser sees it, so a garbled answer becomes a 502, not somebody else's response.
 
+use super::head_gate::HeadGate;
 use crate::conn::Socket;
 use bytes::BytesMut;
 use pingora::protocols::{
@@ -38,6 +39,8 @@ pub(crate) struct UpstreamIo {
     head_timeout: Duration,
     alarm: Option<Pin<Box<Sleep>>>,
     gathered: Vec<u8>,
+    /// While it is closed a request is gathered and not sent.
+    gate: HeadGate,
     socket: Arc<SocketDigest>,
     /// Counted by the upstream's circuit breaker as long as it is open.
     _permit: Permit,
@@ -104,6 +107,7 @@ impl UpstreamIo {
             head_timeout,
             alarm: None,
             gathered: Vec::new(),
+            gate: HeadGate::default(),
             socket: Arc::new(SocketDigest::from_raw_fd(fd)),
             _permit: permit,
         }
@@ -320,11 +324,13 @@ impl AsyncRead for UpstreamIo {
 impl AsyncWrite for UpstreamIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let io = self.get_mut();
-        if io.gathered.len() + bytes.len() > GATHER_LIMIT {
+        // Of what is held back there is only the head, which was limited when it came in.
+        let sends = !io.gate.is_closed();
+        if sends && io.gathered.len() + bytes.len() > GATHER_LIMIT {
             ready!(io.poll_flush_gathered(cx))?;
         }
         io.note_request(bytes);
-        if bytes.len() >= GATHER_LIMIT {
+        if sends && bytes.len() >= GATHER_LIMIT {
             return io.raw.poll_write(cx, bytes);
         }
         io.gathered.extend_from_slice(bytes);
@@ -333,12 +339,19 @@ impl AsyncWrite for UpstreamIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let io = self.get_mut();
+        if io.gate.is_closed() {
+            return Poll::Ready(Ok(()));
+        }
         ready!(io.poll_flush_gathered(cx))?;
         io.raw.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let io = self.get_mut();
+        if io.gate.is_closed() {
+            // The verdict was against it, or nobody waits for one any more.
+            io.gathered.clear();
+        }
         ready!(io.poll_flush_gathered(cx))?;
         io.raw.poll_shutdown(cx)
     }
@@ -381,7 +394,7 @@ impl GetTimingDigest for UpstreamIo {
 
 impl GetProxyDigest for UpstreamIo {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        self.gate.carried()
     }
 }
 

@@ -16,8 +16,8 @@ pub(crate) enum Packing {
     Unknown,
 }
 
-/// Reads a body of length-prefixed messages (gRPC over HTTP/2, "Length-Prefixed-Message"); `room` bounds what is unpacked.
-pub(crate) fn read(body: &[u8], packing: Packing, room: usize, most: usize, contents: &mut Contents) {
+/// Reads a body of length-prefixed messages (gRPC over HTTP/2, "Length-Prefixed-Message"); `room` bounds what all messages come to unpacked.
+pub(crate) fn read(body: &[u8], packing: Packing, mut room: usize, most: usize, contents: &mut Contents) {
     let mut reader = Reader { most, contents, path: b"grpc".to_vec() };
     let mut rest = body;
     while let Some((frame, after)) = frame(rest) {
@@ -27,6 +27,7 @@ pub(crate) fn read(body: &[u8], packing: Packing, room: usize, most: usize, cont
             (false, _) => frame.message,
             (true, Packing::Gzip) => match unpack_gzip(frame.message, room) {
                 Ok(message) => {
+                    room = room.saturating_sub(message.len());
                     unpacked = message;
                     unpacked.as_slice()
                 }
