@@ -201,4 +201,25 @@ mod tests {
         read(&framed(&deep), Packing::Unknown, 1000, 1000, &mut contents);
         assert!(contents.truncated);
     }
+
+    #[test]
+    fn packed_messages_are_unpacked_within_one_limit() {
+        use std::io::Write;
+        let packed = |message: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            encoder.write_all(message).unwrap();
+            let mut frame = framed(&encoder.finish().unwrap());
+            if let Some(flag) = frame.first_mut() {
+                *flag = 1;
+            }
+            frame
+        };
+        let message = delimited(1, &[b'a'; 100]);
+        let too_much = Some("gRPC: a message cannot be unpacked, or not within the limit of the body");
+        for (messages, found, error) in [(1, 1, None), (2, 2, None), (3, 2, too_much)] {
+            let mut contents = Contents::default();
+            read(&packed(&message).repeat(messages), Packing::Gzip, 250, 10, &mut contents);
+            assert_eq!((contents.args.len(), contents.error.as_deref()), (found, error));
+        }
+    }
 }
