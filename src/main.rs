@@ -22,6 +22,9 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // The allocator asks for pages of 2 MiB. Without them an idle process holds 9 MiB less, and a request costs the same
+    // (44 us against 44 us, interleaved). A kernel that cannot be told so goes on as before.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     portcullis_tls::install_provider();
     match command::run(cli::Cli::parse()) {
         Ok(code) => code,
