@@ -33,7 +33,8 @@ async fn listening() -> (Origin, Arc<Mutex<Vec<u8>>>) {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = stream.read(&mut buffer).await {
                 kept.lock().unwrap().extend_from_slice(&buffer[..count]);
-                if kept.lock().unwrap().ends_with(b"q=hello") {
+                let whole = |kept: &[u8]| kept.ends_with(b"q=hello") || kept.ends_with(b"0\r\n\r\n");
+                if whole(&kept.lock().unwrap()) {
                     let _ = stream.write_all(&ok("")).await;
                 }
             }
@@ -74,6 +75,19 @@ async fn of_a_request_that_is_refused_for_its_body_the_upstream_sees_nothing() {
     let text = String::from_utf8_lossy(&arrived.lock().unwrap()).into_owned();
     assert_eq!(text.len(), seen, "{text}");
     assert_eq!(text.matches("POST ").count(), 1, "{text}");
+}
+
+/// Nothing is passed on that was not looked at.
+#[tokio::test]
+async fn trailers_of_a_request_do_not_reach_the_upstream() {
+    let (origin, arrived) = listening().await;
+    let gateway = edge(&origin, "", "waf.mode = \"block\"").await;
+    let mut client = Client::connect(gateway.addr("http")).await;
+    let trailer = "X-Late: <script>alert(document.cookie)</script>";
+    client.send(format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n7\r\nq=hello\r\n0\r\n{trailer}\r\n\r\n")).await;
+    assert_eq!(client.response().await.status, 200);
+    let text = String::from_utf8_lossy(&arrived.lock().unwrap()).into_owned();
+    assert!(text.contains("q=hello") && !text.to_lowercase().contains("x-late"), "{text}");
 }
 
 #[tokio::test]
