@@ -20,7 +20,10 @@ pub(crate) fn rollout(what: RolloutCommand) -> Result<ExitCode> {
 
 fn say(command: &str, wish: &RolloutWish) -> Result<ExitCode> {
     let body = json!({ "rollout": wish.rollout, "command": command, "why": wish.why });
-    ask(&wish.admin, "POST", "/rollout", &body, |answer| line(&answer["rollout"]))
+    ask(&wish.admin, "POST", "/rollout", &body, |answer| {
+        let warning = answer["warning"].as_str().map_or_else(String::new, |text| format!("warning: {text}\n"));
+        line(&answer["rollout"]) + &warning
+    })
 }
 
 fn status(admin: &AdminSocket, format: Format) -> Result<ExitCode> {

@@ -206,7 +206,10 @@ async fn rollout(State(gateway): State<Gateway>, Json(wish): Json<RolloutWish>) 
         RolloutCommand::Abort => Command::Abort,
     };
     answer(gateway, move |gateway| match gateway.rollout(&wish.rollout, command, wish.why.as_deref()) {
-        Some(Ok(status)) => Json(json!({ "rollout": status })).into_response(),
+        Some(Ok(status)) => {
+            let warning = gateway.releases_forget().map(|why| format!("this holds until a restart only: {why}"));
+            Json(json!({ "rollout": status, "warning": warning })).into_response()
+        }
         Some(Err(refused)) => (StatusCode::CONFLICT, Json(json!({ "error": refused.to_string() }))).into_response(),
         None => {
             let error = format!("there is no rollout \"{}\"", wish.rollout);

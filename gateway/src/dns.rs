@@ -1,11 +1,6 @@
 //! The DNS tables of a document, compiled: what answers are made from, and the listeners that give them. Opens no socket.
 
-use crate::{
-    Compiled,
-    compile::{Listeners, admin_path},
-    dns_signals,
-    spec::Spec,
-};
+use crate::{Compiled, compile::admin_path, compile_listeners::Listeners, dns_signals, spec::Spec};
 use portcullis_config::{Context, Path};
 use portcullis_gslb::{Clocks, GslbSpec, Registries, Snapshot};
 use portcullis_names::{ListenAddress, ObjectName, Percent};

@@ -1,5 +1,15 @@
 //! The running gateway: starts cores, applies configurations, drains, hands over.
 
+mod probes;
+mod snapshot;
+mod status;
+mod tasks;
+
+use self::{
+    probes::targets,
+    snapshot::split,
+    tasks::{follow_discovery, judge_endpoints, move_releases},
+};
 use crate::{
     Compiled, admin,
     compile::{self, Refused},
@@ -7,14 +17,12 @@ use crate::{
     dns_orders::OrderFile,
     dns_signals, egress,
     listeners::{Inherited, LiveListeners, Opened},
-    release_board::{self, ReleaseBoard},
+    release_board::ReleaseBoard,
 };
-use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
 use portcullis_config::{Colour, Diff, Report};
 use portcullis_discover::{Discovery, FIRST_ANSWERS, Source};
 use portcullis_gslb::{Clocks, Republish};
-use portcullis_health::{HealthState, Override, Probe, ProbeKind, Prober, Target};
-use portcullis_names::ObjectName;
+use portcullis_health::{Override, Prober};
 use portcullis_ops::{
     OverloadSampler, OverloadSources, Shedding,
     access_log::AccessLog,
@@ -22,12 +30,11 @@ use portcullis_ops::{
     metrics::Metrics,
     systemd,
 };
-use portcullis_proxy::{CoreThread, Edge, LiveEgress, Peers, Snapshot};
+use portcullis_proxy::{CoreThread, Edge, LiveEgress, Peers};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
-use portcullis_tls::system_client;
-use portcullis_upstream::{Cluster, Clusters};
+use portcullis_upstream::Clusters;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::HashSet,
     os::fd::AsFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
@@ -462,6 +469,11 @@ impl Gateway {
         self.state().releases.command(name, command, why)
     }
 
+    /// Why the state of releases is not kept beyond this process, if so.
+    pub(crate) fn releases_forget(&self) -> Option<String> {
+        self.state().releases.forgets()
+    }
+
     /// What was let through on report so far, as configuration; and how much more there was than is kept. `None`: there is no
     /// way out.
     pub fn learned(&self) -> Option<(String, u64)> {
@@ -519,66 +531,8 @@ impl Gateway {
         self.state().draining
     }
 
-    pub(crate) fn status(&self) -> serde_json::Value {
-        let state = self.state();
-        serde_json::json!({
-            "pid": std::process::id(),
-            "generation": state.generation,
-            "draining": state.draining,
-            "connections": self.0.edge.open_connections(),
-            "last_reload": state.last_reload,
-            "listeners": listeners(&state),
-            "upstreams": upstreams(&state),
-            "overload": self.0.edge.shedding.state(),
-            "discovery": discovery(&state),
-            "objectives": state.releases.objectives(),
-            "rollouts": state.releases.rollouts(),
-            "certificates": state.compiled.certificates.iter().map(|certificate| serde_json::json!({
-                "name": certificate.name.as_str(),
-                "hosts": certificate.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "seconds_left": certificate.seconds_left(SystemTime::now()),
-            })).collect::<Vec<_>>(),
-        })
-    }
-
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Compares the endpoints of each upstream at the end of each of its intervals, as long as the gateway lives.
-async fn judge_endpoints(gateway: Weak<Inner>) {
-    let mut judged: HashMap<String, Instant> = HashMap::new();
-    loop {
-        tokio::time::sleep(JUDGE_STEP).await;
-        let Some(gateway) = gateway.upgrade() else { return };
-        let snapshot = gateway.edge.snapshot();
-        let now = Instant::now();
-        let before = std::mem::take(&mut judged);
-        for (id, cluster) in snapshot.clusters.iter().enumerate() {
-            let last = before.get(cluster.name.as_str()).copied().unwrap_or(now);
-            let due = now.saturating_duration_since(last) >= cluster.outlier.interval;
-            judged.insert(cluster.name.to_string(), if due { now } else { last });
-            if due {
-                for (index, reason) in cluster.judge_interval(now) {
-                    snapshot.peers.ejected(id, index, reason);
-                }
-            }
-        }
-    }
-}
-
-/// Takes in changes of endpoints as long as the gateway lives.
-async fn follow_discovery(gateway: Weak<Inner>, mut news: tokio::sync::watch::Receiver<u64>) {
-    while news.changed().await.is_ok() {
-        let Some(inner) = gateway.upgrade() else { return };
-        let gateway = Gateway(inner);
-        // It builds tables and takes the state's lock: not on a runtime thread.
-        let taken_in = move || {
-            gateway.take_in_found();
-            gateway.republish_found();
-        };
-        let _ = tokio::task::spawn_blocking(taken_in).await;
     }
 }
 
@@ -611,132 +565,6 @@ fn refusal(compiled: &Compiled, kind: &str, message: String) -> Report {
     let mut cx = portcullis_config::Context::new(compiled.document.clone(), Report::default());
     cx.error(&portcullis_config::Path::root().key(kind), message);
     cx.finish().0
-}
-
-/// Lets releases go on as long as the gateway lives.
-async fn move_releases(gateway: Weak<Inner>) {
-    let mut ticks = tokio::time::interval(release_board::TICK);
-    loop {
-        ticks.tick().await;
-        let Some(inner) = gateway.upgrade() else { return };
-        let gateway = Gateway(inner);
-        // It takes the state's lock and writes to the disk: not on a runtime thread.
-        let _ = tokio::task::spawn_blocking(move || gateway.move_releases()).await;
-    }
-}
-
-/// The shortest interval of outlier detection.
-const JUDGE_STEP: Duration = Duration::from_millis(100);
-
-fn listeners(state: &State) -> Vec<serde_json::Value> {
-    let each = state.listeners.iter().map(|live| {
-        serde_json::json!({
-            "name": live.plan.name.as_str(),
-            "address": live.plan.address.to_string(),
-            "bound": live.bound.map(|bound| bound.to_string()),
-            "connections": live.runtime.open_connections(),
-        })
-    });
-    let dns = state.dns.bound().map(|(name, address, bound)| {
-        serde_json::json!({ "name": name, "address": address, "bound": bound.to_string(), "protocol": "dns" })
-    });
-    each.chain(dns).collect()
-}
-
-fn discovery(state: &State) -> Vec<serde_json::Value> {
-    let each = state.discovery.status().into_iter().map(|status| {
-        serde_json::json!({
-            "source": status.source.to_string(),
-            "endpoints": status.endpoints,
-            "left_out": status.left_out,
-            "seconds_since_change": status.changed.map(|changed| changed.elapsed().as_secs()),
-            "trouble": status.trouble,
-        })
-    });
-    each.collect()
-}
-
-fn upstreams(state: &State) -> Vec<portcullis_upstream::UpstreamStatus> {
-    let now = Instant::now();
-    state.compiled.clusters.iter().map(|cluster| cluster.status(now)).collect()
-}
-
-/// Divides a compiled configuration into what the data path pins and what the control side keeps. Both share the tables.
-fn split(
-    compiled: Compiled,
-    generation: u64,
-    releases: &ReleaseBoard,
-    egress: Option<Arc<LiveEgress>>,
-    metrics: &Metrics,
-) -> (Arc<Compiled>, Arc<Snapshot>) {
-    let peers = Peers::new(&compiled.clusters, metrics);
-    let route_metrics = compiled.routes.plans().map(|plan| metrics.route(&plan.name())).collect();
-    let compiled = Arc::new(compiled);
-    let snapshot = Snapshot {
-        generation,
-        routes: compiled.routes.clone(),
-        clusters: compiled.clusters.clone(),
-        peers,
-        route_metrics,
-        releases: releases.releases(&compiled).into(),
-        wafs: compiled.wafs.clone(),
-        apis: compiled.apis.clone(),
-        privacy: compiled.privacy.clone(),
-        geo: compiled.geo.clone(),
-        stores: compiled.stores.clone(),
-        keys: fetch_keys(&compiled.identities),
-        egress,
-        log: compiled.log.clone(),
-        drain: compiled.drain,
-        max_connections: compiled.max_connections,
-    };
-    (compiled, Arc::new(snapshot))
-}
-
-/// Starts the fetching of keys for identities whose issuers publish them. It ends with the snapshot that holds the handles.
-fn fetch_keys(identities: &BTreeMap<ObjectName, Arc<Identity>>) -> BTreeMap<ObjectName, KeyHandle> {
-    let each = identities.iter().filter_map(|(name, identity)| {
-        let client = KeyClient::new(system_client());
-        let (refresher, handle) = KeyRefresher::new(identity.clone(), client, Arc::new(SystemClock))?;
-        tokio::spawn(refresher.run(fastrand::f64));
-        Some((name.clone(), handle))
-    });
-    each.collect()
-}
-
-fn targets(cluster: &Arc<Cluster>, metrics: &Arc<Metrics>) -> Vec<Target> {
-    let Some(check) = &cluster.health_check else { return Vec::new() };
-    let kind = match &cluster.tls {
-        None => ProbeKind::Clear,
-        Some(tls) => ProbeKind::Tls { config: tls.config(b"http/1.1"), server_name: tls.server_name.clone() },
-    };
-    let each = cluster.endpoints.iter().map(|endpoint| {
-        let handles = metrics.endpoint(cluster.name.as_str(), &endpoint.address.to_string());
-        let (state, upstream, address) = (endpoint.state.clone(), cluster.name.clone(), endpoint.address.clone());
-        let (healthy, unhealthy) = (check.healthy, check.unhealthy);
-        Target {
-            key: format!(
-                "{} {} {check:?} {:?}",
-                cluster.name,
-                endpoint.address,
-                cluster.tls.as_ref().map(portcullis_tls::UpstreamTls::group_key)
-            ),
-            probe: Probe { address: endpoint.address.clone(), kind: kind.clone(), check: check.clone() },
-            tell: Arc::new(move |outcome| {
-                if let Some(now) = state.observe(outcome, healthy, unhealthy, Instant::now()) {
-                    handles.up(now.is_usable());
-                    let failure = outcome.err().map(|failure| failure.to_string());
-                    match now {
-                        HealthState::Down => {
-                            tracing::warn!(%upstream, endpoint = %address, failure, "endpoint is down")
-                        }
-                        state => tracing::info!(%upstream, endpoint = %address, ?state, "endpoint answers probes"),
-                    }
-                }
-            }),
-        }
-    });
-    each.collect()
 }
 
 fn unix_now() -> u64 {

@@ -8,6 +8,7 @@ mod admin;
 mod api_sets;
 mod compile;
 mod compile_guards;
+mod compile_listeners;
 mod dns;
 mod dns_admin;
 mod dns_listeners;

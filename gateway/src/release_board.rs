@@ -26,6 +26,8 @@ pub(crate) struct ReleaseBoard {
     saved_at: Moment,
     mover: Mover,
     keeping: Keeping,
+    /// Why the file could not be written when that was last tried.
+    unsaved: Option<String>,
 }
 
 /// Who moves the releases and writes their file: one process at a time.
@@ -83,6 +85,7 @@ impl ReleaseBoard {
             rollouts: BTreeMap::new(),
             mover: Mover::We,
             keeping: Keeping::On,
+            unsaved: None,
             file,
         };
         match read(&board.file) {
@@ -285,6 +288,14 @@ impl ReleaseBoard {
         Some(done)
     }
 
+    /// Why what an operator says now is forgotten with this process.
+    pub(crate) fn forgets(&self) -> Option<String> {
+        match self.keeping {
+            Keeping::Off => Some(format!("{}: it could not be read and is left as it is", self.file.display())),
+            Keeping::On => self.unsaved.clone(),
+        }
+    }
+
     pub(crate) fn rollouts(&self) -> Vec<RolloutStatus> {
         let now = now();
         self.rollouts.values().map(|release| release.rollout.status(now)).collect()
@@ -309,9 +320,11 @@ impl ReleaseBoard {
                 .collect(),
         };
         // Availability: a disk that is full must not stop a release from being served.
-        if let Err(error) = write_atomically(&self.file, &serde_json::to_vec(&saved).unwrap_or_default()) {
+        let written = write_atomically(&self.file, &serde_json::to_vec(&saved).unwrap_or_default());
+        if let Err(error) = &written {
             tracing::error!(file = %self.file.display(), %error, "the state of releases cannot be kept");
         }
+        self.unsaved = written.err().map(|error| format!("{}: {error}", self.file.display()));
     }
 }
 

@@ -16,17 +16,17 @@ use std::{
 };
 
 /// Somebody who signs tokens.
-struct Issuer {
+pub(crate) struct Issuer {
     key: KeyPair,
     id: &'static str,
 }
 
 impl Issuer {
-    fn new(id: &'static str) -> Self {
+    pub(crate) fn new(id: &'static str) -> Self {
         Self { key: KeyPair::generate_for(&PKCS_ED25519).unwrap(), id }
     }
 
-    fn jwk(&self) -> Value {
+    pub(crate) fn jwk(&self) -> Value {
         json!({ "kty": "OKP", "crv": "Ed25519", "kid": self.id, "x": base64(self.key.public_key_raw()) })
     }
 
@@ -38,19 +38,19 @@ impl Issuer {
     }
 
     /// A good token of `https://id.test` for `shop`, with `more` in it.
-    fn token(&self, issuer: &str, more: Value) -> String {
+    pub(crate) fn token(&self, issuer: &str, more: Value) -> String {
         let mut claims = json!({ "iss": issuer, "aud": "shop", "exp": now() + 600, "sub": "alice" });
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.sign(claims)
     }
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// RFC 7515 §2: the URL alphabet, no padding.
-fn base64(octets: &[u8]) -> String {
+pub(crate) fn base64(octets: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
     for three in octets.chunks(3) {
@@ -62,9 +62,9 @@ fn base64(octets: &[u8]) -> String {
     text
 }
 
-const LISTENER: &str = "[listener.http]\naddress = \"127.0.0.1:0\"\nclient_ip = { trust = [\"127.0.0.0/8\"], header = \"x-forwarded-for\" }\n";
+pub(crate) const LISTENER: &str = "[listener.http]\naddress = \"127.0.0.1:0\"\nclient_ip = { trust = [\"127.0.0.0/8\"], header = \"x-forwarded-for\" }\n";
 
-async fn edge(files: &[(&str, String)], objects: &str, rest: &str) -> (Gateway, Origin) {
+pub(crate) async fn edge(files: &[(&str, String)], objects: &str, rest: &str) -> (Gateway, Origin) {
     let origin = Origin::echo().await;
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -77,17 +77,17 @@ async fn edge(files: &[(&str, String)], objects: &str, rest: &str) -> (Gateway, 
     (Gateway::start_in(folder, &config).await, origin)
 }
 
-async fn ask(gateway: &Gateway, request: &str) -> Response {
+pub(crate) async fn ask(gateway: &Gateway, request: &str) -> Response {
     let mut client = Client::connect(gateway.addr("http")).await;
     client.send(&format!("{request}\r\n\r\n")).await;
     client.response().await
 }
 
-async fn bearer(gateway: &Gateway, path: &str, token: &str) -> Response {
+pub(crate) async fn bearer(gateway: &Gateway, path: &str, token: &str) -> Response {
     ask(gateway, &format!("GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}")).await
 }
 
-const IDENTITY: &str =
+pub(crate) const IDENTITY: &str =
     "[identity.corp]\nissuer = \"https://id.test\"\naudiences = [\"shop\"]\njwks.file = \"keys.json\"\n";
 
 #[tokio::test]

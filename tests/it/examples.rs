@@ -1,6 +1,9 @@
 //! Every file under conf/ is a configuration that passes the check, with certificates made for the occasion.
 
-use crate::support::{authority::Authority, gateway::run_in};
+use crate::{
+    mmdb,
+    support::{authority::Authority, gateway::run_in},
+};
 use std::path::Path;
 
 #[tokio::test]
@@ -20,6 +23,9 @@ async fn all_of_conf_passes_the_check() {
     std::fs::write(certificates.join("inspection.key"), &signer.key_pem).unwrap();
     std::fs::write(certificates.join("ca.crl"), ca.crl(&[])).unwrap();
     std::fs::write(certificates.join("xfr.key"), "bm90IGEgc2VjcmV0LCBmb3IgdGhlIGNoZWNrIG9ubHk=").unwrap();
+    std::fs::create_dir(folder.path().join("geo")).unwrap();
+    let countries = mmdb::database(vec![("192.0.2.0/24", mmdb::country("DE"))]);
+    std::fs::write(folder.path().join("geo/country.mmdb"), countries).unwrap();
     let mut checked = 0;
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         let path = entry.unwrap().path();

@@ -73,12 +73,13 @@ async fn each_abuse_is_cut_with_enhance_your_calm_while_others_are_served() {
     let origin = Origin::fixed("ok").await;
     let gateway = edge(&origin, "").await;
     let good = h2(TcpStream::connect(gateway.addr("http")).await.unwrap()).await;
-    let rounds: [(&str, fn(u32) -> Vec<u8>); 6] = [
+    let rounds: [(&str, fn(u32) -> Vec<u8>); 7] = [
         ("h2_rapid_reset", |n| [frame(1, 5, n * 2 + 1, &get_block()), frame(3, 0, n * 2 + 1, &[0, 0, 0, 8])].concat()),
         ("h2_settings_flood", |_| frame(4, 0, 0, &[])),
         ("h2_ping_flood", |_| frame(6, 0, 0, &[0; 8])),
         ("h2_priority_flood", |_| frame(2, 0, 1, &[0, 0, 0, 0, 1])),
         ("h2_window_update_flood", |_| frame(8, 0, 0, &[0, 0, 0, 1])),
+        ("h2_other_frames_flood", |_| frame(0xbe, 0xff, 1, &[0; 5])),
         ("h2_frame_too_large", |_| frame(0, 0, 1, &[0; 40_000])),
     ];
     for (label, round) in rounds {

@@ -12,7 +12,7 @@ use std::{process::Stdio, time::Duration};
 const LISTENER: &str = "[listener.http]\naddress = \"127.0.0.1:0\"\nclient_ip = { trust = [\"127.0.0.0/8\"], header = \"x-forwarded-for\" }\n";
 
 /// A gateway before one good origin; `rest` is the route's own.
-async fn edge(objects: &str, rest: &str) -> (Gateway, Origin) {
+pub(crate) async fn edge(objects: &str, rest: &str) -> (Gateway, Origin) {
     let origin = Origin::fixed("ok").await;
     let config = format!(
         "{LISTENER}{objects}\n[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\n{rest}\n",
@@ -21,13 +21,13 @@ async fn edge(objects: &str, rest: &str) -> (Gateway, Origin) {
     (Gateway::start(&config).await, origin)
 }
 
-async fn ask(gateway: &Gateway, head: &str) -> Response {
+pub(crate) async fn ask(gateway: &Gateway, head: &str) -> Response {
     let mut client = Client::connect(gateway.addr("http")).await;
     client.send(&format!("GET {head}\r\n\r\n")).await;
     client.response().await
 }
 
-async fn statuses(gateway: &Gateway, heads: &[&str]) -> Vec<u16> {
+pub(crate) async fn statuses(gateway: &Gateway, heads: &[&str]) -> Vec<u16> {
     let mut all = Vec::new();
     for head in heads {
         all.push(ask(gateway, head).await.status);
@@ -35,7 +35,7 @@ async fn statuses(gateway: &Gateway, heads: &[&str]) -> Vec<u16> {
     all
 }
 
-const PLAIN: &str = "/ HTTP/1.1\r\nHost: a";
+pub(crate) const PLAIN: &str = "/ HTTP/1.1\r\nHost: a";
 
 #[tokio::test]
 async fn a_limit_refuses_with_all_that_a_client_needs_to_come_back() {
@@ -132,7 +132,7 @@ async fn so_many_at_a_time() {
     gateway.counts("portcullis_refusals_total", &["concurrency_limited"], 6.0).await;
 }
 
-async fn futures_all<F: Future<Output = Response>>(all: impl Iterator<Item = F>) -> Vec<Response> {
+pub(crate) async fn futures_all<F: Future<Output = Response>>(all: impl Iterator<Item = F>) -> Vec<Response> {
     let mut all: Vec<_> = all.map(Box::pin).collect();
     let mut done = Vec::new();
     std::future::poll_fn(|cx| {
@@ -183,17 +183,22 @@ async fn what_defaults_demand_is_relaxed_only_where_they_permit() {
 }
 
 /// A Valkey or Redis of the test's own on a unix socket. `None`, said aloud, where none is installed.
-struct Valkey {
+pub(crate) struct Valkey {
     child: std::process::Child,
     folder: tempfile::TempDir,
 }
 
 impl Valkey {
     fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(more: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let run = |program: &str| {
             std::process::Command::new(program)
                 .args(["--port", "0", "--save", "", "--unixsocket", "s"])
+                .args(more)
                 .current_dir(folder.path())
                 .stdout(Stdio::null())
                 .spawn()
@@ -207,8 +212,16 @@ impl Valkey {
     }
 
     fn table(&self, on_fail: &str) -> String {
-        let socket = self.folder.path().join("s");
-        format!("[store.shared]\nvalkey = {{ nodes = [\"unix:{}\"] }}\non_fail = \"{on_fail}\"\n", socket.display())
+        format!("[store.shared]\nvalkey = {{ nodes = [\"{}\"] }}\non_fail = \"{on_fail}\"\n", self.node())
+    }
+
+    pub(crate) fn node(&self) -> String {
+        format!("unix:{}", self.folder.path().join("s").display())
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = std::process::Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
     }
 }
 

@@ -73,6 +73,19 @@ async fn log_target_format_fields_and_sample_are_obeyed_and_change_live() {
 }
 
 #[tokio::test]
+async fn a_full_disk_costs_lines_of_the_log_and_no_request() {
+    let origin = Origin::fixed("ok").await;
+    let gateway = edge(&origin, "[telemetry]\naccess_log = { to = { file = \"/dev/full\" } }").await;
+    let mut client = Client::connect(gateway.addr("http")).await;
+    for _ in 0..50 {
+        assert_eq!(client.get("shop.test", "/").await.status, 200);
+    }
+    gateway.counts("portcullis_access_log_dropped_total", &[], 50.0).await;
+    let told = gateway.log().lines().filter(|line| line.contains("access log cannot be written")).count();
+    assert_eq!(told, 1, "it is told once:\n{}", gateway.log());
+}
+
+#[tokio::test]
 async fn metrics_count_requests_connections_and_refusals_by_closed_labels() {
     let origin = Origin::fixed("ok").await;
     let gateway = edge(&origin, "").await;

@@ -89,6 +89,38 @@ async fn a_bad_release_is_taken_back_and_few_have_seen_it() {
 }
 
 #[tokio::test]
+async fn how_much_worse_the_new_version_may_be_is_the_gates_to_say() {
+    let old = Origin::fixed("old").await;
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    // One in four.
+    let shaky = Origin::start(move |_| match asked.fetch_add(1, SeqCst) % 4 {
+        0 => b"HTTP/1.1 500 Oh\r\nContent-Length: 3\r\n\r\nbad".to_vec(),
+        _ => crate::support::origin::ok("new"),
+    })
+    .await;
+    for (gate, expected) in [
+        ("max_error_ratio_over_baseline = 2.0", "rolled_back"),
+        ("max_error_ratio_over_baseline = 1000.0", "promoted"),
+        ("max_error_ratio_over_baseline = 1000.0, slo = \"shop\", max_burn = 1.5", "rolled_back"),
+        ("max_error_ratio_over_baseline = 1000.0, slo = \"shop\", max_burn = 20.0", "promoted"),
+    ] {
+        let rollout = format!(
+            "steps = [\"50%\", \"100%\"]\nhold = \"500ms\"\ngate = {{ min_requests = 40, max_latency_ratio = 1000.0, {gate} }}"
+        );
+        // An objective of nine in ten: a quarter of failures burns its budget two and a half times too fast.
+        let text = config(&old, &shaky, &rollout).replace("availability = \"99%\"", "availability = \"90%\"");
+        let gateway = Gateway::start(&text).await;
+        let ended = eventually(gate, async || {
+            traffic(&gateway).await;
+            let state = state(&gateway).await;
+            matches!(state.as_str(), "rolled_back" | "promoted").then_some(state)
+        })
+        .await;
+        assert_eq!(ended, expected, "{gate}");
+    }
+}
+
+#[tokio::test]
 async fn an_operator_has_the_last_word() {
     let (old, new) = (Origin::fixed("old").await, Origin::fixed("new").await);
     let rollout = "steps = [\"10%\", \"100%\"]\nhold = \"1h\"\non_fail = \"pause\"";
@@ -203,7 +235,8 @@ async fn state_that_cannot_be_read_is_neither_begun_anew_nor_written_over() {
         assert!(traffic(&gateway).await.iter().all(|body| body == "old"));
     }
     assert_eq!(state(&gateway).await, "paused");
-    assert_eq!(say(&gateway, "promote").await.0, 0);
+    let (code, told) = say(&gateway, "promote").await;
+    assert!(code == 0 && told.contains("warning: this holds until a restart only: "), "{told}");
     assert!(traffic(&gateway).await.iter().all(|body| body == "new"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"objectives\":{},\"rollo");
     std::fs::remove_file(&file).unwrap();

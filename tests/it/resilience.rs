@@ -177,6 +177,26 @@ async fn a_retry_storm_stays_within_its_budget() {
 }
 
 #[tokio::test]
+async fn with_defaults_and_half_of_all_tries_failing_the_load_grows_by_less_than_a_quarter() {
+    let asked = AtomicUsize::new(0);
+    let half = Origin::start(move |_| match asked.fetch_add(1, SeqCst) % 2 {
+        0 => b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        _ => ok("ok"),
+    })
+    .await;
+    let upstream = format!("{}outlier.max_ejected = \"0%\"\n", endpoints(&[&half]));
+    let gateway = edge(&upstream, "retry = { attempts = 5, on = [\"503\"], backoff = \"0ms..1ms\" }").await;
+    let mut client = Client::connect(gateway.addr("http")).await;
+    for _ in 0..2000 {
+        if client.get("a", "/").await.header("connection") == Some("close") {
+            client = Client::connect(gateway.addr("http")).await;
+        }
+    }
+    let attempts = gateway.metric("portcullis_upstream_attempts_total", &[]).await;
+    assert!((2300.0..2500.0).contains(&attempts), "2000 requests made {attempts} attempts");
+}
+
+#[tokio::test]
 async fn an_ejected_endpoint_comes_back_after_one_good_trial() {
     let broken = Arc::new(AtomicBool::new(true));
     let (flag, asked) = (broken.clone(), Arc::new(AtomicUsize::new(0)));

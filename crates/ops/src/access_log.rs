@@ -179,10 +179,9 @@ impl AccessLog {
     pub fn start(target: AccessLogTarget, metrics: Arc<Metrics>) -> io::Result<Self> {
         let (queue, jobs) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let counted = waiting.clone();
-        std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || Writer::new(target, counted).run(&jobs))?;
+        let (counted, counts) = (waiting.clone(), metrics.clone());
+        let write = move || Writer::new(target, counted, counts).run(&jobs);
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(write)?;
         Ok(Self { queue, waiting, metrics })
     }
 
@@ -227,11 +226,16 @@ struct Writer {
     waiting: Arc<AtomicUsize>,
     target: AccessLogTarget,
     out: Option<Box<dyn Write>>,
+    metrics: Arc<Metrics>,
+    /// Lines lost since it could last be written.
+    lost: u64,
+    /// The last line that got out is not whole.
+    torn: bool,
 }
 
 impl Writer {
-    fn new(target: AccessLogTarget, waiting: Arc<AtomicUsize>) -> Self {
-        let mut writer = Self { waiting, target, out: None };
+    fn new(target: AccessLogTarget, waiting: Arc<AtomicUsize>, metrics: Arc<Metrics>) -> Self {
+        let mut writer = Self { waiting, target, out: None, metrics, lost: 0, torn: false };
         writer.open();
         writer
     }
@@ -284,15 +288,46 @@ impl Writer {
         }
     }
 
+    /// A full disk loses lines and nothing else; the next batch tries again. Its beginning and its end are told, each line
+    /// that is lost is counted.
     fn put(&mut self, batch: &mut Vec<u8>) {
-        if let Some(out) = &mut self.out {
-            // A full disk loses lines and nothing else; the next batch tries again.
-            if let Err(error) = out.write_all(batch).and_then(|()| out.flush()) {
-                tracing::error!(%error, lost_bytes = batch.len(), "access log cannot be written");
+        let Some(out) = self.out.as_mut().filter(|_| !batch.is_empty()) else { return batch.clear() };
+        let mut rest = batch.as_slice();
+        let mut end: &[u8] = if self.torn { b"\n" } else { b"" };
+        let outcome = write_on(out.as_mut(), &mut end).and_then(|()| write_on(out.as_mut(), &mut rest));
+        self.torn &= !end.is_empty();
+        let written = batch.len().saturating_sub(rest.len());
+        self.torn = batch.get(..written).and_then(<[u8]>::last).map_or(self.torn, |last| *last != b'\n');
+        match outcome {
+            Ok(()) if self.lost > 0 => {
+                tracing::info!(lost_lines = self.lost, "access log is written again");
+                self.lost = 0;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if self.lost == 0 {
+                    tracing::error!(%error, "access log cannot be written; lines are lost");
+                }
+                let lost = rest.iter().filter(|octet| **octet == b'\n').count() as u64;
+                self.metrics.log_dropped().inc_by(lost);
+                self.lost = self.lost.saturating_add(lost);
             }
         }
         batch.clear();
     }
+}
+
+/// Writes all of it; `rest` is what was not written when that fails.
+fn write_on(out: &mut dyn Write, rest: &mut &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => *rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    out.flush()
 }
 
 fn open_file(path: &PathBuf) -> io::Result<File> {
@@ -466,6 +501,44 @@ mod tests {
         let mut line = Vec::new();
         encode(&plan, record, OffsetDateTime::UNIX_EPOCH, &mut line);
         String::from_utf8(line).unwrap()
+    }
+
+    /// A disk with so much room.
+    struct Disk(Arc<std::sync::Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (kept, room) = &mut *self.0.lock().unwrap();
+            let taken = bytes.len().min(*room);
+            if taken == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            *room -= taken;
+            kept.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_costs_lines_that_are_counted_and_no_line_is_glued_to_another() {
+        let disk = Arc::new(std::sync::Mutex::new((Vec::new(), 10)));
+        let metrics = Arc::new(Metrics::new());
+        let mut writer = Writer::new(AccessLogTarget::Off, Arc::default(), metrics.clone());
+        writer.out = Some(Box::new(Disk(disk.clone())));
+        let mut put = |text: &str| writer.put(&mut text.as_bytes().to_vec());
+        put("first\n");
+        put("second\nthird\n");
+        put("fourth\n");
+        assert_eq!(metrics.log_dropped().get(), 3);
+        disk.lock().unwrap().1 = 1000;
+        put("fifth\n");
+        put("sixth\n");
+        assert_eq!(metrics.log_dropped().get(), 3);
+        assert_eq!(String::from_utf8_lossy(&disk.lock().unwrap().0), "first\nseco\nfifth\nsixth\n");
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Metrics {
         registry.register(Box::new(generation.clone())).expect("a name used once");
         let access_log_dropped = IntCounter::new(
             "portcullis_access_log_dropped_total",
-            "Records dropped because the log's writer was behind.",
+            "Records dropped because the log's writer was behind or could not write.",
         )
         .expect("a valid name");
         registry.register(Box::new(access_log_dropped.clone())).expect("a name used once");

@@ -18,10 +18,9 @@ use std::{
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CircuitBreakerSpec {
-    /// Open connections (default 65536): those in use, those being made, and those that each core keeps idle until
-    /// `idle_timeout`. Cores share no connections: one that has none idle makes another, and is refused when idle ones of
-    /// other cores fill the limit. So allow for each core what it needs at its busiest, and at least one. Not for protocol
-    /// h2 and h2c.
+    /// Open connections (default 65536): those in use, those being made, and those kept idle until `idle_timeout`. At the
+    /// limit an idle one is closed for one that is needed, so that only connections in use keep a new one out. Not for
+    /// protocol h2 and h2c.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<NonZeroU32>,
     /// Requests that wait for a connection to be made (default 4096). Not for protocol h2 and h2c.

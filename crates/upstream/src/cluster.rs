@@ -1,21 +1,21 @@
 //! A compiled upstream, and the choice of an endpoint in it.
 
 use crate::{
-    Balance, CircuitBreaker, Endpoint, EndpointState, Gauge, HttpProtocol, Permit, Policy, ProxyProtocolVersion,
-    StickySpec, StickyToken, UpstreamSpec,
-    balance::next_draw,
+    Balance, CircuitBreaker, Connections, Endpoint, EndpointState, Gauge, HttpProtocol, NotPicked, Permit, Pick,
+    Policy, ProxyProtocolVersion, StickySpec, Surroundings, Tried, UpstreamSpec, Volunteer, Wish,
+    pick::VOLUNTEERS_COME,
     retry_budget::{RetryBudget, RetryLedger},
     sticky::StickyTokens,
     view::{Group, Sight, View},
 };
 use arc_swap::ArcSwap;
 use portcullis_config::{Context, Path};
-use portcullis_discover::{DnsSource, Endpoints, Found, Resolvers, Seek, Source};
+use portcullis_discover::{DnsSource, Found, Seek, Source};
 use portcullis_health::{EjectReason, HealthCheck, HealthState, Outlier, TryOutcome};
 use portcullis_names::{EndpointAddress, ObjectName, Percent, TimeSpan};
-use portcullis_tls::{Certificates, Trusts, UpstreamTls, UpstreamTlsMode, UpstreamTlsSpec};
+use portcullis_tls::{UpstreamTls, UpstreamTlsMode, UpstreamTlsSpec};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     num::NonZeroU32,
     sync::{
         Arc,
@@ -65,7 +65,7 @@ pub struct Cluster {
 pub struct ClusterLoad {
     pub requests: Gauge,
     pub retries: Gauge,
-    pub connections: Gauge,
+    pub connections: Connections,
     pub pending: Gauge,
     ledger: RetryLedger,
     turn: AtomicUsize,
@@ -73,182 +73,16 @@ pub struct ClusterLoad {
     epoch: Arc<AtomicU64>,
 }
 
-/// All upstreams of a snapshot.
-#[derive(Debug, Default)]
-pub struct Clusters {
-    clusters: Vec<Arc<Cluster>>,
-    by_name: BTreeMap<String, ClusterId>,
-}
-
-/// What an upstream is compiled with besides its own table.
-#[derive(Debug, Clone, Copy)]
-pub struct Surroundings<'r> {
-    pub certificates: &'r Certificates,
-    pub trusts: &'r Trusts,
-    pub resolvers: &'r Resolvers,
-    pub connect_timeout: Duration,
-    /// `site.zone`.
-    pub zone: Option<&'r str>,
-    pub previous: Option<&'r Clusters>,
-    pub now: Instant,
-}
-
-/// Endpoints that one request has used up.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Tried {
-    indices: [u32; TRIED_MAX],
-    count: u8,
-}
-
-/// More tries than any request has.
-const TRIED_MAX: usize = 8;
-
-/// What a request brings to the choice of its endpoint.
-#[derive(Debug, Clone, Copy)]
-pub struct Wish {
-    /// Uniform.
-    pub draw: u64,
-    /// Of the upstream's hash key, if the request has one.
-    pub hash: Option<u64>,
-    /// Of the upstream's cookie, if the request has one.
-    pub sticky: Option<StickyToken>,
-    pub volunteer: Volunteer,
-    pub now: Instant,
-}
-
-/// Whether a request may be the one that finds out whether an ejected endpoint, or one whose last try failed, is well again.
-/// One that cannot be sent a second time had better not: it would pay for the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Volunteer {
-    Yes,
-    No,
-}
-
-/// How long a question about an endpoint waits for a volunteer.
-const VOLUNTEERS_COME: Duration = Duration::from_secs(2);
-
-/// Why no endpoint was picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotPicked {
-    /// None is left for this request.
-    NoEndpoint,
-    /// The upstream has all the requests that its circuit breaker allows.
-    Overflow,
-}
-
-/// A chosen endpoint; counts as active until dropped.
-#[derive(Debug)]
-pub struct Pick {
-    pub index: usize,
-    pub state: Arc<EndpointState>,
-    /// To be put into the client's cookie.
-    pub set_cookie: Option<StickyToken>,
-    /// On trial, and not judged yet.
-    trial: AtomicBool,
-    _permit: Permit,
-}
-
 const ENDPOINTS_MAX: usize = 10_000;
 
-impl Clusters {
-    pub fn compile(specs: &BTreeMap<ObjectName, UpstreamSpec>, around: Surroundings<'_>, cx: &mut Context) -> Self {
-        let mut clusters = Self::default();
-        for (id, name) in specs.keys().enumerate() {
-            // A cluster that cannot be compiled still lends its name, so that routes to it are not wrong as well.
-            clusters.by_name.insert(name.to_string(), id);
-        }
-        for (name, spec) in specs {
-            let at = Path::root().key("upstream").key(name);
-            let mut cluster = Cluster::compile(name, spec, around, &at, cx);
-            cluster.fallback = clusters.fallback(spec, &at, cx);
-            clusters.clusters.push(Arc::new(cluster));
-        }
-        clusters.check_fallbacks(cx);
-        clusters
-    }
-
-    fn fallback(&self, spec: &UpstreamSpec, at: &Path, cx: &mut Context) -> Option<ClusterId> {
-        let name = spec.fallback.as_ref()?;
-        let found = self.by_name.get(name).copied();
-        if found.is_none() {
-            cx.undefined(&at.key("fallback"), "upstream", name, self.by_name.keys().map(String::as_str));
-        }
-        found
-    }
-
-    /// A request must not go round in a circle.
-    fn check_fallbacks(&self, cx: &mut Context) {
-        for (id, cluster) in self.clusters.iter().enumerate() {
-            let mut next = cluster.fallback;
-            for _ in 0..self.clusters.len() {
-                let Some(other) = next else { break };
-                if other == id {
-                    let at = Path::root().key("upstream").key(&cluster.name).key("fallback");
-                    cx.error(&at, format!("upstream \"{}\" falls back to itself in the end", cluster.name));
-                    break;
-                }
-                next = self.clusters.get(other).and_then(|other| other.fallback);
-            }
-        }
-    }
-
-    /// The same upstreams with the endpoints that discovery knows now; `None` when that changes nothing. State goes on from
-    /// `previous`, if these have just been compiled.
-    pub fn with_found(
-        &self,
-        known: impl Fn(&Source) -> Endpoints,
-        previous: Option<&Self>,
-        now: Instant,
-    ) -> Option<Self> {
-        let mut changed = false;
-        let each = self.clusters.iter().map(|cluster| {
-            let Some(source) = &cluster.source else { return cluster.clone() };
-            let found = known(source);
-            if cluster.has_found(found.as_slice()) {
-                return cluster.clone();
-            }
-            changed = true;
-            let before =
-                previous.and_then(|previous| previous.find(cluster.name.as_str())).map(|(_, before)| &**before);
-            Arc::new(cluster.with_found(found.as_slice(), before, now))
-        });
-        let clusters = each.collect();
-        changed.then(|| Self { clusters, by_name: self.by_name.clone() })
-    }
-
-    /// Forgets what probes said of endpoints that are probed no more: nothing would bring them up again. To be called when
-    /// these serve and the old probes have ended; compiling alone touches no state, for it may come to nothing.
-    pub fn forget_old_probes(&self, now: Instant) {
-        for cluster in self.clusters.iter().filter(|cluster| cluster.health_check.is_none()) {
-            cluster.endpoints.iter().for_each(|endpoint| endpoint.state.forget_probes(now));
-        }
-    }
-
-    /// What discovery is to be run for.
-    pub fn sources(&self) -> impl Iterator<Item = &Source> {
-        self.clusters.iter().filter_map(|cluster| cluster.source.as_ref())
-    }
-
-    pub fn get(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
-        self.clusters.get(id)
-    }
-
-    pub fn find(&self, name: &str) -> Option<(ClusterId, &Arc<Cluster>)> {
-        let id = *self.by_name.get(name)?;
-        Some((id, self.clusters.get(id)?))
-    }
-
-    pub fn ids(&self) -> &BTreeMap<String, ClusterId> {
-        &self.by_name
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Cluster>> {
-        self.clusters.iter()
-    }
-}
-
 impl Cluster {
-    fn compile(name: &ObjectName, spec: &UpstreamSpec, around: Surroundings<'_>, at: &Path, cx: &mut Context) -> Self {
+    pub(crate) fn compile(
+        name: &ObjectName,
+        spec: &UpstreamSpec,
+        around: Surroundings<'_>,
+        at: &Path,
+        cx: &mut Context,
+    ) -> Self {
         let previous = around.previous.and_then(|previous| previous.find(name.as_str())).map(|(_, cluster)| cluster);
         let load = previous.map_or_else(|| Arc::new(ClusterLoad::new(around.now)), |previous| previous.load.clone());
         let tokens = StickyTokens::compile(name, spec.sticky.as_ref(), &at.key("sticky"), cx);
@@ -325,7 +159,7 @@ impl Cluster {
 
     /// The same upstream with what discovery found just now. Endpoints that were there before, in `self` or in `previous`, go on
     /// with all that is known of them; a found address that is listed as well is the listed one.
-    fn with_found(&self, found: &[Found], previous: Option<&Self>, now: Instant) -> Self {
+    pub(crate) fn with_found(&self, found: &[Found], previous: Option<&Self>, now: Instant) -> Self {
         let before: HashMap<_, _> = (previous.into_iter().flat_map(|previous| &previous.endpoints))
             .chain(&self.endpoints)
             .map(|endpoint| (&endpoint.address, &endpoint.state))
@@ -371,7 +205,7 @@ impl Cluster {
         }
     }
 
-    fn has_found(&self, found: &[Found]) -> bool {
+    pub(crate) fn has_found(&self, found: &[Found]) -> bool {
         let listed =
             |address: &EndpointAddress| self.endpoints.iter().take(self.listed).any(|own| own.address == *address);
         let expected = found.iter().filter(|one| !listed(&one.address));
@@ -573,7 +407,7 @@ impl ClusterLoad {
         Self {
             requests: Gauge::default(),
             retries: Gauge::default(),
-            connections: Gauge::default(),
+            connections: Connections::default(),
             pending: Gauge::default(),
             ledger: RetryLedger::new(now),
             turn: AtomicUsize::new(0),
@@ -670,62 +504,14 @@ fn check_protocol(spec: &UpstreamSpec, protocol: HttpProtocol, tls: bool, at: &P
     }
 }
 
-impl Tried {
-    fn has(&self, index: usize) -> bool {
-        self.indices.iter().take(usize::from(self.count)).any(|tried| *tried as usize == index)
-    }
-
-    fn add(&mut self, index: usize) {
-        if let Some(slot) = self.indices.get_mut(usize::from(self.count)) {
-            *slot = u32::try_from(index).unwrap_or(u32::MAX);
-            self.count += 1;
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        usize::from(self.count) == TRIED_MAX
-    }
-}
-
-impl Wish {
-    /// Of a request that has neither key nor cookie.
-    pub fn plain(draw: u64, now: Instant) -> Self {
-        Self { draw, hash: None, sticky: None, volunteer: Volunteer::Yes, now }
-    }
-
-    /// Where only requests come that do not volunteer, one of them has to in the end.
-    fn may_try(&self, state: &EndpointState) -> bool {
-        self.volunteer == Volunteer::Yes
-            || state.health().trial_due_for(self.now).is_some_and(|waited| waited >= VOLUNTEERS_COME)
-    }
-
-    /// For a further try: another place in the row of draws.
-    pub fn again(mut self, now: Instant) -> Self {
-        self.draw = next_draw(&mut self.draw);
-        self.now = now;
-        self
-    }
-}
-
-impl Pick {
-    /// Whether this try decides if its endpoint may come back, and has not decided it yet.
-    pub fn is_trial(&self) -> bool {
-        self.trial.load(Relaxed)
-    }
-}
-
-impl Drop for Pick {
-    fn drop(&mut self) {
-        self.state.active.fetch_sub(1, Relaxed);
-        if *self.trial.get_mut() {
-            self.state.end_trial();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Clusters;
+    use portcullis_discover::Resolvers;
+    use portcullis_health::{Failure, Override};
+    use portcullis_tls::{Certificates, Trusts};
+    use std::collections::BTreeMap;
 
     fn cluster(json: &str, previous: Option<&Clusters>) -> Clusters {
         let specs = serde_json::from_str(&format!(r#"{{"u":{json}}}"#)).unwrap();
@@ -902,6 +688,4 @@ mod tests {
         let held: Vec<_> = (0..10).map(|draw| pick(cluster, draw, &mut Tried::default()).unwrap()).collect();
         assert_eq!(held.iter().filter(|pick| pick.index == 0).count(), 5);
     }
-
-    use portcullis_health::{Failure, Override};
 }

@@ -18,6 +18,9 @@ pub enum H2Abuse {
     /// DATA, HEADERS or CONTINUATION frames without content (CVE-2019-9518).
     EmptyFrames,
     WindowUpdate,
+    /// Frames of types that RFC 9113 does not define: they are ignored (§5.5), and yet cost (§10.5). And GOAWAY, of which one
+    /// is enough.
+    OtherFrames,
     /// A frame beyond SETTINGS_MAX_FRAME_SIZE (RFC 9113 §4.2).
     FrameTooLarge,
 }
@@ -32,6 +35,7 @@ impl H2Abuse {
         Self::Priority,
         Self::EmptyFrames,
         Self::WindowUpdate,
+        Self::OtherFrames,
         Self::FrameTooLarge,
     ];
 
@@ -46,6 +50,7 @@ impl H2Abuse {
             Self::Priority => "h2_priority_flood",
             Self::EmptyFrames => "h2_empty_frames",
             Self::WindowUpdate => "h2_window_update_flood",
+            Self::OtherFrames => "h2_other_frames_flood",
             Self::FrameTooLarge => "h2_frame_too_large",
         }
     }
@@ -82,6 +87,7 @@ pub struct H2Guard {
     priorities: Excess,
     empties: Excess,
     windows: Excess,
+    others: Excess,
     block_frames: u32,
     block_octets: u64,
     last_stream: u32,
@@ -105,6 +111,7 @@ mod kind {
     pub(super) const PRIORITY: u8 = 0x2;
     pub(super) const RST_STREAM: u8 = 0x3;
     pub(super) const SETTINGS: u8 = 0x4;
+    pub(super) const PUSH_PROMISE: u8 = 0x5;
     pub(super) const PING: u8 = 0x6;
     pub(super) const WINDOW_UPDATE: u8 = 0x8;
     pub(super) const CONTINUATION: u8 = 0x9;
@@ -174,7 +181,10 @@ impl H2Guard {
             kind::PING => over(self.pings.add(now, 20.0), EXCESS, H2Abuse::Ping)?,
             kind::PRIORITY => over(self.priorities.add(now, 50.0), EXCESS, H2Abuse::Priority)?,
             kind::WINDOW_UPDATE => over(self.windows.add(now, 2_000.0), WINDOW_EXCESS, H2Abuse::WindowUpdate)?,
-            _ => {}
+            // The first one of a client ends the connection (RFC 9113 §8.4); the codec sees to it.
+            kind::PUSH_PROMISE => {}
+            // Extensions, and frames that only keep extensions possible: browsers send one or two a connection.
+            _ => over(self.others.add(now, 5.0), EXCESS, H2Abuse::OtherFrames)?,
         }
         Ok(())
     }
@@ -311,7 +321,7 @@ mod tests {
 
     #[test]
     fn each_flood_is_cut_within_a_thousand_frames() {
-        let cases: [(H2Abuse, fn(u32) -> Vec<u8>); 8] = [
+        let cases: [(H2Abuse, fn(u32) -> Vec<u8>); 10] = [
             (H2Abuse::RapidReset, |n| [frame(1, 5, n * 2 + 1, 20), frame(3, 0, n * 2 + 1, 4)].concat()),
             (H2Abuse::Settings, |_| frame(4, 0, 0, 6)),
             (H2Abuse::Ping, |_| frame(6, 0, 0, 8)),
@@ -319,12 +329,29 @@ mod tests {
             (H2Abuse::EmptyFrames, |_| frame(0, 0, 1, 0)),
             (H2Abuse::WindowUpdate, |_| frame(8, 0, 0, 4)),
             (H2Abuse::Continuation, |_| frame(9, 0, 1, 100)),
+            (H2Abuse::OtherFrames, |n| frame(0xa + n.to_be_bytes()[3] % 0xf0, 0, n, 5)),
+            (H2Abuse::OtherFrames, |_| frame(7, 0, 0, 8)),
             (H2Abuse::FrameTooLarge, |_| vec![0, 0x40, 1, 0, 0, 0, 0, 0, 1]),
         ];
         for (expected, round) in cases {
             let (frames, abuse) = frames_until_cut(round, 10_000, 100_000).unwrap_or_else(|| panic!("{expected:?}"));
             assert!(abuse == expected && frames < 1_000, "{expected:?}: {abuse:?} after {frames}");
         }
+    }
+
+    /// Frames of unknown types are ignored, so a peer may use extensions that we do not know.
+    #[test]
+    fn rfc9113_5_5_a_few_frames_of_unknown_types_are_no_abuse() {
+        let grease = |n: u32| [frame(0x0b + 0x1f * (n % 5) as u8, 0xff, 0, 30), frame(1, 5, n * 2 + 1, 60)].concat();
+        assert_eq!(frames_until_cut(grease, 150, 100_000), None, "in a burst");
+        assert_eq!(frames_until_cut(grease, 100_000, 4), None, "for hours");
+    }
+
+    /// Features that cost the receiver may be counted and the connection ended with ENHANCE_YOUR_CALM.
+    #[test]
+    fn rfc9113_10_5_frames_of_unknown_types_without_end_are_abuse() {
+        let cut = frames_until_cut(|_| frame(0xbe, 0, 0, 0), 200_000, 1_000_000);
+        assert_eq!(cut, Some((200, H2Abuse::OtherFrames)));
     }
 
     #[test]

@@ -347,3 +347,25 @@ fn never_more_than_the_limit_from_many_threads() {
     });
     assert_eq!(limit.state().taken, 0);
 }
+
+#[test]
+fn the_unloaded_latency_is_measured_as_often_as_told() {
+    // While it is measured only a third of the limit is let in, and some are refused.
+    let refused = |every| {
+        let plan = AdaptivePlan { measure_every: Duration::from_secs(every), ..plan(1, 20) };
+        World::new(plan, server(20, 50)).run(Duration::from_secs(120), 200.0).refused
+    };
+    let (often, seldom) = (refused(2), refused(3600));
+    assert!(often > 2 * seldom, "{often} and {seldom}");
+}
+
+#[test]
+fn who_tolerates_more_latency_lets_more_in() {
+    let settled = |tolerance| {
+        let mut world = World::new(AdaptivePlan { tolerance, ..plan(2, 200) }, server(10, 50));
+        world.run(Duration::from_secs(50), 400.0);
+        world.limit.limit()
+    };
+    let (strict, lenient) = (settled(0.05), settled(1.0));
+    assert!(lenient > strict, "{strict} and {lenient}");
+}

@@ -1,6 +1,7 @@
 //! The adapter between pingora's phases and our stages. It holds no policy: each phase asks a stage and does what it says.
 
 use super::{
+    arrival::{arrival, hold_underscores, join_cookies},
     egress, fate,
     guard::Passed,
     head_gate::HeadGate,
@@ -17,10 +18,9 @@ use super::{
 };
 use crate::{
     conn::ConnFacts,
-    listen::Underscores,
     release::LiveRollout,
     snapshot::Edge,
-    stage::{self, Arrival, Ending, Exchange, Unpicked},
+    stage::{self, Ending, Exchange, Unpicked},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -89,23 +89,6 @@ fn exchange(ctx: &mut Ctx) -> Result<&mut Exchange> {
 fn facts(session: &Session) -> Option<Arc<ConnFacts>> {
     let data: &(dyn Any + Send + Sync) = session.digest()?.proxy_digest.as_ref()?.user_data.as_deref()?;
     data.downcast_ref::<Arc<ConnFacts>>().cloned()
-}
-
-fn arrival<'a>(header: &'a RequestHeader, client_ip_header: Option<&'static str>) -> Arrival<'a> {
-    let value = |name: HeaderName| header.headers.get(name).map(header::HeaderValue::as_bytes);
-    let authority = match header.uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => value(header::HOST).and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default(),
-    };
-    Arrival {
-        authority,
-        path: header.uri.path(),
-        traceparent: header.headers.get("traceparent").map(header::HeaderValue::as_bytes),
-        request_id: header.headers.get("x-request-id").map(header::HeaderValue::as_bytes),
-        forwarded: client_ip_header.map_or_else(Vec::new, |name| {
-            header.headers.get_all(name).iter().map(header::HeaderValue::as_bytes).collect()
-        }),
-    }
 }
 
 #[async_trait]
@@ -333,8 +316,10 @@ impl ProxyHttp for App {
             error.set_retry(true);
             return error;
         }
-        // A timeout while the client has not sent its body is the client's: no endpoint is ejected by slow uploads.
-        if from_upstream && failed == Failed::Timeout && !session.is_body_done() {
+        // A timeout while the client has not sent its body is the client's: no endpoint is ejected by slow uploads. Unless it
+        // is the endpoint that takes nothing of it.
+        let takes_nothing = error.etype() == &ErrorType::WriteTimedout;
+        if from_upstream && failed == Failed::Timeout && !takes_nothing && !session.is_body_done() {
             exchange.fate = Some((Reason::BodyTimeout, "proxy"));
             error.set_retry(false);
             return error;
@@ -564,33 +549,6 @@ impl ProxyHttp for App {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
-}
-
-/// A client of h2 may send its cookies in several fields; everybody behind us knows one (RFC 9113 §8.2.3).
-fn join_cookies(header: &mut RequestHeader) -> Result<()> {
-    let fields = header.headers.get_all(header::COOKIE);
-    if header.version != http::Version::HTTP_2 || fields.iter().nth(1).is_none() {
-        return Ok(());
-    }
-    let fields: Vec<&[u8]> = fields.iter().map(header::HeaderValue::as_bytes).collect();
-    let joined = fields.join(&b"; "[..]);
-    header.insert_header(header::COOKIE, joined)
-}
-
-/// Field names with underscores, as the listener wants them.
-fn hold_underscores(header: &mut RequestHeader, wanted: Underscores) -> std::result::Result<(), Reason> {
-    let has = |name: &HeaderName| name.as_str().contains('_');
-    if wanted == Underscores::Pass || !header.headers.keys().any(has) {
-        return Ok(());
-    }
-    if wanted == Underscores::Refuse {
-        return Err(Reason::Malformed { label: "underscore_in_name", status: 400 });
-    }
-    let names: Vec<HeaderName> = header.headers.keys().filter(|name| has(name)).cloned().collect();
-    for name in &names {
-        header.remove_header(name);
-    }
-    Ok(())
 }
 
 /// The one upgrade that is passed on.

@@ -4,7 +4,7 @@
 //! pingora's stock rustls connector rebuilds its configuration on every handshake, cannot check a SAN, and keeps its
 //! CA out of the pool key; this goes in through its custom-connector seam and leaves it only the pooling.
 
-use super::upstream_io::UpstreamIo;
+use super::upstream_io::{UpstreamIo, Waits};
 use crate::conn::Socket;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,11 +15,12 @@ use pingora::{
     upstreams::peer::{Peer, ProxyDigestUserDataHook},
 };
 use portcullis_names::EndpointAddress;
-use portcullis_upstream::{CircuitBreaker, ClusterLoad};
+use portcullis_upstream::{CircuitBreaker, ClusterLoad, Seat};
 use rustls::pki_types::ServerName;
 use std::{
     any::Any,
     fmt,
+    future::poll_fn,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -37,6 +38,8 @@ pub(crate) struct Dialer {
     pub(crate) connect_timeout: Duration,
     /// Longest wait for the answer to an upgrade.
     pub(crate) head_timeout: Duration,
+    /// Longest time in which it takes nothing of a request.
+    pub(crate) write_timeout: Duration,
     pub(crate) load: Arc<ClusterLoad>,
     pub(crate) breaker: CircuitBreaker,
 }
@@ -106,21 +109,31 @@ impl custom::Connector for DialConnector {
 impl Dial {
     async fn connect(&self) -> Result<UpstreamIo> {
         let dialer = &self.dialer;
-        let permit = dialer.load.connections.enter(dialer.breaker.connections).or_err(FULL, "connections")?;
         let _pending = dialer.load.pending.enter(dialer.breaker.pending).or_err(FULL, "pending")?;
+        let seat = dialer.seat().await?;
         let mut socket = dialer.connect().await?;
         if !self.proxy_header.is_empty() {
             let written = tokio::io::AsyncWriteExt::write_all(&mut socket, &self.proxy_header).await;
             written.or_err_with(ErrorType::ConnectError, || format!("{}: PROXY header", dialer.address))?;
         }
         match &dialer.tls {
-            None => Ok(UpstreamIo::clear(socket, dialer.head_timeout, permit)),
-            Some(tls) => Ok(UpstreamIo::tls(dialer.handshake(tls, socket).await?, dialer.head_timeout, permit)),
+            None => Ok(UpstreamIo::clear(socket, dialer.waits(), seat)),
+            Some(tls) => Ok(UpstreamIo::tls(dialer.handshake(tls, socket).await?, dialer.waits(), seat)),
         }
     }
 }
 
 impl Dialer {
+    /// A place among the connections that the upstream may have; an idle one of another core goes for it.
+    async fn seat(&self) -> Result<Seat> {
+        let entered = poll_fn(|cx| self.load.connections.poll_enter(self.breaker.connections, cx));
+        timeout(self.connect_timeout, entered).await.ok().flatten().or_err(FULL, "connections")
+    }
+
+    fn waits(&self) -> Waits {
+        Waits { head: self.head_timeout, write: self.write_timeout }
+    }
+
     /// A connected socket, in time.
     pub(super) async fn connect(&self) -> Result<Socket> {
         match timeout(self.connect_timeout, self.open()).await {

@@ -279,6 +279,7 @@ pub(super) fn peer(exchange: &mut Exchange) -> Option<Box<HttpPeer>> {
         tls,
         connect_timeout: way.connect_timeout,
         head_timeout: way.silence,
+        write_timeout: way.silence,
         load: outgoing.egress.state.load.clone(),
         breaker: BREAKER,
     });

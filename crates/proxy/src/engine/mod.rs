@@ -1,6 +1,7 @@
 //! pingora as the HTTP engine: everything that touches its types is below here.
 
 mod app;
+mod arrival;
 mod bridge;
 mod contract;
 mod decode;

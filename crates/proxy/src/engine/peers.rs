@@ -84,6 +84,7 @@ impl ClusterPeers {
                 tls: tls.clone(),
                 connect_timeout: cluster.connect_timeout,
                 head_timeout: cluster.read_timeout,
+                write_timeout: cluster.write_timeout,
                 load: cluster.load.clone(),
                 breaker: cluster.circuit_breaker,
             });

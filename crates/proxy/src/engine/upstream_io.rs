@@ -8,7 +8,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
 };
-use portcullis_upstream::Permit;
+use portcullis_upstream::{Rest, Seat};
 use portcullis_wire::{
     BodyLimits, BodyScanner, Cursor, Framing, Parse, Refusal, RequestKind, ResponseFraming, ResponseLimits,
     parse_response_head,
@@ -19,11 +19,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
-    time::Sleep,
+    time::{Sleep, sleep_until},
 };
 use tokio_rustls::client::TlsStream;
 
@@ -35,15 +35,25 @@ pub(crate) struct UpstreamIo {
     ahead: BytesMut,
     reading: Reading,
     request: RequestKind,
-    /// How long an upgrade's answer may be awaited. pingora's own clock allows the rests of the protocol that follows.
-    head_timeout: Duration,
+    waits: Waits,
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Since when nothing more of the request was taken.
+    stuck: Option<Instant>,
     gathered: Vec<u8>,
     /// While it is closed a request is gathered and not sent.
     gate: HeadGate,
     socket: Arc<SocketDigest>,
     /// Counted by the upstream's circuit breaker as long as it is open.
-    _permit: Permit,
+    seat: Seat,
+}
+
+/// How long is waited where pingora's own clocks do not do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    /// For the answer to an upgrade: pingora's clock allows the rests of the protocol that follows.
+    pub(crate) head: Duration,
+    /// Until more of a request is taken. pingora's clock ends the sending only, and goes on waiting for an answer.
+    pub(crate) write: Duration,
 }
 
 enum Raw {
@@ -89,39 +99,50 @@ const HELD_BODY: u64 = 16 * 1024;
 const HELD_TIME: Duration = Duration::from_millis(500);
 
 impl UpstreamIo {
-    pub(crate) fn clear(socket: Socket, head_timeout: Duration, permit: Permit) -> Self {
-        Self::new(socket.as_raw_fd(), Raw::Clear(socket), head_timeout, permit)
+    pub(crate) fn clear(socket: Socket, waits: Waits, seat: Seat) -> Self {
+        Self::new(socket.as_raw_fd(), Raw::Clear(socket), waits, seat)
     }
 
-    pub(crate) fn tls(stream: TlsStream<Socket>, head_timeout: Duration, permit: Permit) -> Self {
-        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)), head_timeout, permit)
+    pub(crate) fn tls(stream: TlsStream<Socket>, waits: Waits, seat: Seat) -> Self {
+        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)), waits, seat)
     }
 
-    fn new(fd: UniqueIDType, raw: Raw, head_timeout: Duration, permit: Permit) -> Self {
+    fn new(fd: UniqueIDType, raw: Raw, waits: Waits, seat: Seat) -> Self {
         Self {
             raw,
             fd,
             ahead: BytesMut::new(),
             reading: Reading::Resting,
             request: RequestKind::Other,
-            head_timeout,
+            waits,
             alarm: None,
+            stuck: None,
             gathered: Vec::new(),
             gate: HeadGate::default(),
             socket: Arc::new(SocketDigest::from_raw_fd(fd)),
-            _permit: permit,
+            seat,
         }
     }
 
     /// The first octets of a request say whether its response can have a body.
     fn note_request(&mut self, bytes: &[u8]) {
         if matches!(self.reading, Reading::Resting) {
+            self.seat.work();
             self.request = RequestKind::of(bytes);
             if self.request == RequestKind::Upgrade {
-                self.alarm = Some(Box::pin(tokio::time::sleep(self.head_timeout)));
+                self.alarm = Some(Box::pin(tokio::time::sleep(self.waits.head)));
             }
             self.reading = Reading::Head(Cursor::default());
         }
+    }
+
+    fn note_progress(&mut self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if sent.is_pending() {
+            self.stuck.get_or_insert_with(Instant::now);
+        } else if self.stuck.take().is_some() {
+            self.alarm = None;
+        }
+        sent
     }
 
     fn poll_read_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<()>>> {
@@ -160,6 +181,9 @@ impl UpstreamIo {
             let mut stack = [std::mem::MaybeUninit::uninit(); HEAD_READ];
             let mut fresh = ReadBuf::uninit(&mut stack);
             if self.raw.poll_read(cx, &mut fresh)?.is_pending() {
+                if let Some(since) = self.stuck {
+                    self.alarm.get_or_insert_with(|| Box::pin(sleep_until((since + self.waits.write).into())));
+                }
                 return match self.alarm.as_mut().map(|alarm| alarm.as_mut().poll(cx)) {
                     Some(Poll::Ready(())) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                     Some(Poll::Pending) | None => Poll::Pending,
@@ -210,7 +234,10 @@ impl UpstreamIo {
         self.reading = match then {
             Then::Head => Reading::Head(Cursor::default()),
             Then::Body(scanner) => Reading::Body(scanner),
-            Then::Done => Reading::Resting,
+            Then::Done => {
+                self.seat.done();
+                Reading::Resting
+            }
             Then::Raw => Reading::Raw,
         };
     }
@@ -230,6 +257,7 @@ impl UpstreamIo {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "octets after the response")));
                 }
                 if advance.done {
+                    self.seat.done();
                     self.reading = Reading::Resting;
                 }
                 Poll::Ready(Ok(()))
@@ -255,7 +283,8 @@ impl UpstreamIo {
 
     fn poll_flush_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
-            let sent = ready!(self.raw.poll_write(cx, &self.gathered))?;
+            let sent = self.raw.poll_write(cx, &self.gathered);
+            let sent = ready!(self.note_progress(sent))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -315,8 +344,13 @@ impl AsyncRead for UpstreamIo {
                 Poll::Ready(Ok(()))
             }
             Reading::Body(_) => io.poll_read_body(cx, buf),
-            // A pooled connection is watched for its end; anything else that arrives makes pingora drop it.
-            Reading::Resting | Reading::Raw | Reading::Head(_) | Reading::Held { .. } => io.poll_fill(cx, buf),
+            // A pooled connection is watched for its end; anything else that arrives makes pingora drop it. Its end may be
+            // that its place is needed.
+            Reading::Resting => match io.seat.rest(cx) {
+                Rest::Leave => Poll::Ready(Ok(())),
+                Rest::Stay => io.poll_fill(cx, buf),
+            },
+            Reading::Raw | Reading::Head(_) | Reading::Held { .. } => io.poll_fill(cx, buf),
         }
     }
 }
@@ -331,7 +365,8 @@ impl AsyncWrite for UpstreamIo {
         }
         io.note_request(bytes);
         if sends && bytes.len() >= GATHER_LIMIT {
-            return io.raw.poll_write(cx, bytes);
+            let sent = io.raw.poll_write(cx, bytes);
+            return io.note_progress(sent);
         }
         io.gathered.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))

@@ -1,0 +1,50 @@
+//! A request's head as it arrives, before any stage: what admission reads of it, and what is put right in it first.
+
+use crate::{listen::Underscores, stage::Arrival};
+use http::{HeaderName, header};
+use pingora::{Result, http::RequestHeader};
+use portcullis_policy::Reason;
+
+pub(super) fn arrival<'a>(header: &'a RequestHeader, client_ip_header: Option<&'static str>) -> Arrival<'a> {
+    let value = |name: HeaderName| header.headers.get(name).map(header::HeaderValue::as_bytes);
+    let authority = match header.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => value(header::HOST).and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default(),
+    };
+    Arrival {
+        authority,
+        path: header.uri.path(),
+        traceparent: header.headers.get("traceparent").map(header::HeaderValue::as_bytes),
+        request_id: header.headers.get("x-request-id").map(header::HeaderValue::as_bytes),
+        forwarded: client_ip_header.map_or_else(Vec::new, |name| {
+            header.headers.get_all(name).iter().map(header::HeaderValue::as_bytes).collect()
+        }),
+    }
+}
+
+/// A client of h2 may send its cookies in several fields; everybody behind us knows one (RFC 9113 §8.2.3).
+pub(super) fn join_cookies(header: &mut RequestHeader) -> Result<()> {
+    let fields = header.headers.get_all(header::COOKIE);
+    if header.version != http::Version::HTTP_2 || fields.iter().nth(1).is_none() {
+        return Ok(());
+    }
+    let fields: Vec<&[u8]> = fields.iter().map(header::HeaderValue::as_bytes).collect();
+    let joined = fields.join(&b"; "[..]);
+    header.insert_header(header::COOKIE, joined)
+}
+
+/// Field names with underscores, as the listener wants them.
+pub(super) fn hold_underscores(header: &mut RequestHeader, wanted: Underscores) -> std::result::Result<(), Reason> {
+    let has = |name: &HeaderName| name.as_str().contains('_');
+    if wanted == Underscores::Pass || !header.headers.keys().any(has) {
+        return Ok(());
+    }
+    if wanted == Underscores::Refuse {
+        return Err(Reason::Malformed { label: "underscore_in_name", status: 400 });
+    }
+    let names: Vec<HeaderName> = header.headers.keys().filter(|name| has(name)).cloned().collect();
+    for name in &names {
+        header.remove_header(name);
+    }
+    Ok(())
+}
