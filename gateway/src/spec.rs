@@ -208,7 +208,6 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("consumer.*.plan"),
     Reserved("discovery.*.consul"),
     Reserved("udp_route"),
-    Reserved("api.*.route"),
     Reserved("workload"),
     Reserved("mtls"),
     Reserved("service"),

@@ -36,6 +36,19 @@ paths:
     delete: { responses: { "204": { description: gone } } }
   /pets/mine:
     get: { responses: { default: { description: any } } }
+  /colors/{color}:
+    parameters: [{ name: color, in: path, required: true, style: matrix, explode: true, schema: { type: array, items: { type: string, enum: [blue, black] } } }]
+    get:
+      parameters: [{ name: box, in: query, explode: false, schema: { type: object, properties: { w: { type: integer }, h: { type: integer } } } }]
+      responses: { default: { description: any } }
+  /pictures:
+    post:
+      requestBody:
+        required: true
+        content:
+          multipart/form-data:
+            schema: { type: object, required: [title, file], additionalProperties: false, properties: { title: { type: string, maxLength: 8 }, size: { type: integer }, file: { type: string, format: binary }, more: { $ref: "#/components/schemas/Pet" } } }
+      responses: { default: { description: any } }
   /call:
     post:
       requestBody: { content: { application/grpc: {} } }
@@ -391,7 +404,6 @@ async fn mistakes_of_the_document_are_shown_with_file_and_line() {
         (format!("# {}\n{head}", "x".repeat(5 << 20)), "", "larger than 4 MiB"),
         (format!("{head}  /a: {{}}\n"), "body = \"1GiB\"", "at most 16MiB"),
         (format!("{head}  /a: {{}}\n"), "validate = { request = \"off\", unknown = \"off\" }", "everything is off"),
-        (format!("{head}  /a: {{}}\n"), "route = \"app\"", "not supported by this version"),
         (format!("{head}  /a: {{}}\n"), "[defaults]\napi = \"pest\"", "did you mean `pets`?"),
     ] {
         std::fs::write(folder.path().join("api.yaml"), document).unwrap();
@@ -450,4 +462,43 @@ async fn a_document_is_learned_from_traffic_and_fits_it() {
     }
     let (code, out) = gateway.command(&["api", "learn", "--from", "missing.log"]).await;
     assert!(code == 2 && out.contains("missing.log cannot be read"), "{out}");
+}
+
+#[tokio::test]
+async fn forms_with_files_and_styled_parameters_are_held_against_their_schemas() {
+    let origin = Origin::echo().await;
+    let gateway = edge(&origin, "validate = { request = \"block\" }").await;
+    for (target, status) in [
+        ("/v1/colors/;color=blue;color=black", 200),
+        ("/v1/colors/;color=blue;color=red", 400),
+        ("/v1/colors/blue", 400),
+        ("/v1/colors/;color=blue?box=w,3,h,4", 200),
+        ("/v1/colors/;color=blue?box=w,3,h,tall", 400),
+        ("/v1/colors/;color=blue?box=w", 400),
+    ] {
+        assert_eq!(ask(&gateway, get(target)).await.status, status, "{target}");
+    }
+    let part = |name: &str, more: &str, content: &str| {
+        format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"{more}\r\n\r\n{content}\r\n")
+    };
+    let file = part("file", "; filename=\"a.png\"\r\nContent-Type: image/png", "\u{1}\u{2}");
+    let title = part("title", "", "cat");
+    let json = |text: &str| part("more", "\r\nContent-Type: application/json", text);
+    for (parts, status) in [
+        (vec![title.clone(), file.clone()], 200),
+        (vec![title.clone(), file.clone(), part("size", "", "7")], 200),
+        (vec![title.clone(), file.clone(), json("{\"name\":\"rex\"}")], 200),
+        (vec![title.clone(), file.clone(), json("{\"name\":\"REX\"}")], 400),
+        (vec![title.clone(), file.clone(), part("size", "", "large")], 400),
+        (vec![part("title", "", "much too long"), file.clone()], 400),
+        (vec![title.clone()], 400),
+        (vec![title, file, part("other", "", "x")], 400),
+    ] {
+        let body = format!("{}--B--\r\n", parts.concat());
+        let request =
+            send("POST", "/v1/pictures", "Content-Type: multipart/form-data; boundary=B\r\n", body.as_bytes());
+        assert_eq!(ask(&gateway, request).await.status, status, "{body}");
+    }
+    let cut = send("POST", "/v1/pictures", "Content-Type: multipart/form-data; boundary=B\r\n", b"--B\r\n");
+    assert_eq!(ask(&gateway, cut).await.status, 400);
 }

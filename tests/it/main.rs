@@ -55,4 +55,6 @@ mod tunnels;
 mod upstreams;
 mod waf;
 mod waf_cli;
+mod waf_front_end;
+mod waf_held;
 mod websocket;

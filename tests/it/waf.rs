@@ -190,17 +190,39 @@ async fn a_body_goes_whole_to_the_next_endpoint_when_the_first_is_dead() {
 }
 
 #[tokio::test]
+async fn what_rules_quote_is_covered_where_privacy_rules_apply() {
+    let origin = Origin::fixed("ok").await;
+    let objects = "[privacy.cards]\ndetect = [\"card\"]\naction = \"log\"\n";
+    let gateway = edge(&origin, objects, "privacy = \"cards\"\nwaf.mode = \"block\"").await;
+    let attack = b"card=4111111111111111%27%20UNION%20SELECT%20password%20FROM%20users--";
+    assert_eq!(ask(&gateway, post(FORM, attack)).await.status, 403);
+    assert_eq!(ask(&gateway, get(&format!("/?{}", String::from_utf8_lossy(attack)))).await.status, 403);
+    let lines = audits(&gateway, 2).await;
+    let of_waf: Vec<&Value> = lines.iter().filter(|line| line["waf"] == "builtin").collect();
+    assert!(!of_waf.is_empty(), "{lines:?}");
+    for line in of_waf {
+        let excerpt = line["audit"]["matches"][0]["findings"][0]["excerpt"].as_str().unwrap().to_owned();
+        assert!(excerpt.to_lowercase().contains("union"), "{excerpt}");
+    }
+    let text = std::fs::read_to_string(gateway.path().join("audit.log")).unwrap();
+    assert!(!text.contains("411111111111"), "{text}");
+}
+
+#[tokio::test]
 async fn leaks_in_responses_are_withheld() {
     let origin = Origin::start(|seen: &Seen| {
         let body = match seen.path() {
-            "/leak" => "<html>Fatal error: Uncaught PDOException: SQLSTATE[42000]: Syntax error or access violation: 1064 You have an error in your SQL syntax in /var/www/app/db.php:17\nStack trace:\n#0 /var/www/app/index.php(12): PDO-&gt;query()</html>",
+            "/leak" | "/lenient" => "<html>Fatal error: Uncaught PDOException: SQLSTATE[42000]: Syntax error or access violation: 1064 You have an error in your SQL syntax in /var/www/app/db.php:17\nStack trace:\n#0 /var/www/app/index.php(12): PDO-&gt;query()</html>",
             _ => "<html>hello</html>",
         };
         format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
     })
     .await;
-    let gateway = edge(&origin, "", "waf.mode = \"block\"").await;
+    let lenient = "[route.app.rule.lenient]\npath = \"/lenient\"\nrelax = [\"waf\"]\nwaf = { mode = \"block\", score = { outbound = 1000 } }";
+    let gateway =
+        edge(&origin, "[defaults]\nmay_relax = [\"waf\"]\n", &format!("waf.mode = \"block\"\n{lenient}")).await;
     assert_eq!(ask(&gateway, get("/fine")).await.text(), "<html>hello</html>");
+    assert!(ask(&gateway, get("/lenient")).await.text().contains("PDOException"), "below the threshold");
     let mut client = Client::connect(gateway.addr("http")).await;
     client.send(get("/leak")).await;
     let answer = client.try_response(false).await;
@@ -226,6 +248,8 @@ async fn exclusions_thresholds_and_rules_of_ones_own() {
         ),
         ("waf = { mode = \"block\", exclude = [{ rule = \"1001\", expires = \"2020-01-01\" }] }", mauve.clone(), 406),
         ("waf = { mode = \"block\", exclude = [{ rule = \"100000-199999\", target = \"ARGS:q\" }] }", get(ATTACK), 200),
+        ("waf = { mode = \"block\", exclude = [{ tag = \"class/sqli\", target = \"ARGS:q\" }] }", get(ATTACK), 200),
+        ("waf = { mode = \"block\", exclude = [{ tag = \"class/xss\", target = \"ARGS:q\" }] }", get(ATTACK), 403),
         ("waf = { mode = \"block\", score = { inbound = 1000 } }", get(ATTACK), 200),
         ("waf = { mode = \"block\", profile = \"builtin\" }", mauve, 200),
     ] {

@@ -2,8 +2,9 @@
 
 use crate::{
     document::{Document, Fault, escape},
+    multipart::{self, Part, PartValue},
     schemas::{Schema, Schemas},
-    text_value::{Kinds, differences, object},
+    text_value::{Kinds, Reading, differences, object},
 };
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
@@ -22,6 +23,8 @@ pub(crate) struct Media {
 enum Form {
     Json(Schema),
     UrlEncoded(Schema, Kinds),
+    /// With files.
+    Multipart(Schema, Kinds),
     /// Known, and not looked into.
     Opaque,
 }
@@ -39,10 +42,11 @@ impl Content {
             let range = essence(range);
             let schema = media
                 .get("schema")
-                .filter(|_| is_json(&range) || range == FORM)
+                .filter(|_| is_json(&range) || range == FORM || range == FORM_DATA)
                 .map(|_| schemas.compile(document, &at));
             let form = match schema {
                 Some(Ok(schema)) if range == FORM => Form::UrlEncoded(schema, Kinds::of(document, &at)),
+                Some(Ok(schema)) if range == FORM_DATA => Form::Multipart(schema, Kinds::of(document, &at)),
                 Some(Ok(schema)) => Form::Json(schema),
                 Some(Err(fault)) => {
                     faults.push(fault);
@@ -72,6 +76,7 @@ impl Content {
 }
 
 const FORM: &str = "application/x-www-form-urlencoded";
+const FORM_DATA: &str = "multipart/form-data";
 
 impl Media {
     /// Whether a body of this type has to be there as a whole.
@@ -80,7 +85,7 @@ impl Media {
     }
 
     /// Where a body differs, and from which rule.
-    pub(crate) fn differences(&self, body: &[u8]) -> Vec<(String, String)> {
+    pub(crate) fn differences(&self, content_type: &str, body: &[u8]) -> Vec<(String, String)> {
         match &self.form {
             Form::Opaque => Vec::new(),
             Form::Json(schema) => match serde_json::from_slice::<Value>(body) {
@@ -99,8 +104,26 @@ impl Media {
                 let each = || fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
                 differences(schema, |reading| object(kinds, each(), reading))
             }
+            Form::Multipart(schema, kinds) => match multipart::parts(content_type, body) {
+                Some(parts) => differences(schema, |reading| of_parts(kinds, &parts, reading)),
+                None => vec![(String::new(), "not a form".to_owned())],
+            },
         }
     }
+}
+
+fn of_parts(kinds: &Kinds, parts: &[Part], reading: Reading) -> Value {
+    let texts = parts.iter().filter_map(|part| match &part.value {
+        PartValue::Text(text) => Some((part.name.as_str(), text.as_str())),
+        PartValue::Json(_) => None,
+    });
+    let mut value = object(kinds, texts, reading);
+    for part in parts {
+        if let (PartValue::Json(json), Value::Object(fields)) = (&part.value, &mut value) {
+            fields.insert(part.name.clone(), json.clone());
+        }
+    }
+    value
 }
 
 /// Names and values of a query or form.

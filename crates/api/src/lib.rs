@@ -10,11 +10,13 @@ mod api;
 mod content;
 mod document;
 mod learn;
+mod multipart;
 mod operation;
 mod parameter;
 mod paths;
 mod schemas;
 mod spec;
+mod style;
 mod text_value;
 mod violation;
 

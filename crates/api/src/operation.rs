@@ -103,7 +103,7 @@ impl Operation {
     }
 
     pub fn check_body(&self, content_type: Option<&str>, body: &[u8]) -> Vec<Violation> {
-        told(self.media(content_type), ViolationKind::Body, body)
+        told(self.media(content_type), ViolationKind::Body, content_type, body)
     }
 
     fn media(&self, content_type: Option<&str>) -> Option<&Media> {
@@ -129,7 +129,7 @@ impl Operation {
     }
 
     pub fn check_response_body(&self, status: u16, content_type: Option<&str>, body: &[u8]) -> Vec<Violation> {
-        told(self.response_media(status, content_type), ViolationKind::ResponseBody, body)
+        told(self.response_media(status, content_type), ViolationKind::ResponseBody, content_type, body)
     }
 
     fn response_media(&self, status: u16, content_type: Option<&str>) -> Option<&Media> {
@@ -146,8 +146,8 @@ impl Operation {
     }
 }
 
-fn told(media: Option<&Media>, kind: ViolationKind, body: &[u8]) -> Vec<Violation> {
-    let found = media.map(|media| media.differences(body)).unwrap_or_default();
+fn told(media: Option<&Media>, kind: ViolationKind, content_type: Option<&str>, body: &[u8]) -> Vec<Violation> {
+    let found = media.map(|media| media.differences(content_type.unwrap_or_default(), body)).unwrap_or_default();
     found
         .into_iter()
         .map(|(place, message)| Violation::new(kind, format!("body {place}").trim_end(), message))

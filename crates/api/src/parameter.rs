@@ -4,6 +4,7 @@ use crate::{
     ViolationKind,
     document::{Document, Fault},
     schemas::{Schema, Schemas},
+    style::{Explode, Form, Lead, Parts, Style},
     text_value::{Kind, Kinds, Reading, differences, list, object, scalar},
     violation::Violation,
 };
@@ -37,6 +38,8 @@ enum Shape {
     Deep(Kinds),
     /// Each key is a parameter by itself.
     Spread(Kinds),
+    /// Several in one text, with marks of their own.
+    Styled(Kinds, Style),
     /// A JSON text.
     Json,
     /// Whether it is there, and no more.
@@ -108,7 +111,7 @@ impl Parameter {
         match &self.shape {
             Shape::Deep(_) => self.key(name).is_some(),
             Shape::Spread(kinds) => kinds.property_names().any(|known| known == name),
-            Shape::Scalar(_) | Shape::List(..) | Shape::Json | Shape::Opaque => {
+            Shape::Scalar(_) | Shape::List(..) | Shape::Styled(..) | Shape::Json | Shape::Opaque => {
                 let bare = self.name.strip_suffix("[]").unwrap_or(&self.name);
                 name == self.name || name == bare
             }
@@ -147,6 +150,14 @@ impl Parameter {
                 object(kinds, given.iter().filter_map(|(name, text)| Some((self.key(name)?, *text))), reading)
             }),
             Shape::Spread(kinds) => differences(schema, |reading| object(kinds, given.iter().copied(), reading)),
+            Shape::Styled(kinds, style) => match style.parts(&self.name, first) {
+                Some(parts) => differences(schema, |reading| match &parts {
+                    Parts::One(text) => scalar(kinds, text, reading),
+                    Parts::List(texts) => list(kinds, texts.iter().copied(), reading),
+                    Parts::Pairs(pairs) => object(kinds, pairs.iter().copied(), reading),
+                }),
+                None => vec![(String::new(), "it is not written in the style that the document says".to_owned())],
+            },
             Shape::Json => match serde_json::from_str::<Value>(first) {
                 Ok(value) => differences(schema, |_: Reading| value.clone()),
                 Err(_) => vec![(String::new(), "not JSON".to_owned())],
@@ -163,17 +174,29 @@ impl Parameter {
 fn shape(document: &Document, value: &Value, place: Place, schema_at: &str) -> Shape {
     let default = if matches!(place, Place::Query | Place::Cookie) { "form" } else { "simple" };
     let style = value.get("style").and_then(Value::as_str).unwrap_or(default);
-    let explode = value.get("explode").and_then(Value::as_bool).unwrap_or(style == "form");
+    let explode = Explode::of(value, if style == "form" { Explode::Each } else { Explode::Together });
     let kinds = Kinds::of(document, schema_at);
-    match (style, kinds.has(Kind::Array), kinds.has(Kind::Object)) {
-        ("form" | "simple", false, false) => Shape::Scalar(kinds),
-        ("form", true, _) if explode && place == Place::Query => Shape::List(kinds, None),
-        ("form" | "simple", true, _) => Shape::List(kinds, Some(',')),
-        ("spaceDelimited", true, _) => Shape::List(kinds, Some(' ')),
-        ("pipeDelimited", true, _) => Shape::List(kinds, Some('|')),
-        ("deepObject", _, true) => Shape::Deep(kinds),
-        ("form", false, true) if explode && place == Place::Query => Shape::Spread(kinds),
-        // Matrix and label paths, objects in fields: rare enough not to be read.
+    let lead = match style {
+        "label" => Lead::Dot,
+        "matrix" => Lead::Semicolon,
+        _ => Lead::Nothing,
+    };
+    let form = match (kinds.has(Kind::Array), kinds.has(Kind::Object)) {
+        (true, _) => Form::List,
+        (false, true) => Form::Object,
+        (false, false) => Form::Scalar,
+    };
+    match (style, form) {
+        ("form" | "simple", Form::Scalar) => Shape::Scalar(kinds),
+        ("form", Form::List) if explode == Explode::Each && place == Place::Query => Shape::List(kinds, None),
+        ("form" | "simple", Form::List) => Shape::List(kinds, Some(',')),
+        ("spaceDelimited", Form::List) => Shape::List(kinds, Some(' ')),
+        ("pipeDelimited", Form::List) => Shape::List(kinds, Some('|')),
+        ("deepObject", _) if kinds.has(Kind::Object) => Shape::Deep(kinds),
+        ("form", Form::Object) if explode == Explode::Each && place == Place::Query => Shape::Spread(kinds),
+        ("simple", Form::Object) | ("label" | "matrix", _) => Shape::Styled(kinds, Style { lead, explode, form }),
+        ("form", Form::Object) if explode == Explode::Together => Shape::Styled(kinds, Style { lead, explode, form }),
+        // What the specification does not define.
         _ => Shape::Opaque,
     }
 }

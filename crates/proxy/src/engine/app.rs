@@ -4,6 +4,7 @@ use super::{
     arrival::{arrival, hold_underscores, join_cookies},
     egress, fate,
     guard::Passed,
+    head_gate::HeadGate,
     mirror::MirrorTap,
     reply::{
         begin_encoding, deny, dress, encode, error_page, preflight, redirect, respond, set_sticky_cookie,
@@ -321,7 +322,9 @@ impl ProxyHttp for App {
         // A pooled connection may die just as a request is put on it. That is not the endpoint's fault, and costs no retry
         // when nothing of a body was sent and nothing was answered; a body is never sent twice unless the operator says so.
         let stale = reused && failed == Failed::Reset && from_upstream && !answered;
-        if stale && exchange.body_in.received() == 0 && method.is_idempotent() && exchange.stale_tries < STALE_TRIES {
+        let unsent = exchange.head_gate.as_ref().is_some_and(HeadGate::is_closed) && held(session) == Body::Replayable;
+        let harmless = unsent || (exchange.body_in.received() == 0 && method.is_idempotent());
+        if stale && harmless && exchange.stale_tries < STALE_TRIES {
             exchange.stale_tries += 1;
             exchange.attempts = exchange.attempts.saturating_sub(1);
             error.set_retry(true);
@@ -349,16 +352,17 @@ impl ProxyHttp for App {
 
     async fn connected_to_upstream(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: bool,
         _: &HttpPeer,
         _: std::os::fd::RawFd,
-        _: Option<&Digest>,
+        digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        let exchange = exchange(ctx)?;
         // A later try got through: the earlier one's reason is history.
-        exchange(ctx)?.fate = None;
-        Ok(())
+        exchange.fate = None;
+        screen::reached(session, exchange, HeadGate::of(digest)).await
     }
 
     async fn upstream_request_filter(

@@ -151,6 +151,11 @@ impl Contract {
             }
     }
 
+    /// Whether nothing of the request's body may pass yet.
+    pub(super) fn holds_request(&self) -> bool {
+        matches!(&self.request, Gathering::On(gathered) if gathered.holds == Holds::Back)
+    }
+
     /// A new attempt sends the body from its first octet.
     pub(crate) fn begin_attempt(&mut self) {
         if let Gathering::On(gathered) = &mut self.request {

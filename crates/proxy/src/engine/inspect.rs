@@ -4,7 +4,10 @@
 //! the rule set's limit. Never held are upgraded connections, event streams and gRPC, whose messages must not wait for the
 //! next ones; gRPC is looked at as it passes.
 
-use super::shadow::{RequestBody, Shadow, ShadowReport};
+use super::{
+    screen,
+    shadow::{RequestBody, Shadow, ShadowReport},
+};
 use crate::{
     stage::Exchange,
     waf_guard::{WafGuard, show_head},
@@ -62,7 +65,7 @@ impl Inspector {
         exchange: &Exchange,
         draw: u64,
     ) -> (Self, Result<(), Intervention>) {
-        let bodyless = session.is_body_done() || session.is_upgrade_req();
+        let bodyless = !screen::has_body(session);
         let header = session.req_header();
         let grpc = is_grpc(&header.headers);
         let connection = connection(exchange);
@@ -111,6 +114,11 @@ impl Inspector {
     fn request_done(&mut self) -> Result<(), Intervention> {
         self.request = Body::Done;
         self.show(Transaction::request_body_done)
+    }
+
+    /// Whether nothing of the request's body may pass yet.
+    pub(super) fn holds_request(&self) -> bool {
+        matches!(self.request, Body::Held(_))
     }
 
     /// A new attempt sends the body from its first octet: what was held for the one before goes with it.

@@ -131,6 +131,11 @@ impl Redactor {
         (Self { guard, heads, request: request.unwrap_or_default(), response: BodyScan::Off }, verdict)
     }
 
+    /// Whether nothing of the request's body may pass yet.
+    pub(super) fn holds_request(&self) -> bool {
+        matches!(&self.request, BodyScan::On(reading) if reading.held.is_some())
+    }
+
     /// A new attempt sends the body from its first octet.
     pub(crate) fn begin_attempt(&mut self) {
         if let BodyScan::On(reading) = &mut self.request {

@@ -4,6 +4,7 @@
 use super::{
     app::App,
     contract::Contract,
+    head_gate::HeadGate,
     inspect::{self, Inspector},
     redact::Redactor,
 };
@@ -27,15 +28,13 @@ pub(super) fn request_head(session: &mut Session, exchange: &mut Exchange, index
         verdict.map_err(|intervention| intervene(exchange, &intervention))?;
     }
     if let Some(guard) = snapshot.apis.get(index).cloned().flatten() {
-        let bodyless = session.is_body_done() || session.is_upgrade_req();
-        let presence = if bodyless { Presence::Absent } else { Presence::Present };
+        let presence = if has_body(session) { Presence::Present } else { Presence::Absent };
         let (contract, verdict) = Contract::begin(guard, session.req_header(), exchange, presence);
         exchange.contract = Some(Box::new(contract));
         verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
     }
     if let Some(guard) = snapshot.privacy.get(index).cloned().flatten() {
-        let bodyless = session.is_body_done() || session.is_upgrade_req();
-        let body = (!bodyless).then_some(exchange.body_limit);
+        let body = has_body(session).then_some(exchange.body_limit);
         let (redactor, verdict) = Redactor::begin(guard, session.req_header(), body);
         exchange.redactor = Some(Box::new(redactor));
         verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
@@ -43,8 +42,38 @@ pub(super) fn request_head(session: &mut Session, exchange: &mut Exchange, index
     Ok(())
 }
 
+/// Whether a body is to come, or was read already and waits to be sent on.
+pub(super) fn has_body(session: &mut Session) -> bool {
+    (!session.is_body_done() || session.as_ref().get_retry_buffer().is_some()) && !session.is_upgrade_req()
+}
+
+/// An upstream was reached. As long as the body is held back from it, so is the head; then the upstream cannot tell the client
+/// that it wants the body (RFC 9110 §10.1.1), and we do.
+pub(super) async fn reached(session: &mut Session, exchange: &mut Exchange, gate: Option<HeadGate>) -> Result<()> {
+    exchange.head_gate = None;
+    let Some(gate) = gate else { return Ok(()) };
+    let holds = exchange.inspector.as_ref().is_some_and(|inspector| inspector.holds_request())
+        || exchange.contract.as_ref().is_some_and(|contract| contract.holds_request())
+        || exchange.redactor.as_ref().is_some_and(|redactor| redactor.holds_request());
+    if !holds {
+        gate.open();
+        return Ok(());
+    }
+    gate.close();
+    exchange.head_gate = Some(gate);
+    let header = session.req_header();
+    let waits = header.headers.contains_key(http::header::EXPECT) && header.version != http::Version::HTTP_10;
+    if waits && !session.is_body_done() && !std::mem::replace(&mut exchange.said_continue, true) {
+        session.write_continue_response().await?;
+    }
+    Ok(())
+}
+
 /// The head that the upstream is sent, after all else was done to it.
 pub(super) fn shape_request(request: &mut RequestHeader, exchange: &Exchange) {
+    if exchange.said_continue {
+        request.remove_header(&http::header::EXPECT);
+    }
     if let Some(redactor) = &exchange.redactor {
         redactor.shape_request(request);
     }
@@ -63,6 +92,11 @@ pub(super) fn request_chunk(exchange: &mut Exchange, body: &mut Option<Bytes>, f
     if let Some(redactor) = &mut exchange.redactor {
         let verdict = redactor.request_chunk(body, end);
         verdict.map_err(|reason| App::refuse(exchange, reason, "inspect"))?;
+    }
+    if let Some(gate) = &exchange.head_gate
+        && (end || body.as_ref().is_some_and(|body| !body.is_empty()))
+    {
+        gate.open();
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The IO type that pingora's HTTP/1 client is given for an upstream connection: what the origin says is held to
 //! RFC 9112 before pingora's parser sees it, so a garbled answer becomes a 502, not somebody else's response.
 
+use super::head_gate::HeadGate;
 use crate::conn::Socket;
 use bytes::BytesMut;
 use pingora::protocols::{
@@ -39,6 +40,8 @@ pub(crate) struct UpstreamIo {
     /// Since when nothing more of the request was taken.
     stuck: Option<Instant>,
     gathered: Vec<u8>,
+    /// While it is closed a request is gathered and not sent.
+    gate: HeadGate,
     socket: Arc<SocketDigest>,
     /// Counted by the upstream's circuit breaker as long as it is open.
     seat: Seat,
@@ -115,6 +118,7 @@ impl UpstreamIo {
             alarm: None,
             stuck: None,
             gathered: Vec::new(),
+            gate: HeadGate::default(),
             socket: Arc::new(SocketDigest::from_raw_fd(fd)),
             seat,
         }
@@ -354,11 +358,13 @@ impl AsyncRead for UpstreamIo {
 impl AsyncWrite for UpstreamIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let io = self.get_mut();
-        if io.gathered.len() + bytes.len() > GATHER_LIMIT {
+        // Of what is held back there is only the head, which was limited when it came in.
+        let sends = !io.gate.is_closed();
+        if sends && io.gathered.len() + bytes.len() > GATHER_LIMIT {
             ready!(io.poll_flush_gathered(cx))?;
         }
         io.note_request(bytes);
-        if bytes.len() >= GATHER_LIMIT {
+        if sends && bytes.len() >= GATHER_LIMIT {
             let sent = io.raw.poll_write(cx, bytes);
             return io.note_progress(sent);
         }
@@ -368,12 +374,19 @@ impl AsyncWrite for UpstreamIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let io = self.get_mut();
+        if io.gate.is_closed() {
+            return Poll::Ready(Ok(()));
+        }
         ready!(io.poll_flush_gathered(cx))?;
         io.raw.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let io = self.get_mut();
+        if io.gate.is_closed() {
+            // The verdict was against it, or nobody waits for one any more.
+            io.gathered.clear();
+        }
         ready!(io.poll_flush_gathered(cx))?;
         io.raw.poll_shutdown(cx)
     }
@@ -416,7 +429,7 @@ impl GetTimingDigest for UpstreamIo {
 
 impl GetProxyDigest for UpstreamIo {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        self.gate.carried()
     }
 }
 

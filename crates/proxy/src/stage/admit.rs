@@ -88,6 +88,8 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         body_in: Default::default(),
         body_out: 0,
         mirror: None,
+        head_gate: None,
+        said_continue: false,
         inspector: None,
         redactor: None,
         contract: None,

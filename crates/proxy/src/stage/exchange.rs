@@ -3,6 +3,7 @@
 use super::body_in::BodyIn;
 use crate::{
     conn::ConnFacts,
+    engine::HeadGate,
     engine::{Contract, Encoder, Inspector, MirrorTap, Outgoing, Redactor},
     release::Releases,
     snapshot::Snapshot,
@@ -75,6 +76,10 @@ pub(crate) struct Exchange {
     pub(crate) body_in: BodyIn,
     pub(crate) body_out: u64,
     pub(crate) mirror: Option<MirrorTap>,
+    /// The upstream connection's, while the head waits for a verdict on the body.
+    pub(crate) head_gate: Option<HeadGate>,
+    /// The client that asked whether to send its body was told to.
+    pub(crate) said_continue: bool,
     /// What the WAF has seen of it.
     pub(crate) inspector: Option<Box<Inspector>>,
     /// How it differs from what the documents of its API say.

@@ -57,7 +57,8 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     if let Some(redactor) = &redactor {
         tell_findings(edge, exchange, ending, redactor);
     }
-    let hidden = Hidden(redactor.as_ref().map(|redactor| redactor.guard()));
+    // Also of requests that were refused before anybody looked for personal data in them.
+    let hidden = Hidden(exchange.plan.and_then(|plan| snapshot.privacy.get(plan)).and_then(Option::as_ref));
     if let Some(contract) = exchange.contract.take() {
         tell_breaches(edge, exchange, ending, contract.into_breaches(), hidden);
     }
@@ -227,7 +228,7 @@ fn write_audit(edge: &Edge, exchange: &Exchange, ending: &Ending<'_>, told: Told
         status: ending.status,
         route: exchange.plan().map(|plan| plan.name()),
         shadow: told.shadow,
-        audit: told.audit,
+        audit: &told.hidden.audit(told.audit),
     };
     if let Ok(mut line) = serde_json::to_vec(&line) {
         line.push(b'\n');
@@ -269,6 +270,22 @@ struct Hidden<'r>(Option<&'r Arc<PrivacyGuard>>);
 impl Hidden<'_> {
     fn text<'t>(self, text: &'t str) -> Cow<'t, str> {
         self.0.map_or(Cow::Borrowed(text), |guard| guard.hide(text).into())
+    }
+
+    /// Rules quote what matched, in their messages as well.
+    fn audit(self, audit: &Audit) -> Cow<'_, Audit> {
+        let Some(guard) = self.0 else { return Cow::Borrowed(audit) };
+        let mut hidden = audit.clone();
+        for matched in &mut hidden.matches {
+            matched.message = guard.hide(&matched.message);
+            for finding in &mut matched.findings {
+                // Names are the client's to choose.
+                finding.variable = guard.hide(&finding.variable);
+                finding.excerpt = guard.hide(&String::from_utf8_lossy(&finding.excerpt)).into_bytes();
+                finding.data = guard.hide(&finding.data);
+            }
+        }
+        Cow::Owned(hidden)
     }
 
     fn octets<'t>(self, octets: Option<&'t [u8]>) -> Option<Cow<'t, [u8]>> {

@@ -14,6 +14,9 @@ const MOST: usize = 3_000;
 /// Strings an expression is spelled out to.
 const SPELLED: usize = 512;
 
+/// Strings of which every pair is spelled out.
+const SPELLED_TWICE: usize = 40;
+
 /// How long a spelled-out string may be.
 const SPELLED_BYTES: usize = 24;
 
@@ -223,6 +226,9 @@ fn info(hir: &Hir) -> Info {
                     Some(_) | None => UNKNOWN,
                 },
                 (0, _) => UNKNOWN,
+                (2.., _) => {
+                    Info { exact: None, best: inner.exact.as_ref().and_then(twice).or_else(|| required(&inner)) }
+                }
                 _ => Info { exact: None, best: required(&inner) },
             }
         }
@@ -230,6 +236,17 @@ fn info(hir: &Hir) -> Info {
         HirKind::Concat(parts) => concatenation(parts),
         HirKind::Alternation(branches) => alternation(branches),
     }
+}
+
+/// What a repetition holds at least, where one occurrence alone is too common to look for: two dots, two slashes.
+fn twice(strings: &Strings) -> Option<Strings> {
+    let single = |text: &&Vec<u8>| text.len() == 1;
+    let common = |text: &Vec<u8>| text.iter().all(|byte| byte.is_ascii_punctuation() && !is_rare(*byte));
+    let helps = strings.iter().any(|text| text.len() == 1) && strings.iter().filter(single).all(common);
+    if !helps || strings.contains(&b""[..]) || strings.len() > SPELLED_TWICE {
+        return None;
+    }
+    Some(strings.iter().flat_map(|left| strings.iter().map(move |right| [left.as_slice(), right].concat())).collect())
 }
 
 fn spelled(class: &Class) -> Option<Strings> {
@@ -375,6 +392,8 @@ mod tests {
         literals("<script[^>]*>", &["<scrip"]);
         literals("ab?c", &["abc", "ac"]);
         literals("(?:evil){2,}", &["evil"]);
+        literals("[/;](?:\\.|%2e){2,3}[/;]", &["%2e%2e", "%2e.", ".%2e", ".."]);
+        literals("[0-9]{2,}x?'", &["'"]);
         literals("averyverylongliteral", &["yveryl"]);
     }
 
@@ -397,6 +416,7 @@ mod tests {
             ("(?i)a[b-d]{2}|x(?:y|z)+w", &["ABC", "qaddq", "xyzw", "XZW"][..]),
             ("[^a-z]+\\(|'", &["9(", "'"]),
             ("(?:a|b|c)(?:d|)(?:e|f)", &["ae", "bdf"]),
+            ("x(?:[.?]|%2e){2,3}y?", &["x..", "x.%2e.y", "x?%2E"]),
         ];
         for (pattern, matching) in patterns {
             for text in matching {

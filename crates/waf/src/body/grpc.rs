@@ -16,8 +16,8 @@ pub(crate) enum Packing {
     Unknown,
 }
 
-/// Reads a body of length-prefixed messages (gRPC over HTTP/2, "Length-Prefixed-Message"); `room` bounds what is unpacked.
-pub(crate) fn read(body: &[u8], packing: Packing, room: usize, most: usize, contents: &mut Contents) {
+/// Reads a body of length-prefixed messages (gRPC over HTTP/2, "Length-Prefixed-Message"); `room` bounds what all messages come to unpacked.
+pub(crate) fn read(body: &[u8], packing: Packing, mut room: usize, most: usize, contents: &mut Contents) {
     let mut reader = Reader { most, contents, path: b"grpc".to_vec() };
     let mut rest = body;
     while let Some((frame, after)) = frame(rest) {
@@ -27,6 +27,7 @@ pub(crate) fn read(body: &[u8], packing: Packing, room: usize, most: usize, cont
             (false, _) => frame.message,
             (true, Packing::Gzip) => match unpack_gzip(frame.message, room) {
                 Ok(message) => {
+                    room = room.saturating_sub(message.len());
                     unpacked = message;
                     unpacked.as_slice()
                 }
@@ -199,5 +200,26 @@ mod tests {
         let mut contents = Contents::default();
         read(&framed(&deep), Packing::Unknown, 1000, 1000, &mut contents);
         assert!(contents.truncated);
+    }
+
+    #[test]
+    fn packed_messages_are_unpacked_within_one_limit() {
+        use std::io::Write;
+        let packed = |message: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            encoder.write_all(message).unwrap();
+            let mut frame = framed(&encoder.finish().unwrap());
+            if let Some(flag) = frame.first_mut() {
+                *flag = 1;
+            }
+            frame
+        };
+        let message = delimited(1, &[b'a'; 100]);
+        let too_much = Some("gRPC: a message cannot be unpacked, or not within the limit of the body");
+        for (messages, found, error) in [(1, 1, None), (2, 2, None), (3, 2, too_much)] {
+            let mut contents = Contents::default();
+            read(&packed(&message).repeat(messages), Packing::Gzip, 250, 10, &mut contents);
+            assert_eq!((contents.args.len(), contents.error.as_deref()), (found, error));
+        }
     }
 }

@@ -3,20 +3,12 @@
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use libinjectionrs::{SqliFlags, SqliState};
-
-use super::Captured;
+use super::{Captured, sql};
 
 /// The fingerprint when the value reads like SQL.
 pub(super) fn sqli(value: &[u8]) -> Option<Captured> {
     let value = shortened(value);
-    guarded(|| {
-        let mut state = SqliState::new(&value, SqliFlags::FLAG_NONE);
-        state.detect().then(|| {
-            let end = state.fingerprint.iter().position(|byte| *byte == 0).unwrap_or(state.fingerprint.len());
-            Captured::Text(state.fingerprint.get(..end).unwrap_or_default().to_vec())
-        })
-    })
+    guarded(|| sql::detect(&value).map(|fingerprint| Captured::Text(fingerprint.as_bytes().to_vec())))
 }
 
 /// The value itself when it reads like script.

@@ -10,7 +10,7 @@ mod checks;
 mod injection;
 mod pattern;
 mod phrases;
-mod sql_words;
+mod sql;
 mod translate;
 
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ pub(crate) use checks::Identity;
 pub(crate) use injection::is_shortened;
 pub(crate) use pattern::Pattern;
 pub(crate) use phrases::Phrases;
-pub(crate) use sql_words::may_be_sql;
+pub(crate) use sql::may_be_sql;
 pub(crate) use translate::translate;
 
 use crate::seclang::template::Template;

@@ -3,23 +3,22 @@
 //! What the prefilter has ruled out is passed over; whatever is left is tested here, plainly, and in the rules' own order.
 //! Without a prefilter every rule sees every value: the answers are the same.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::audit::{Cause, EXCERPT_BYTES, FINDINGS, Finding, Intervention, Response, RuleMatch};
+use super::collect::{Collect, Count, Exclusions, Value, Values, View, emptied, write_name};
 use super::effects::{self, Scratch};
 use super::origin::ValueId;
 use super::state::State;
 use super::trace::{TraceOutcome, Tracer};
-use super::values::{Decimal, Sink, Sources};
+use super::values::{Decimal, Sources};
 use super::work::Work;
 use crate::accelerate::{Scan, Verdict as Filtered};
 use crate::operator::{Capture, Captured, Operator, Pattern};
 use crate::program::rule::{Measure, Rule, RuleTarget, Sense, Test, Verdict};
-use crate::program::rule_set::RuleSet;
 use crate::program::{Entry, Gate};
 use crate::seclang::action::{EngineMode, Phase, Switch};
-use crate::seclang::target::{Selector, Target};
+use crate::seclang::target::Selector;
 use crate::seclang::template::Template;
 use crate::seclang::variable::Variable;
 
@@ -31,6 +30,8 @@ pub(crate) struct Workshop {
     scratch: Scratch,
     argument: Vec<u8>,
     kept: Vec<u8>,
+    /// Of the value being transformed.
+    forms: [Vec<u8>; 2],
     list: Vec<Value<'static>>,
     only: Vec<ValueId>,
     pub(super) tracer: Option<Box<Tracer>>,
@@ -50,7 +51,8 @@ impl Workshop {
 
     /// Bytes kept for the next transaction.
     pub(super) fn kept_bytes(&self) -> usize {
-        self.argument.capacity() + self.kept.capacity() + self.scan.kept_bytes()
+        let forms: usize = self.forms.iter().map(Vec::capacity).sum();
+        self.argument.capacity() + self.kept.capacity() + forms + self.scan.kept_bytes()
     }
 }
 
@@ -62,12 +64,6 @@ pub(super) fn phase(sources: Sources<'_>, state: &mut State, workshop: &mut Work
     let Run { workshop, values, .. } = run;
     workshop.list = emptied(values.list);
     workshop.kept = values.kept;
-}
-
-/// The memory of a list for values that live elsewhere: an iterator over nothing is collected in place.
-fn emptied<'to>(mut list: Vec<Value<'_>>) -> Vec<Value<'to>> {
-    list.clear();
-    list.into_iter().map_while(|_| None).collect()
 }
 
 /// One phase; then, inside it, one head with its links after the other.
@@ -280,26 +276,49 @@ impl<'t> Run<'_, 't> {
 
     /// Transforms and tests one value.
     fn value(&mut self, rule: &'t Rule, test: &Test, value: &View<'_>, argument: &[u8]) -> bool {
-        let map = &self.sources.program.settings.unicode_map;
-        let mut matched = false;
-        let mut bytes = Cow::Borrowed(value.bytes);
-        if rule.actions.multi_match {
-            matched |= self.test(rule, test, value, &bytes, argument);
+        if test.transforms.is_empty() {
+            return self.test(rule, test, value, value.bytes, argument);
         }
+        let mut forms = std::mem::take(&mut self.workshop.forms);
+        let matched = self.transformed(rule, test, value, argument, &mut forms);
+        self.workshop.forms = forms;
+        matched
+    }
+
+    /// `forms` is memory for two forms of the value: the one at hand, and the next.
+    fn transformed(
+        &mut self,
+        rule: &'t Rule,
+        test: &Test,
+        value: &View<'_>,
+        argument: &[u8],
+        forms: &mut [Vec<u8>; 2],
+    ) -> bool {
+        let map = &self.sources.program.settings.unicode_map;
+        let multi_match = rule.actions.multi_match;
+        let [current, next] = forms;
+        let mut matched = multi_match && self.test(rule, test, value, value.bytes, argument);
+        let mut changed = false;
         for transform in &test.transforms {
-            if !self.workshop.work.spend(bytes.len()) {
+            let source = if changed { current.as_slice() } else { value.bytes };
+            if !self.workshop.work.spend(source.len()) {
                 return matched;
             }
-            let before = rule.actions.multi_match.then(|| bytes.clone());
-            bytes = transform.apply(bytes, map);
-            if before.is_some_and(|before| before != bytes) {
-                matched |= self.test(rule, test, value, &bytes, argument);
+            next.clear();
+            if transform.write(source, map, next).is_none() {
+                continue;
+            }
+            let differs = next != source;
+            std::mem::swap(current, next);
+            changed = true;
+            if multi_match && differs {
+                matched |= self.test(rule, test, value, current, argument);
             }
         }
-        if !rule.actions.multi_match {
-            matched = self.test(rule, test, value, &bytes, argument);
+        if multi_match {
+            return matched;
         }
-        matched
+        self.test(rule, test, value, if changed { current } else { value.bytes }, argument)
     }
 
     fn test(&mut self, rule: &'t Rule, test: &Test, value: &View<'_>, bytes: &[u8], argument: &[u8]) -> bool {
@@ -450,143 +469,4 @@ const COMPILE_COST: usize = 100_000;
 enum Only {
     Everything,
     Candidates,
-}
-
-/// The values of one rule.
-struct Values<'t> {
-    list: Vec<Value<'t>>,
-    kept: Vec<u8>,
-}
-
-/// A value of a variable, with its member name if it is one of many.
-#[derive(Debug, Clone, Copy)]
-struct Value<'t> {
-    variable: Variable,
-    member: Option<Bytes<'t>>,
-    bytes: Bytes<'t>,
-}
-
-/// Text of the facts, or kept beside the list.
-#[derive(Debug, Clone, Copy)]
-enum Bytes<'t> {
-    Fact(&'t [u8]),
-    Kept { start: usize, end: usize },
-}
-
-/// A value to look at.
-struct View<'v> {
-    variable: Variable,
-    member: Option<&'v [u8]>,
-    bytes: &'v [u8],
-}
-
-impl<'t> Values<'t> {
-    fn keep(&mut self, variable: Variable, member: Option<&[u8]>, bytes: &[u8]) {
-        let mut keep = |bytes: &[u8]| {
-            let start = self.kept.len();
-            self.kept.extend_from_slice(bytes);
-            Bytes::Kept { start, end: self.kept.len() }
-        };
-        let (member, bytes) = (member.map(&mut keep), keep(bytes));
-        self.list.push(Value { variable, member, bytes });
-    }
-}
-
-impl<'t> Bytes<'t> {
-    fn get<'v>(&self, kept: &'v [u8]) -> &'v [u8]
-    where
-        't: 'v,
-    {
-        match self {
-            Self::Fact(bytes) => bytes,
-            Self::Kept { start, end } => kept.get(*start..*end).unwrap_or_default(),
-        }
-    }
-}
-
-impl<'t> Value<'t> {
-    fn view<'v>(&self, kept: &'v [u8]) -> View<'v>
-    where
-        't: 'v,
-    {
-        View {
-            variable: self.variable,
-            member: self.member.as_ref().map(|member| member.get(kept)),
-            bytes: self.bytes.get(kept),
-        }
-    }
-}
-
-impl View<'_> {
-    /// `ARGS:q`.
-    fn write_name(&self, full: &mut Vec<u8>) {
-        write_name(full, self.variable, self.member);
-    }
-}
-
-fn write_name(full: &mut Vec<u8>, variable: Variable, member: Option<&[u8]>) {
-    full.extend_from_slice(variable.name().as_bytes());
-    if let Some(member) = member {
-        full.push(b':');
-        full.extend_from_slice(member);
-    }
-}
-
-/// What a rule does not look at, by its own text and by what other rules took from it.
-#[derive(Clone, Copy)]
-struct Exclusions<'e> {
-    written: &'e [Target],
-    removed: &'e [Arc<(RuleSet, Target)>],
-    head: usize,
-}
-
-impl Exclusions<'_> {
-    fn exclude(&self, variable: Variable, member: Option<&[u8]>) -> bool {
-        if self.written.is_empty() && self.removed.is_empty() {
-            return false;
-        }
-        let removed = self.removed.iter().filter(|removal| removal.0.contains(self.head)).map(|removal| &removal.1);
-        self.written.iter().chain(removed).any(|target| {
-            target.variable == variable
-                && match member {
-                    Some(member) => target.selector.admits(member),
-                    None => matches!(target.selector, Selector::All),
-                }
-        })
-    }
-}
-
-struct Collect<'c, 't> {
-    values: &'c mut Values<'t>,
-    exclusions: Exclusions<'c>,
-}
-
-impl<'t> Sink<'t> for Collect<'_, 't> {
-    fn fact(&mut self, variable: Variable, member: Option<&'t [u8]>, bytes: &'t [u8]) {
-        if !self.exclusions.exclude(variable, member) {
-            let (member, bytes) = (member.map(Bytes::Fact), Bytes::Fact(bytes));
-            self.values.list.push(Value { variable, member, bytes });
-        }
-    }
-
-    fn fleeting(&mut self, variable: Variable, member: Option<&[u8]>, bytes: &[u8]) {
-        if !self.exclusions.exclude(variable, member) {
-            self.values.keep(variable, member, bytes);
-        }
-    }
-}
-
-struct Count<'c> {
-    count: usize,
-    exclusions: Exclusions<'c>,
-}
-
-impl<'t> Sink<'t> for Count<'_> {
-    fn fact(&mut self, variable: Variable, member: Option<&'t [u8]>, bytes: &'t [u8]) {
-        self.fleeting(variable, member, bytes);
-    }
-
-    fn fleeting(&mut self, variable: Variable, member: Option<&[u8]>, _: &[u8]) {
-        self.count += usize::from(!self.exclusions.exclude(variable, member));
-    }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 mod clock;
+mod collect;
 mod effects;
 mod evaluate;
 pub(crate) mod facts;

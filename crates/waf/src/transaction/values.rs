@@ -1,5 +1,7 @@
 //! What each variable holds: the one place that maps names to facts and state.
 
+use std::fmt::Write;
+
 use super::facts::{Connection, Facts};
 use super::origin::{Origin, ValueId, stable_scalar};
 use super::state::State;
@@ -296,11 +298,29 @@ impl<'t, S: Sink<'t>> Found<'_, 't, S> {
     }
 
     fn display(&mut self, value: impl std::fmt::Display) {
-        self.single(value.to_string().as_bytes());
+        let mut text = Short { bytes: [0; 64], len: 0 };
+        // An address or a number; longer text would be cut.
+        let _ = write!(text, "{value}");
+        self.single(text.bytes.get(..text.len).unwrap_or_default());
     }
 
     fn flag(&mut self, set: bool) {
         self.single(if set { b"1" } else { b"0" });
+    }
+}
+
+/// Text that is short, without an allocation.
+struct Short {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl std::fmt::Write for Short {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.len.saturating_add(text.len());
+        self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
     }
 }
 

@@ -148,6 +148,8 @@ pub(super) fn html_entity_decode(value: &[u8], out: &mut Vec<u8>) -> Option<()> 
     Some(())
 }
 
+const ENTITIES: [(&[u8], u8); 5] = [(b"quot", b'"'), (b"amp", b'&'), (b"lt", b'<'), (b"gt", b'>'), (b"nbsp", 0xa0)];
+
 fn entity(text: &[u8]) -> Option<(u8, usize)> {
     match text {
         [b'#', b'x' | b'X', digits @ ..] => number(digits, 16).map(|(byte, taken)| (byte, taken + 2)),
@@ -155,14 +157,7 @@ fn entity(text: &[u8]) -> Option<(u8, usize)> {
         _ => {
             let name = text.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
             let name = text.get(..name)?;
-            let byte = match name.to_ascii_lowercase().as_slice() {
-                b"quot" => b'"',
-                b"amp" => b'&',
-                b"lt" => b'<',
-                b"gt" => b'>',
-                b"nbsp" => 0xa0,
-                _ => return None,
-            };
+            let (_, byte) = ENTITIES.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
             Some((byte, name.len()))
         }
     }
