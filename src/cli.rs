@@ -121,6 +121,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: crate::ca::CaCommand,
     },
+    /// See a sidecar: its peers, how they are protected, what was refused and why.
+    Mesh {
+        #[command(subcommand)]
+        what: MeshCommand,
+    },
     /// See how rollouts and objectives are doing, or have a word in it.
     Rollout {
         #[command(subcommand)]
@@ -236,6 +241,24 @@ pub(crate) enum ApiCommand {
         route: Option<String>,
         #[arg(long, default_value = "proposed")]
         title: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MeshCommand {
+    /// Each peer: identity, mode, cipher, expiry, protocol, calls, and the last refusal with its reason.
+    Status {
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Who calls whom, as seen from here: JSON, or a drawing for Graphviz.
+    Graph {
+        #[arg(long)]
+        dot: bool,
+        #[command(flatten)]
+        admin: AdminSocket,
     },
 }
 

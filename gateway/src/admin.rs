@@ -1,6 +1,6 @@
 //! The admin interface: what the CLI and an operator's scripts ask over the admin socket.
 
-use crate::{EgressQuestion, Gateway, Question, compile, dns_admin, explain, explain_egress};
+use crate::{EgressQuestion, Gateway, Question, compile, dns_admin, explain, explain_egress, mesh};
 use axum::{
     Json, Router,
     extract::State,
@@ -10,6 +10,7 @@ use axum::{
 };
 use portcullis_config::{Diff, Document, Report};
 use portcullis_health::Override;
+use portcullis_proxy::LiveMesh;
 use portcullis_rollout::Command;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -33,6 +34,11 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/explain", post(explain_request))
         .route("/egress/explain", post(explain_egress_flow))
         .route("/egress/learned", get(learned))
+        .route("/mesh", get(async |State(gateway)| answer(gateway, |gateway| sidecar(gateway, mesh::status)).await))
+        .route(
+            "/mesh/graph",
+            get(async |State(gateway)| answer(gateway, |gateway| sidecar(gateway, mesh::graph)).await),
+        )
         .route("/force/endpoint", post(force_endpoint))
         .route("/drain/listener", post(drain_listener))
         .merge(dns_admin::routes())
@@ -145,6 +151,16 @@ async fn learned(State(gateway): State<Gateway>) -> Response {
         }
     })
     .await
+}
+
+fn sidecar(gateway: &Gateway, tell: fn(&LiveMesh) -> Value) -> Response {
+    match gateway.sidecar() {
+        Some(live) => Json(tell(&live)).into_response(),
+        None => {
+            let error = "the running configuration has no [workload]: this is no sidecar";
+            (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ use crate::{
     api_sets::compile_apis,
     compile_guards::{self, GuardObjects},
     dns::Dns,
-    egress,
+    egress, mesh,
     privacy_sets::compile_privacy,
     spec::{RESERVED, Spec},
     waf_sets::WafSets,
@@ -19,7 +19,7 @@ use portcullis_policy::{
     SecurityHeaders, UpstreamId,
 };
 use portcullis_proxy::{
-    ApiGuard, Drain, EgressPlan, InterceptPlan, PrivacyGuard, ProxyPlan, SniRoutes, TcpRoute, WafGuard,
+    ApiGuard, Drain, EgressPlan, InterceptPlan, MeshPlan, PrivacyGuard, ProxyPlan, SniRoutes, TcpRoute, WafGuard,
     listen::{HttpVersion, ListenerPlan, ListenerSpec, PlanProtocol, Protocol, Underscores},
 };
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
@@ -52,6 +52,8 @@ pub struct Compiled {
     pub identities: BTreeMap<ObjectName, Arc<Identity>>,
     pub listeners: Vec<CompiledListener>,
     pub egress: Option<Arc<EgressPlan>>,
+    /// `None`: the document is no sidecar's.
+    pub mesh: Option<Arc<MeshPlan>>,
     pub certificates: Certificates,
     /// `None`: nothing in the document is about DNS.
     pub dns: Option<Dns>,
@@ -112,11 +114,14 @@ pub(crate) fn compile(
 ) -> Result<Compiled, Refused> {
     let document = document.into();
     let (spec, mut cx) = document.read::<Spec>(report, RESERVED);
-    let Some(spec) = spec else {
+    let Some(mut spec) = spec else {
         let (report, watched) = cx.finish();
         return Err(Refused { report, watched });
     };
     let cx = &mut cx;
+    mesh::weave(&mut spec);
+    let mesh = mesh::compile(&spec, previous, cx);
+    let mesh_tls = mesh.as_ref().map(|mesh| mesh.upstream_tls()).unwrap_or_default();
 
     let certificates = Certificates::compile(&spec.certificate, cx);
     let trusts = Trusts::compile(&spec.trust, cx);
@@ -130,6 +135,7 @@ pub(crate) fn compile(
         connect_timeout,
         zone: spec.site.as_ref().and_then(|site| site.zone.as_deref()),
         previous: previous.map(|previous| &*previous.clusters),
+        made_tls: &mesh_tls,
         now: Instant::now(),
     };
     let clusters = Clusters::compile(&spec.upstream, around, cx);
@@ -195,6 +201,7 @@ pub(crate) fn compile(
         identities: objects.identities,
         listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
         egress,
+        mesh,
         certificates,
         dns,
         log,
@@ -268,6 +275,10 @@ impl Listeners<'_> {
             Protocol::Tls => PlanProtocol::Tls(Arc::new(self.sni_routes(name, at, cx))),
             // It is no listener of the pipeline.
             Protocol::Dns => return None,
+            Protocol::Mesh => {
+                let direction = spec.direction?;
+                PlanProtocol::Mesh(mesh::listener(name, spec, direction, self.spec, at, cx)?)
+            }
             Protocol::Proxy => PlanProtocol::Proxy(self.proxy(name, spec, h1, h2, at, cx)?),
             Protocol::Sni => PlanProtocol::Intercept(InterceptPlan::Named(spec.target_port)),
             Protocol::Transparent => {
@@ -307,10 +318,26 @@ impl Listeners<'_> {
         ];
         let intercept_only = [
             ("target_port", spec.target_port.is_some() && protocol != Protocol::Sni, "sni"),
-            ("capture", spec.capture.is_some() && protocol != Protocol::Transparent, "transparent"),
+            (
+                "capture",
+                spec.capture.is_some() && !matches!(protocol, Protocol::Transparent | Protocol::Mesh),
+                "transparent",
+            ),
         ];
         for (key, _, on) in intercept_only.into_iter().filter(|(_, misplaced, _)| *misplaced) {
             cx.error_at_key(&at.key(key), format!("`{key}` has an effect only on a listener of protocol {on}"));
+        }
+        let mesh_only = [
+            ("to", spec.to.is_some()),
+            ("otherwise", spec.otherwise.is_some()),
+            ("gateway", spec.gateway.is_some()),
+            ("opaque_ports", spec.opaque_ports.is_some()),
+        ];
+        for (key, _) in mesh_only.into_iter().filter(|(_, written)| *written && protocol != Protocol::Mesh) {
+            cx.error_at_key(
+                &at.key(key),
+                format!("`{key}` has an effect only on a sidecar's listener, with `direction`"),
+            );
         }
         if spec.auth.is_some() && protocol != Protocol::Proxy {
             cx.error_at_key(&at.key("auth"), "`auth` on a listener is for clients of a proxy")
@@ -540,7 +567,8 @@ fn compile_routes(
     cx: &mut Context,
 ) -> RouteTable {
     let timeout = spec.defaults.as_ref().and_then(|defaults| defaults.timeout);
-    let is_http = |spec: &ListenerSpec| matches!(spec.effective_protocol(), Protocol::Http | Protocol::Https);
+    let is_http =
+        |spec: &ListenerSpec| matches!(spec.effective_protocol(), Protocol::Http | Protocol::Https | Protocol::Mesh);
     // A listener that could not be compiled still lends its name, so that routes on it are not wrong as well.
     let names: BTreeMap<String, ListenerId> = spec
         .listener
@@ -653,6 +681,7 @@ fn serves(listener: &ListenerPlan, host: &HostPattern) -> bool {
     match &listener.protocol {
         PlanProtocol::Https(tls) => tls.certificates().iter().any(|certificate| certificate.covers(host)),
         PlanProtocol::Http => !listener.redirects_to_https,
+        PlanProtocol::Mesh(_) => true,
         PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => false,
     }
 }

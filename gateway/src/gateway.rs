@@ -7,6 +7,7 @@ use crate::{
     dns_orders::OrderFile,
     dns_signals, egress,
     listeners::{Inherited, LiveListeners, Opened},
+    mesh,
     release_board::{self, ReleaseBoard},
 };
 use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
@@ -22,7 +23,7 @@ use portcullis_ops::{
     metrics::Metrics,
     systemd,
 };
-use portcullis_proxy::{CoreThread, Edge, LiveEgress, Peers, Snapshot};
+use portcullis_proxy::{CoreThread, Edge, IdentityNews, LiveEgress, LiveMesh, Peers, Snapshot};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
 use portcullis_tls::system_client;
 use portcullis_upstream::{Cluster, Clusters};
@@ -138,7 +139,8 @@ impl Gateway {
         settle(&discovery);
         let compiled = with_found(compiled, &discovery, None);
         let live = egress::live(&compiled, opened.bound().collect(), None).map_err(StartError::Listen)?;
-        let (compiled, snapshot) = split(compiled, generation, &releases, live, &metrics);
+        let mesh = mesh::live(&compiled, None);
+        let (compiled, snapshot) = split(compiled, generation, &releases, (live, mesh), &metrics);
         let shedding = Shedding::new(compiled.overload);
         let sources = OverloadSources::system(compiled.fixed.threads);
         let mut sampler = JoinSet::new();
@@ -174,6 +176,7 @@ impl Gateway {
         tokio::spawn(follow_discovery(Arc::downgrade(&gateway.0), news));
         tokio::spawn(judge_endpoints(Arc::downgrade(&gateway.0)));
         tokio::spawn(move_releases(Arc::downgrade(&gateway.0)));
+        tokio::spawn(renew_identity(Arc::downgrade(&gateway.0)));
         gateway.republish_found();
         systemd::ready(generation);
         Ok(gateway)
@@ -271,13 +274,18 @@ impl Gateway {
         let compiled = with_found(compiled, &discovery, Some(&state.compiled.clusters));
         state.discovery = discovery;
         state.releases.update(&compiled);
-        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, egress, &self.0.edge.metrics);
-        let before = self.0.edge.snapshot().egress.clone();
+        let before = self.0.edge.snapshot();
+        let mesh = mesh::live(&compiled, before.mesh.as_deref());
+        let live = (egress, mesh);
+        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, live, &self.0.edge.metrics);
         // From here on nothing can fail: everything is compiled and every socket is open.
         self.0.edge.publish(snapshot);
         // Open tunnels are asked about anew, also when the way out is gone altogether.
-        if let Some(egress) = before {
+        if let Some(egress) = &before.egress {
             egress.state.changed();
+        }
+        if let Some(mesh) = &before.mesh {
+            mesh.state.changed();
         }
         self.0.edge.shedding.adopt(compiled.overload);
         state.generation += 1;
@@ -300,7 +308,8 @@ impl Gateway {
         let Some(clusters) = state.compiled.clusters.with_found(found, None, Instant::now()) else { return };
         let clusters = Arc::new(clusters);
         let compiled = Compiled { clusters: clusters.clone(), ..(*state.compiled).clone() };
-        let peers = Peers::new(&clusters, &self.0.edge.metrics);
+        let mesh = self.0.edge.snapshot().mesh.clone();
+        let peers = Peers::new(&clusters, &self.0.edge.metrics, mesh.as_deref());
         self.0.edge.publish(Arc::new(self.0.edge.snapshot().with_clusters(clusters, peers)));
         state.compiled = Arc::new(compiled);
         self.follow(&mut state);
@@ -468,6 +477,11 @@ impl Gateway {
         Some(self.0.edge.snapshot().egress.as_ref()?.state.learned())
     }
 
+    /// The sidecar that runs. `None`: the document is none's.
+    pub(crate) fn sidecar(&self) -> Option<Arc<LiveMesh>> {
+        self.0.edge.snapshot().mesh.clone()
+    }
+
     pub fn reopen_logs(&self) {
         self.0.edge.access_log.reopen();
         self.0.edge.audit_log.reopen();
@@ -494,6 +508,9 @@ impl Gateway {
         }
         for (rule, counts) in snapshot.egress.iter().flat_map(|egress| egress.plan.policy.counts()) {
             self.0.edge.metrics.egress.rule(rule.as_str(), counts.applied, counts.would_deny);
+        }
+        if let Some(svid) = snapshot.mesh.as_ref().and_then(|mesh| mesh.plan.identity.current()) {
+            self.0.edge.metrics.mesh.identity(svid.seconds_to_expiry(SystemTime::now()));
         }
         self.0.edge.metrics.render()
     }
@@ -625,6 +642,38 @@ async fn move_releases(gateway: Weak<Inner>) {
     }
 }
 
+/// Looks at the source of a sidecar's identity as long as the gateway lives.
+async fn renew_identity(gateway: Weak<Inner>) {
+    let mut trouble = None;
+    loop {
+        tokio::time::sleep(IDENTITY_STEP).await;
+        let Some(inner) = gateway.upgrade() else { return };
+        let Some(live) = inner.edge.snapshot().mesh.clone() else { continue };
+        let looked_at = live.clone();
+        // Three files: not on a runtime thread.
+        let Ok(news) = tokio::task::spawn_blocking(move || looked_at.renew(SystemTime::now())).await else { continue };
+        let metrics = &inner.edge.metrics.mesh;
+        match &news {
+            IdentityNews::Unchanged => {}
+            IdentityNews::Taken => {
+                metrics.renewed("taken");
+                tracing::info!(workload = %live.plan.workload.spiffe, "a new identity is in use");
+            }
+            IdentityNews::Older => {}
+            IdentityNews::Trouble(why) if trouble.as_ref() != Some(why) => {
+                metrics.renewed("trouble");
+                tracing::warn!(why, "the identity cannot be renewed; the one in use stays");
+            }
+            IdentityNews::Trouble(_) => {}
+        }
+        trouble = if let IdentityNews::Trouble(why) = news { Some(why) } else { None };
+    }
+}
+
+/// How often the source of an identity is looked at: a certificate of seconds is renewed in time, and three small files cost
+/// nothing.
+const IDENTITY_STEP: Duration = Duration::from_millis(250);
+
 /// The shortest interval of outlier detection.
 const JUDGE_STEP: Duration = Duration::from_millis(100);
 
@@ -666,10 +715,10 @@ fn split(
     compiled: Compiled,
     generation: u64,
     releases: &ReleaseBoard,
-    egress: Option<Arc<LiveEgress>>,
-    metrics: &Metrics,
+    (egress, mesh): (Option<Arc<LiveEgress>>, Option<Arc<LiveMesh>>),
+    metrics: &Arc<Metrics>,
 ) -> (Arc<Compiled>, Arc<Snapshot>) {
-    let peers = Peers::new(&compiled.clusters, metrics);
+    let peers = Peers::new(&compiled.clusters, metrics, mesh.as_deref());
     let route_metrics = compiled.routes.plans().map(|plan| metrics.route(&plan.name())).collect();
     let compiled = Arc::new(compiled);
     let snapshot = Snapshot {
@@ -686,6 +735,7 @@ fn split(
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),
         egress,
+        mesh,
         log: compiled.log.clone(),
         drain: compiled.drain,
         max_connections: compiled.max_connections,

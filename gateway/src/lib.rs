@@ -20,6 +20,7 @@ mod egress_explain;
 mod explain;
 mod gateway;
 mod listeners;
+mod mesh;
 mod privacy_sets;
 mod release_board;
 mod spec;

@@ -31,15 +31,15 @@ const ARROWS: [(&str, &[&str]); 23] = [
 
 const PROXY: &[&str] = &[
     "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
-    "health", "upstream", "egress",
+    "health", "upstream", "egress", "mesh",
 ];
 const GATEWAY: &[&str] = &[
     "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls",
-    "ops", "discover", "health", "upstream", "egress", "proxy",
+    "ops", "discover", "health", "upstream", "egress", "mesh", "proxy",
 ];
 const BINARY: &[&str] = &[
     "ca", "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout",
-    "tls", "ops", "discover", "health", "upstream", "egress", "proxy", "gateway",
+    "tls", "ops", "discover", "health", "upstream", "egress", "mesh", "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.

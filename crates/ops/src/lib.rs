@@ -8,6 +8,7 @@ pub mod admin;
 mod egress_metrics;
 pub mod handover;
 pub mod log;
+mod mesh_metrics;
 pub mod metrics;
 mod overload;
 mod overload_metrics;
@@ -21,6 +22,7 @@ mod spec;
 pub mod systemd;
 
 pub use egress_metrics::{EgressMetrics, OpenTunnel};
+pub use mesh_metrics::MeshMetrics;
 pub use overload::{
     MemoryLimit, MemoryWatch, Overload, OverloadAction, OverloadState, Resource, ResourceLevel, ResourceLevels,
     ResourceState, Shedding,

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access_spec;
 mod client_ip;
 mod compress;
 mod cors;
@@ -31,6 +32,7 @@ mod trace_context;
 mod waf;
 mod wanted;
 
+pub use access_spec::{AccessAction, AccessMatchSpec, AccessSpec, AccessTarget};
 pub use client_ip::{ClientIp, ClientIpHeader, ClientIpSpec};
 pub use compress::{Coding, Compressible};
 pub use cors::{Cors, CorsSpec};

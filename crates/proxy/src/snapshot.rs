@@ -1,7 +1,7 @@
 //! What one published configuration is to the data path: compiled tables, pinned by each request for its whole life.
 
 use crate::{
-    api_guard::ApiGuard, core::Counter, egress::LiveEgress, engine::Peers, privacy_guard::PrivacyGuard,
+    api_guard::ApiGuard, core::Counter, egress::LiveEgress, engine::Peers, mesh::LiveMesh, privacy_guard::PrivacyGuard,
     release::Releases, waf_guard::WafGuard,
 };
 use arc_swap::ArcSwap;
@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub keys: BTreeMap<ObjectName, KeyHandle>,
     /// The way out, where the document has one.
     pub egress: Option<Arc<LiveEgress>>,
+    /// The sidecar, where the document is one.
+    pub mesh: Option<Arc<LiveMesh>>,
     pub log: LogPlan,
     pub drain: Drain,
     pub max_connections: u32,
@@ -64,6 +66,7 @@ impl Snapshot {
             stores: self.stores.clone(),
             keys: self.keys.clone(),
             egress: self.egress.clone(),
+            mesh: self.mesh.clone(),
             log: self.log.clone(),
             drain: self.drain,
             max_connections: self.max_connections,

@@ -4,6 +4,7 @@ use super::{ConnFacts, EdgeIo, h1, h2};
 use crate::{
     core::Core,
     listen::{ListenerPlan, ListenerRuntime},
+    mesh,
 };
 use std::{rc::Rc, sync::Arc};
 use tokio::sync::watch;
@@ -60,6 +61,7 @@ pub(crate) async fn serve(
         biased;
         () = driver => {}
         () = patience(&conn, &facts) => {}
+        () = mesh::revoked(&facts, &conn.core) => {}
     }
 }
 

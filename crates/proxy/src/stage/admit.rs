@@ -49,6 +49,8 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
     let client_ip = plan.client_ip.decide(peer, &arrival.forwarded);
     let kept_id =
         arrival.request_id.filter(|id| peer_is_trusted && id_is_plain(id)).and_then(|id| std::str::from_utf8(id).ok());
+    // What a sidecar's connection is for is known without its requests.
+    let host = facts.mesh().and_then(|mesh| mesh.service.as_ref()).map_or(host, ToString::to_string);
     Exchange {
         request_id: kept_id.map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_owned),
         trace: Some(TraceContext::continue_from(arrival.traceparent, fastrand::u128(..), fastrand::u64(..))),
@@ -96,6 +98,8 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         encoder: None,
         outgoing: None,
         endpoint: None,
+        mesh: None,
+        would_refuse: Vec::new(),
         fate,
     }
 }

@@ -3,6 +3,7 @@
 use super::Exchange;
 use crate::{
     engine::{Breach, Difference, Finding, Outgoing, Redactor, ShadowReport},
+    mesh::{count_request, described},
     privacy_guard::PrivacyGuard,
     snapshot::Edge,
     waf_guard::WafGuard,
@@ -70,6 +71,7 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     if let Some((reason, _)) = exchange.fate {
         edge.metrics.refused(reason.as_str());
     }
+    count_request(edge, exchange, ending, took);
     if let Some(outgoing) = &exchange.outgoing {
         count_outgoing(edge, exchange, outgoing);
     }
@@ -89,6 +91,7 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     let outgoing = exchange.outgoing.as_deref();
     let caller = outgoing.map(|outgoing| outgoing.caller.name());
     let reported = outgoing.and_then(|outgoing| outgoing.reported);
+    let mesh = described(exchange);
     let record = Record {
         request_id: &exchange.request_id,
         trace_id: exchange.trace.map(|trace| trace.trace),
@@ -115,8 +118,17 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
             .zip(cluster)
             .and_then(|(index, cluster)| Some(cluster.endpoints.get(index)?.address.to_string()))
             .or_else(|| exchange.endpoint.map(|endpoint| endpoint.to_string())),
-        rule: outgoing.and_then(|outgoing| outgoing.rule()).map(|rule| rule.as_str()),
-        destination: outgoing.and_then(|outgoing| outgoing.destination()).map(|name| name.as_str()),
+        rule: outgoing
+            .and_then(|outgoing| outgoing.rule())
+            .or_else(|| exchange.mesh.as_ref()?.rule.as_ref())
+            .map(|rule| rule.as_str()),
+        destination: outgoing
+            .and_then(|outgoing| outgoing.destination())
+            .map(|name| name.as_str())
+            .or(mesh.as_ref().map(|mesh| mesh.destination.as_str())),
+        source: mesh.as_ref().map(|mesh| mesh.source.as_str()),
+        security: mesh.as_ref().map(|mesh| mesh.security.as_str()),
+        verdict: exchange.mesh.as_ref().map(|call| call.verdict),
         attempts: exchange.attempts,
         reason: exchange.fate.map(|(reason, _)| reason.as_str()).or(reported.map(|reason| reason.as_str())),
         ended_by: exchange.fate.map(|(reason, _)| reason.side().as_str()),
