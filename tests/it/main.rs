@@ -24,6 +24,10 @@ mod h2;
 mod keys;
 mod lifecycle;
 mod limits;
+mod mesh;
+mod mesh_identity;
+mod mesh_policy;
+mod mesh_tunnels;
 #[path = "../../gslb/tests/it/mmdb.rs"]
 mod mmdb;
 mod observe;
