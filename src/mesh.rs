@@ -3,7 +3,7 @@
 use crate::{
     Program,
     cli::{Format, MeshCommand},
-    command::{ask, text_of},
+    command::ask,
 };
 use anyhow::Result;
 use serde_json::Value;
@@ -43,6 +43,7 @@ pub(crate) fn mesh(what: MeshCommand) -> Result<ExitCode> {
 }
 
 fn status_text(status: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let own = &status["workload"];
     let expiry = match own["seconds_to_expiry"].as_i64() {
         Some(left) if left >= 0 => format!("certificate good for {left} s"),
@@ -51,10 +52,10 @@ fn status_text(status: &Value) -> String {
     };
     let mut text = format!(
         "{} ({}), {}, {expiry}\n{}\n",
-        text_of(&own["service"]),
-        text_of(&own["spiffe"]),
-        text_of(&own["mode"]),
-        text_of(&own["default"]),
+        word(&own["service"]),
+        word(&own["spiffe"]),
+        word(&own["mode"]),
+        word(&own["default"]),
     );
     let shown = |value: &Value| match value {
         Value::Null => "-".to_owned(),
@@ -89,8 +90,8 @@ fn status_text(status: &Value) -> String {
     for peer in peers.iter().filter(|peer| !peer["last_deny"].is_null()) {
         let deny = &peer["last_deny"];
         let rule = deny["rule"].as_str().map_or_else(String::new, |rule| format!(" by access rule \"{rule}\""));
-        let (name, reason) = (text_of(&peer["peer"]), text_of(&deny["reason"]));
-        let _ = writeln!(text, "last refused, {} {name}: {reason}{rule}", text_of(&peer["direction"]));
+        let (name, reason) = (word(&peer["peer"]), word(&deny["reason"]));
+        let _ = writeln!(text, "last refused, {} {name}: {reason}{rule}", word(&peer["direction"]));
     }
     text
 }
@@ -98,7 +99,7 @@ fn status_text(status: &Value) -> String {
 fn dot_text(graph: &Value) -> String {
     let mut text = "digraph mesh {\n  rankdir=LR;\n".to_owned();
     for edge in graph["edges"].as_array().into_iter().flatten() {
-        let end = |key: &str| text_of(&edge[key]).replace('"', "");
+        let end = |key: &str| edge[key].as_str().unwrap_or_default().replace('"', "");
         let style = if edge["security"] == "mtls" { "solid" } else { "dashed" };
         let colour = if edge["refused"].as_u64().unwrap_or(0) > 0 { "red" } else { "black" };
         let _ = writeln!(

@@ -27,6 +27,7 @@ mod limits;
 mod mesh;
 mod mesh_identity;
 mod mesh_policy;
+mod mesh_scenario;
 mod mesh_tunnels;
 #[path = "../../gslb/tests/it/mmdb.rs"]
 mod mmdb;

@@ -204,14 +204,9 @@ impl Dialer {
                 }
                 Ok(Secured::Tls(stream))
             }
-            Ok(Err(error)) if is_not_tls(&error) && downgradable.is_some() => {
-                if let (Some(mesh), Some(address)) = (downgradable, address) {
-                    mesh.state.found_plain(address, Instant::now());
-                    mesh.metrics.mesh.plain_fallback();
-                }
-                // The hello has spoilt the connection.
-                Ok(Secured::Plain(self.connect().await?))
-            }
+            Ok(Err(error)) if is_not_tls(&error) && downgradable.is_some() => self.in_clear(downgradable).await,
+            // Whoever waits for the end of a request line never answers a hello.
+            Err(_) if downgradable.is_some() => self.in_clear(downgradable).await,
             Ok(Err(error)) => {
                 if let Some(mesh) = &tls.mesh {
                     mesh.failed(&error);
@@ -220,6 +215,15 @@ impl Dialer {
             }
             Err(_) => Err(failure(ErrorType::TLSHandshakeTimedout, self)),
         }
+    }
+
+    /// The endpoint of a permissive service has no sidecar, and the hello has spoilt the connection: another one.
+    async fn in_clear(&self, mesh: Option<&Arc<MeshDial>>) -> Result<Secured> {
+        if let (Some(mesh), EndpointAddress::Ip(address)) = (mesh, &self.address) {
+            mesh.state.found_plain(*address, Instant::now());
+            mesh.metrics.mesh.plain_fallback();
+        }
+        Ok(Secured::Plain(self.connect().await?))
     }
 
     async fn open(&self) -> Result<Socket> {

@@ -3,7 +3,7 @@
 //! One connection is one core's work and one congestion window: a busy peer has several.
 
 use super::{
-    MeshPlan, Towards,
+    How, MeshPlan, Towards,
     board::{PeerEntry, Sighting},
     dialling::{connect, is_not_tls},
     facts::Security,
@@ -173,6 +173,8 @@ impl Lane {
                 to.entry.denied(why, None);
                 return Err(NotOpened::NotConnected(Reason::UpstreamTls, error));
             }
+            // Whoever waits for the end of a line never answers a hello.
+            Err(_) if to.towards.how == How::MeshOrPlain => return Err(NotOpened::NotTls),
             Err(_) => return Err(NotOpened::NotConnected(Reason::UpstreamTls, io::ErrorKind::TimedOut.into())),
         };
         to.entry.sighted(sighting(tls.get_ref().1, to.towards, "tunnel"));
