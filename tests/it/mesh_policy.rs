@@ -176,3 +176,24 @@ async fn a_mirror_copies_to_another_service_and_one_trace_goes_through_both_side
         .await;
     }
 }
+
+#[tokio::test]
+async fn a_sidecar_that_ends_under_load_costs_nobody_a_request() {
+    let mesh = Mesh::new();
+    let (one, two) = (Origin::fixed("one").await, Origin::fixed("two").await);
+    let (first, second) =
+        (mesh.server("acme.lab/api", one.addr, ALL).await, mesh.server("acme.lab/api", two.addr, ALL).await);
+    let peers = [first.addr("inbound"), second.addr("inbound")];
+    let more = "balance = { policy = \"round_robin\" }\n[route.api]\nlisteners = [\"outbound\"]\nhosts = [\"api.acme.lab\"]\n\
+                upstream = \"api\"\nretry = { attempts = 2, on = [\"connect\", \"reset\", \"503\"] }\n";
+    let cart = mesh.client_in(tempfile::tempdir().unwrap(), "acme.lab/cart", "acme.lab/api", &peers, more).await;
+    let addr = cart.addr("outbound");
+    let load = tokio::spawn(async move { answers(addr, 600, "").await });
+    crate::support::eventually("the load is on", async || (one.requests().len() > 50).then_some(())).await;
+    let mut first = first;
+    first.signal("-TERM");
+    assert!(first.ended(std::time::Duration::from_secs(40)).await.success());
+    let all = load.await.unwrap();
+    assert!(all.keys().all(|answer| answer.starts_with("200 ")), "{all:?}");
+    assert!(all["200 two"] > all["200 one"], "{all:?}");
+}

@@ -9,11 +9,12 @@ for host in sw svc1 svc2 svc3 egw ext; do
 	ip netns add $host
 	ip -n $host link set lo up
 done
-ip -n sw link add br type bridge && ip -n sw link set br up
+ip -n sw link add br0 type bridge && ip -n sw link set br0 up
 plug() { # HOST ADDRESS
 	ip link add "v$1" type veth peer name eth0 netns "$1"
-	ip link set "v$1" netns sw && ip -n sw link set "v$1" master br up
+	ip link set "v$1" netns sw && ip -n sw link set "v$1" master br0 up
 	ip -n "$1" addr add "$2/24" dev eth0 && ip -n "$1" link set eth0 up
+	ip -n "$1" addr add "fd77::${2##*.}/64" dev eth0 nodad
 }
 plug svc1 10.77.0.1
 plug svc2 10.77.0.2
@@ -31,22 +32,28 @@ on() { # HOST COMMAND...
 }
 
 redirected() { # HOST
-	on "$1" iptables -t nat -A PREROUTING -p tcp --dport 15000:15010 -j RETURN
-	on "$1" iptables -t nat -A PREROUTING -p tcp -j REDIRECT --to-ports 15006
-	on "$1" iptables -t nat -A OUTPUT -m mark --mark 1337 -j RETURN
-	on "$1" iptables -t nat -A OUTPUT -o lo -j RETURN
-	on "$1" iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 15001
+	for tables in iptables ip6tables; do
+		on "$1" $tables -t nat -A PREROUTING -p tcp -j REDIRECT --to-ports 15006
+		on "$1" $tables -t nat -A OUTPUT -m mark --mark 1337 -j RETURN
+		on "$1" $tables -t nat -A OUTPUT -o lo -j RETURN
+		on "$1" $tables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 15001
+	done
 }
 taken_as_it_is() { # HOST
-	on "$1" ip rule add fwmark 1 lookup 133
-	on "$1" ip route add local default dev lo table 133
+	for family in -4 -6; do
+		on "$1" ip $family rule add fwmark 1 lookup 133
+		on "$1" ip $family route add local default dev lo table 133
+	done
+	for tables in iptables ip6tables; do taken_by "$1" $tables; done
+}
+taken_by() { # HOST TABLES
 	# Answers to the sidecar's own connections are none that come in.
-	on "$1" iptables -t mangle -A PREROUTING -i eth0 -p tcp -m conntrack --ctstate ESTABLISHED,RELATED -m socket --nowildcard -j RETURN
-	on "$1" iptables -t mangle -A PREROUTING -i eth0 -p tcp -j TPROXY --on-port 15006 --tproxy-mark 1
-	on "$1" iptables -t mangle -A OUTPUT -m mark --mark 1337 -j RETURN
-	on "$1" iptables -t mangle -A OUTPUT -o lo -j RETURN
-	on "$1" iptables -t mangle -A OUTPUT -p tcp -m conntrack --ctdir ORIGINAL -j MARK --set-mark 1
-	on "$1" iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 15001 --tproxy-mark 1
+	on "$1" "$2" -t mangle -A PREROUTING -i eth0 -p tcp -m conntrack --ctstate ESTABLISHED,RELATED -m socket --nowildcard -j RETURN
+	on "$1" "$2" -t mangle -A PREROUTING -i eth0 -p tcp -j TPROXY --on-port 15006 --tproxy-mark 1
+	on "$1" "$2" -t mangle -A OUTPUT -m mark --mark 1337 -j RETURN
+	on "$1" "$2" -t mangle -A OUTPUT -o lo -j RETURN
+	on "$1" "$2" -t mangle -A OUTPUT -p tcp -m conntrack --ctdir ORIGINAL -j MARK --set-mark 1
+	on "$1" "$2" -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 15001 --tproxy-mark 1
 }
 for host in svc1 svc2; do
 	case $capture in
@@ -93,17 +100,18 @@ start svc1 "$mesh_proxy" svc1
 start svc2 "$mesh_proxy" svc2
 on svc2 python3 servers.py smtp 10.77.0.2 2525 &
 on sw python3 servers.py sniff wire.bin &
-sleep 0.3
+until [ -e wire.bin ]; do sleep 0.05; done
 
 api=http://10.77.0.2:8080
 # 1. Permissive: who is not in the mesh gets in, in clear; who is, by mTLS, and nothing of it is on the wire.
 echo "1 clear: $(get svc3 api $api/canary-of-svc3)"
 echo "1 counted: $(metric svc2 mesh_requests_total 'source="clear"' 'verdict="reported"')"
 echo "1 mesh: $(get svc1 api $api/canary-of-svc1)"
+echo "1 v6: $(get svc1 api 'http://[fd77::2]:8080/canary-of-svc1')"
+echo "1 v6 clear: $(get svc3 api 'http://[fd77::2]:8080/')"
 echo "1 counted mtls: $(metric svc2 mesh_requests_total 'source="svc1.acme.lab"' 'security="mtls"' 2xx)"
 sleep 0.3
 echo "1 wire: svc3 $(grep -ac canary-of-svc3 wire.bin) svc1 $(grep -ac canary-of-svc1 wire.bin)"
-echo "1 answer on wire: $(grep -ac 'the-answer-of-svc2' wire.bin)"
 # 10. A server that speaks first: found out once, remembered. Milliseconds are for people; the bound is the test's.
 echo "10 banner: $(on svc1 python3 servers.py banner 10.77.0.2 2525)"
 # 2. Strict.

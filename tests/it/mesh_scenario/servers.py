@@ -25,7 +25,8 @@ elif what == "banner":
             took.append(time.monotonic() - began)
             client.sendall(b"EHLO\r\n")
             echoed = client.recv(64)
-    print(banner, echoed, "in time" if min(took[1:]) < 0.2 else took)
+    well = banner == b"220 ready\r\n" and echoed == b"EHLO\r\n"
+    print("greeted" if well else (banner, echoed), "in time" if min(took[1:]) < 0.2 else took)
 elif what == "burst":
     failed = 0
     for _ in range(int(sys.argv[4])):
@@ -41,9 +42,9 @@ elif what == "burst":
     print("failed", failed)
 elif what == "sniff":
     tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-    tap.bind(("br", 0))
-    tap.setsockopt(263, 1, struct.pack("iHH8s", socket.if_nametoindex("br"), 1, 0, b""))
-    # Ports of the bridge bring what passes between hosts.
+    tap.bind(("br0", 0))
+    tap.setsockopt(263, 1, struct.pack("iHH8s", socket.if_nametoindex("br0"), 1, 0, b""))
+    open(sys.argv[2], "ab").close()
     while True:
         packet = tap.recv(65535)
         with open(sys.argv[2], "ab") as out:

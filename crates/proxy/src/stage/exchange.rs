@@ -125,7 +125,8 @@ impl Exchange {
     }
 
     pub(crate) fn scheme(&self) -> Scheme {
-        if self.facts.tls.is_some() { Scheme::Https } else { Scheme::Http }
+        // What sidecars do between them is none of the applications' business: they speak http.
+        if self.facts.tls.is_some() && self.facts.mesh().is_none() { Scheme::Https } else { Scheme::Http }
     }
 
     /// The first cause stands; what follows is its consequence.

@@ -92,6 +92,10 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     let caller = outgoing.map(|outgoing| outgoing.caller.name());
     let reported = outgoing.and_then(|outgoing| outgoing.reported);
     let mesh = described(exchange);
+    // Behind a sidecar the endpoint is where the connection was for.
+    let behind =
+        facts.mesh().filter(|mesh| cluster.is_some_and(|cluster| mesh.application.as_ref() == Some(&cluster.name)));
+    let application = endpoint.and(behind).and_then(|mesh| mesh.target).map(|target| target.to_string());
     let record = Record {
         request_id: &exchange.request_id,
         trace_id: exchange.trace.map(|trace| trace.trace),
@@ -114,9 +118,12 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         status: ending.status,
         route: route.as_deref(),
         upstream: cluster.map(|cluster| cluster.name.as_str()),
-        endpoint: endpoint
-            .zip(cluster)
-            .and_then(|(index, cluster)| Some(cluster.endpoints.get(index)?.address.to_string()))
+        endpoint: application
+            .or_else(|| {
+                endpoint
+                    .zip(cluster)
+                    .and_then(|(index, cluster)| Some(cluster.endpoints.get(index)?.address.to_string()))
+            })
             .or_else(|| exchange.endpoint.map(|endpoint| endpoint.to_string())),
         rule: outgoing
             .and_then(|outgoing| outgoing.rule())
