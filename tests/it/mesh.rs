@@ -90,6 +90,7 @@ async fn http2_stays_http2_from_end_to_end() {
         assert_eq!((parts.status.as_u16(), body.as_slice()), (200, &b"from the app"[..]));
     }
     let (_, status) = api.admin("GET", "/mesh", "").await;
+    assert_eq!(status["workload"]["version"], "v1");
     assert_eq!(
         (&status["peers"][0]["protocol"], &status["peers"][0]["security"]),
         (&"h2".into(), &"mtls".into()),
@@ -151,6 +152,7 @@ async fn an_endpoint_without_a_sidecar_is_called_in_clear_only_where_that_is_per
         assert_eq!((answer.status, answer.text().as_str()), (200, "bare"));
     }
     cart.counts("portcullis_mesh_plain_fallbacks_total", &[], 1.0).await;
+    cart.counts("portcullis_mesh_requests_total", &["outbound", "security=\"plain\""], 3.0).await;
     let strict = mesh.client("acme.lab/cart", "acme.lab/api", app.addr, "").await;
     let answer = Client::connect(strict.addr("outbound")).await.get("api", "/").await;
     assert_eq!(answer.status, 502, "{answer:?}");
@@ -390,4 +392,51 @@ fn anyone(_: &rustls::ClientConfig, leaf: &crate::support::authority::Leaf) -> r
     let mut config = builder.with_client_auth_cert(chain, key).unwrap();
     config.alpn_protocols = vec![b"mesh-h1".to_vec()];
     config
+}
+
+#[tokio::test]
+async fn a_rule_can_ask_what_the_callers_verified_token_says() {
+    let mesh = Mesh::new();
+    let app = Origin::fixed("hello").await;
+    let issuer = crate::auth::Issuer::new("k1");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("keys.json"), serde_json::json!({ "keys": [issuer.jwk()] }).to_string()).unwrap();
+    let rules = "[identity.corp]\nissuer = \"https://id.test\"\naudiences = [\"shop\"]\njwks = { file = \"keys.json\" }\n\
+                 [route.in]\nlisteners = [\"inbound\"]\nupstream = \"inbound-application\"\nauth = { jwt = \"corp\" }\n\
+                 [access.admins]\nfrom = [\"service:cart\"]\nto = [\"service:api\"]\nmatch = { claims = { groups = \"admins\" } }\naction = \"allow\"\n";
+    let config = [&mesh.workload(folder.path(), "acme.lab/api"), &inbound(app.addr)[..], rules].concat();
+    let api = Gateway::start_in(folder, &config).await;
+    let cart = mesh.client("acme.lab/cart", "acme.lab/api", api.addr("inbound"), "").await;
+    let mut client = Client::connect(cart.addr("outbound")).await;
+    for (groups, status) in [(Some("admins"), 200), (Some("staff"), 403), (None, 401)] {
+        let token = groups.map(|group| issuer.token("https://id.test", serde_json::json!({ "groups": ["x", group] })));
+        let field = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+        client.send(format!("GET / HTTP/1.1\r\nHost: api\r\n{field}\r\n")).await;
+        assert_eq!(client.response().await.status, status, "{groups:?}");
+    }
+    assert_eq!(app.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_cut_when_a_new_policy_forbids_it() {
+    let mesh = Mesh::new();
+    let app = Origin::raw(|mut stream| async move {
+        let mut buffer = Vec::new();
+        while crate::support::origin::read_request(&mut stream, &mut buffer).await.is_some() {
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    let mut api = mesh.server("acme.lab/api", app.addr, &allow("cart", "service:cart")).await;
+    let cart = mesh.client("acme.lab/cart", "acme.lab/api", api.addr("inbound"), "").await;
+    let mut client = Client::connect(cart.addr("outbound")).await;
+    client.send("POST /stream HTTP/1.1\r\nHost: api\r\nContent-Length: 0\r\n\r\n").await;
+    eventually("the application is asked", async || {
+        (app.connections.load(std::sync::atomic::Ordering::SeqCst) > 0).then_some(())
+    })
+    .await;
+    let config = [&workload_table("acme.lab/api"), &inbound(app.addr)[..], &allow("web", "service:web")].concat();
+    assert_eq!(api.reload(&config).await.0, 200);
+    let answer = client.response().await;
+    assert!(answer.status == 502 || answer.status == 403, "{answer:?}");
 }

@@ -79,6 +79,10 @@ async fn scenario(capture: &str) {
         "15 other workload:  000",
         "15 unknown name:  000",
         "15 direct: 000",
+        "16 by address: the-answer-of-svc2 200",
+        "16 no service:  000",
+        "16 pass: the-answer-of-svc2 200",
+        "16 refuse:  404",
         "3 off: the-answer-of-svc2 200",
         "3 wire: clear",
         "3 counted: 1",
@@ -143,6 +147,7 @@ const CALLS: &str = r#"
 [service.api]
 namespace = "acme.lab"
 upstream = "api"
+address = "198.18.0.7"
 spiffe = ["spiffe://corp/ns/acme.lab/sa/svc2"]
 
 [upstream.api]

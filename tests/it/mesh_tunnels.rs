@@ -195,3 +195,22 @@ async fn octets_in_clear_go_where_the_mode_lets_them() {
     assert!(Client::connect(strict.addr("outbound")).await.closed(Duration::from_secs(20)).await);
     strict.counts("portcullis_mesh_refusals_total", &["outbound", "upstream_tls"], 1.0).await;
 }
+
+#[tokio::test]
+async fn ports_that_are_opaque_are_carried_without_a_look() {
+    let mesh = Mesh::new();
+    let app = Origin::fixed("hello").await;
+    let (_api, mut cart) = pair(&mesh, app.addr, &allow("cart", "service:cart")).await;
+    let text = std::fs::read_to_string(cart.path().join("edge.toml")).unwrap();
+    assert_eq!(Client::connect(cart.addr("outbound")).await.get("api", "/").await.text(), "hello");
+    cart.counts("portcullis_mesh_requests_total", &["outbound"], 1.0).await;
+    let port = cart.addr("outbound").port();
+    let opaque = format!("direction = \"outbound\"\nopaque_ports = [{port}]");
+    let text = text.split_once("[workload]").map(|(_, rest)| format!("[workload]{rest}")).unwrap();
+    assert_eq!(cart.reload(&text.replace("direction = \"outbound\"", &opaque)).await.0, 200);
+    let mut client = Client::connect(cart.addr("outbound")).await;
+    assert_eq!(client.get("api", "/").await.text(), "hello");
+    drop(client);
+    cart.counts("portcullis_mesh_tunnels_total", &["outbound", "allowed"], 1.0).await;
+    cart.counts("portcullis_mesh_requests_total", &["outbound"], 1.0).await;
+}

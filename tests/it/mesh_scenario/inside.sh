@@ -153,6 +153,13 @@ echo "15 other workload: $(get svc2 www.ext.test http://203.0.113.9/)"
 echo "15 unknown name: $(get svc1 other.test http://203.0.113.9/)"
 echo "15 identity at the gateway: $(grep -c '"identity":"spiffe://corp/ns/acme.lab/sa/svc1"' egw.log)"
 echo "15 direct: $(on svc3 curl -s --max-time 2 -o /dev/null -w '%{http_code}' http://10.88.0.2/)"
+# 16. By the address that a name stands for; and what is for no service: by the gateway it is refused, else as it says.
+echo "16 by address: $(get svc1 whatever http://198.18.0.7:8080/)"
+echo "16 no service: $(get svc1 svc3 http://10.77.0.3:8080/)"
+sed -i 's/^gateway = .*/otherwise = "pass"/' svc1.toml && reload svc1
+echo "16 pass: $(get svc1 svc3 http://10.77.0.3:8080/)"
+sed -i 's/^otherwise = .*/otherwise = "refuse"/' svc1.toml && reload svc1
+echo "16 refuse: $(get svc1 svc3 http://10.77.0.3:8080/ -o /dev/null)"
 # 3. Off: in clear inside the namespace; from another namespace it is mTLS all the same.
 mode off
 rm -f wire.bin; touch wire.bin

@@ -68,7 +68,7 @@ impl Mesh {
 pub(crate) fn workload_table(who: &str) -> String {
     let (namespace, service) = who.split_once('/').unwrap();
     format!(
-        "[workload]\nservice = \"{service}\"\nnamespace = \"{namespace}\"\nspiffe = \"{}\"\n\
+        "[workload]\nservice = \"{service}\"\nnamespace = \"{namespace}\"\nversion = \"v1\"\nspiffe = \"{}\"\n\
          svid = {{ files = {{ cert = \"svid.crt\", key = \"svid.key\", bundle = \"bundle.crt\" }} }}\n",
         Mesh::id(who)
     )

@@ -27,12 +27,12 @@ pub struct ConnFacts {
     /// Who the connection speaks for: the PROXY protocol's source from a trusted peer, else `peer`.
     pub source: Option<SocketAddr>,
     pub local: Option<SocketAddr>,
-    pub tls: Option<TlsFacts>,
+    /// Boxed, as the next two: an idle connection in the clear pays for none of them.
+    pub tls: Option<Box<TlsFacts>>,
     pub metrics: Arc<ListenerMetrics>,
     fault: OnceLock<Fault>,
     tunnel: AtomicBool,
     /// Egress: what all requests behind an accepted CONNECT are for.
-    // Boxed: an idle connection of an edge pays for neither.
     pinned: OnceLock<Box<Pinned>>,
     /// Egress: who holds the other end on this machine, once that was looked up.
     process: OnceLock<Option<Box<LocalProcess>>>,

@@ -263,6 +263,9 @@ impl ProxyHttp for App {
         let Some(endpoint) = peers.endpoints.get(index) else {
             return Err(Self::refuse(exchange, Reason::Internal, "pick"));
         };
+        if exchange.facts.mesh().is_some() {
+            exchange.endpoint = endpoint.dialer.address.socket();
+        }
         peers.metrics.attempt();
         if exchange.attempts > 1 {
             peers.metrics.retry();

@@ -116,7 +116,9 @@ fn begin(stream: Socket, peer: Option<SocketAddr>, listener: &Arc<ListenerRuntim
     facts.peer = peer;
     facts.source = peer;
     facts.local = stream.local_addr();
-    let connection = Connection { stream, facts, permit, plan, listener: listener.clone(), core: core.clone() };
+    // Boxed: what a future was made of stays in it to its end, and the connection is idle for most of its life.
+    let connection =
+        Box::new(Connection { stream, facts, permit, plan, listener: listener.clone(), core: core.clone() });
     let drain = listener.drain_watch();
     let held = core.count_connection();
     tokio::task::spawn_local(async move {
@@ -143,7 +145,7 @@ struct Established {
 impl Connection {
     /// The parts of a connection's life that are over soon, or rare, are boxed: what is left of an idle connection is the
     /// driver's own state and no more.
-    async fn serve(self, drain: watch::Receiver<bool>) {
+    async fn serve(self: Box<Self>, drain: watch::Receiver<bool>) {
         let (listener, core) = (self.listener.clone(), self.core.clone());
         let established = match &self.plan.protocol {
             PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) => Box::pin(self.establish()).await,
@@ -159,7 +161,7 @@ impl Connection {
         Instant::now() + self.plan.limits.header_timeout
     }
 
-    async fn establish(self) -> Option<Established> {
+    async fn establish(self: Box<Self>) -> Option<Established> {
         let deadline = self.deadline();
         let (connection, front) = self.read_proxy_header(deadline).await?;
         match connection.plan.protocol.server_tls() {
@@ -168,10 +170,10 @@ impl Connection {
         }
     }
 
-    async fn tunnel(self, drain: watch::Receiver<bool>) {
+    async fn tunnel(self: Box<Self>, drain: watch::Receiver<bool>) {
         let deadline = self.deadline();
         let Some((connection, front)) = self.read_proxy_header(deadline).await else { return };
-        let Self { stream, facts, permit, plan, core, .. } = connection;
+        let Self { stream, facts, permit, plan, core, .. } = *connection;
         match &plan.protocol {
             PlanProtocol::Tcp(route) => {
                 tunnel::serve_tcp(Prefixed::new(front.freeze(), stream), facts, route, &core, drain).await;
@@ -187,10 +189,10 @@ impl Connection {
     }
 
     /// A tunnel is carried to its end; http goes on as on any listener, each request for the port that was meant.
-    async fn intercept(self, drain: watch::Receiver<bool>) -> Option<Established> {
+    async fn intercept(self: Box<Self>, drain: watch::Receiver<bool>) -> Option<Established> {
         let deadline = self.deadline();
         let (connection, front) = self.read_proxy_header(deadline).await?;
-        let Self { stream, facts, permit, plan, core, .. } = connection;
+        let Self { stream, facts, permit, plan, core, .. } = *connection;
         let caught = match &plan.protocol {
             PlanProtocol::Intercept(how) => intercept::serve(stream, front, facts, how, &core, drain, deadline).await?,
             PlanProtocol::Mesh(how) => match how.direction() {
@@ -209,7 +211,7 @@ impl Connection {
 
     /// From a trusted relay the PROXY header is obligatory, from anybody else it is not looked for: a client cannot
     /// choose its own address (proxy-protocol.txt §2, "must not guess").
-    async fn read_proxy_header(mut self, deadline: Instant) -> Option<(Self, BytesMut)> {
+    async fn read_proxy_header(mut self: Box<Self>, deadline: Instant) -> Option<(Box<Self>, BytesMut)> {
         let mut front = BytesMut::new();
         if !self.facts.peer.is_none_or(|peer| self.plan.is_relay(peer.ip())) || self.plan.proxy_protocol.is_none() {
             return Some((self, front));
@@ -240,14 +242,15 @@ impl Connection {
         }
     }
 
-    fn clear(self, front: BytesMut) -> Established {
-        let transport = Transport::Clear(Prefixed::new(Bytes::new(), self.stream));
-        let io = EdgeIo::new(transport, front, Arc::new(self.facts), Box::new(self.permit));
+    fn clear(self: Box<Self>, front: BytesMut) -> Established {
+        let Self { stream, facts, permit, .. } = *self;
+        let transport = Transport::Clear(Prefixed::new(Bytes::new(), stream));
+        let io = EdgeIo::new(transport, front, Arc::new(facts), Box::new(permit));
         Established { io: Box::new(io), speaks: conn::Speaks::ByPreface }
     }
 
-    async fn handshake(self, front: BytesMut, deadline: Instant) -> Option<Established> {
-        let Self { stream, mut facts, permit, plan, .. } = self;
+    async fn handshake(self: Box<Self>, front: BytesMut, deadline: Instant) -> Option<Established> {
+        let Self { stream, mut facts, permit, plan, .. } = *self;
         let server_tls = plan.protocol.server_tls()?;
         let acceptor = tokio_rustls::TlsAcceptor::from(server_tls.config().clone());
         let handshake = acceptor.accept(Prefixed::new(front.freeze(), stream));
@@ -277,7 +280,7 @@ impl Connection {
             return None;
         }
         facts.metrics.handshake_done(found.version, found.resumed);
-        facts.tls = Some(found);
+        facts.tls = Some(Box::new(found));
         let io = EdgeIo::new(Transport::Tls(Box::new(tls)), BytesMut::new(), Arc::new(facts), Box::new(permit));
         Some(Established { io: Box::new(io), speaks })
     }

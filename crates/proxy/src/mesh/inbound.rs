@@ -182,7 +182,7 @@ impl Arrival {
             Some(_) | None => ("h1", Some(Speaks::H1)),
         };
         self.sighted(&mut mesh, Some(&found), protocol);
-        facts.tls = Some(found);
+        facts.tls = Some(Box::new(found));
         // A peer in quarantine is told so before it has said anything.
         let decision = mesh.decide(&self.live, Request::Unseen);
         if let portcullis_mesh::Verdict::Quarantined(rule) = &decision.verdict {

@@ -78,7 +78,9 @@ pub(crate) fn described(exchange: &Exchange) -> Option<Described> {
         Direction::Outbound => {
             let cluster = exchange.cluster.and_then(|cluster| exchange.snapshot.clusters.get(cluster));
             let towards = cluster.and_then(|cluster| live.plan.towards(&cluster.name));
+            let in_clear = exchange.endpoint.is_some_and(|endpoint| live.state.is_plain(endpoint, Instant::now()));
             let security = match towards.map(|towards| towards.how) {
+                Some(How::MeshOrPlain) if in_clear => Security::Plain,
                 Some(How::Mesh | How::MeshOrPlain) => Security::Mtls,
                 Some(How::Plain) | None => Security::Plain,
             };

@@ -8,7 +8,8 @@ use std::{future::pending, rc::Rc};
 /// that go out: those are judged by the other end.
 pub(crate) async fn revoked(facts: &ConnFacts, core: &Rc<Core>) {
     let Some(mesh) = facts.mesh().filter(|mesh| mesh.application.is_some()) else { return pending().await };
-    no_longer(core, |live| mesh.may_stay(live)).await;
+    // Boxed: an idle connection of an edge does not pay for it.
+    Box::pin(no_longer(core, |live| mesh.may_stay(live))).await;
 }
 
 /// Resolves when a newly published plan makes `stays` say no, or when there is no sidecar any more.
