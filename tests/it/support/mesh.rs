@@ -85,7 +85,7 @@ pub(crate) fn outbound(service: &str, peers: &[SocketAddr]) -> String {
     format!(
         "[listener.outbound]\naddress = \"127.0.0.1:0\"\ndirection = \"outbound\"\nto = \"{name}.{namespace}\"\n\
          [service.{name}]\nnamespace = \"{namespace}\"\nupstream = \"{name}\"\n\
-         [upstream.{name}]\nendpoints = [{}]\n",
+         [upstream.{name}]\nendpoints = [{}]\nconnect_timeout = \"10s\"\n",
         peers.join(", ")
     )
 }

@@ -94,7 +94,7 @@ impl MeshDial {
 
 /// A connection as it could be had.
 pub(super) enum Secured {
-    Tls(TlsStream<Socket>),
+    Tls(Box<TlsStream<Socket>>),
     /// In clear text: the endpoint of a permissive service has no sidecar.
     Plain(Socket),
 }
@@ -202,7 +202,7 @@ impl Dialer {
                 if let Some(mesh) = &tls.mesh {
                     mesh.sighted(stream.get_ref().1);
                 }
-                Ok(Secured::Tls(stream))
+                Ok(Secured::Tls(Box::new(stream)))
             }
             Ok(Err(error)) if is_not_tls(&error) && downgradable.is_some() => self.in_clear(downgradable).await,
             // Whoever waits for the end of a request line never answers a hello.

@@ -106,7 +106,7 @@ pub(crate) async fn serve(
     let Socket::Tcp(client) = stream else { return None };
     let carried = Carried { live: &live, core, facts: &facts, drain };
     match (pinned.or(named), beyond, original) {
-        (Some(service), _, _) => carried.to_service(client, front, &service, record).await,
+        (Some(service), _, _) => carried.carry_to(client, front, &service, record).await,
         (None, Beyond::Refuse, _) | (None, Beyond::Pass, None) => {
             record.destination = "none".to_owned();
             record.endpoint = original;
@@ -219,7 +219,7 @@ struct Carried<'c> {
 }
 
 impl Carried<'_> {
-    async fn to_service(self, client: TcpStream, front: BytesMut, service: &GlobalName, mut record: TunnelRecord) {
+    async fn carry_to(self, client: TcpStream, front: BytesMut, service: &GlobalName, mut record: TunnelRecord) {
         record.destination = service.to_string();
         let snapshot = self.core.edge().snapshot();
         let upstream = self.live.plan.services.get(service).and_then(|service| service.upstream.clone());
