@@ -3,10 +3,11 @@
 use super::{
     InboundTarget, LiveMesh, MeshFacts, MeshListener, Security,
     board::Sighting,
+    dialling::connect,
     facts::peer_label,
     first::{First, Patience, first, whose},
     record::{Ended, TunnelRecord},
-    tunnels,
+    tunnels::{self, CONNECT},
 };
 use crate::{
     conn::{ConnFacts, Prefixed, Socket, Speaks, TlsFacts, Transport},
@@ -21,6 +22,8 @@ use portcullis_mesh::{
 };
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
     sync::watch,
     time::{Instant, timeout_at},
 };
@@ -28,6 +31,20 @@ use tokio::{
 /// A silent client may be a sidecar whose hello is still on its way: even where servers are known to speak first, it is given
 /// this long.
 const HELLO_COMES: Duration = Duration::from_millis(30);
+
+/// What a connection turned out to be.
+struct Found {
+    wire: Wire,
+    protocol: Protocol,
+    /// Opened while it was found out who speaks first.
+    application: Option<TcpStream>,
+}
+
+impl Found {
+    fn new(wire: Wire, protocol: Protocol) -> Self {
+        Self { wire, protocol, application: None }
+    }
+}
 
 /// What is served: the application and how it is protected.
 struct Arrival {
@@ -64,8 +81,8 @@ pub(crate) async fn serve(
     let mut mesh = MeshFacts::new(Direction::Inbound, Security::Plain, target.port());
     (mesh.target, mesh.application) = (Some(target), Some(application.clone()));
     let arrival = Arrival { live, target, mode, deadline };
-    let found = arrival.find_out(&mut stream, &mut front, opaque).await;
-    let (wire, protocol) = match found {
+    let found = arrival.find_out(&mesh, &mut stream, &mut front, opaque).await;
+    let Found { wire, protocol, application: opened } = match found {
         Some(found) => found,
         None => {
             facts.metrics.connection_refused("client_gone");
@@ -93,7 +110,8 @@ pub(crate) async fn serve(
     }
     let record = arrival.record(&mesh, "inbound");
     facts.set_mesh(mesh);
-    tunnels::carry_clear(stream, front, &facts, &arrival.live, record, core, drain).await;
+    let clear = tunnels::Clear { stream, front, opened };
+    tunnels::carry_clear(clear, &facts, &arrival.live, record, core, drain).await;
     None
 }
 
@@ -110,31 +128,74 @@ impl Arrival {
     /// `None`: the client is gone, or has said nothing where only a hello would do.
     async fn find_out(
         &self,
+        mesh: &MeshFacts,
         stream: &mut Socket,
         front: &mut BytesMut,
         opaque: &OpaquePorts,
-    ) -> Option<(Wire, Protocol)> {
+    ) -> Option<Found> {
         let (port, now) = (self.target.port(), Instant::now());
         let known = self.live.state.inbound_ports(|ports| ports.patience(port, SERVER_FIRST_AFTER, now.into_std()));
         // In strict mode nobody but a sidecar is let in, and sidecars speak first.
         let patience = if self.mode == Mode::Strict { self.deadline } else { now + known.max(HELLO_COMES) };
         match first(stream, front, Patience { first: patience.min(self.deadline), whole: self.deadline }).await {
             First::Gone => None,
-            First::Silence if self.mode == Mode::Strict => Some((Wire::Clear, Protocol::Opaque)),
-            First::Silence => {
-                self.live.state.inbound_ports(|ports| ports.server_spoke_first(port, now.into_std()));
-                Some((Wire::Clear, Protocol::Opaque))
-            }
-            First::Is(Protocol::Tls) => match whose(stream, front, self.deadline).await {
-                Hello::Mesh => Some((Wire::MeshTls, Protocol::Tls)),
-                Hello::App | Hello::NeedsMore => {
-                    self.live.state.inbound_ports(|ports| ports.client_spoke_first(port));
-                    Some((Wire::AppTls, Protocol::Tls))
+            First::Silence if self.mode == Mode::Strict => Some(Found::new(Wire::Clear, Protocol::Opaque)),
+            First::Silence => self.who_speaks(mesh, stream, front, opaque).await,
+            First::Is(protocol) => Some(self.found(protocol, stream, front, opaque).await),
+        }
+    }
+
+    async fn found(
+        &self,
+        protocol: Protocol,
+        stream: &mut Socket,
+        front: &mut BytesMut,
+        opaque: &OpaquePorts,
+    ) -> Found {
+        let port = self.target.port();
+        if protocol == Protocol::Tls && whose(stream, front, self.deadline).await == Hello::Mesh {
+            return Found::new(Wire::MeshTls, Protocol::Tls);
+        }
+        self.live.state.inbound_ports(|ports| ports.client_spoke_first(port));
+        match protocol {
+            Protocol::Tls => Found::new(Wire::AppTls, Protocol::Tls),
+            other => Found::new(Wire::Clear, if opaque.contains(port) { Protocol::Opaque } else { other }),
+        }
+    }
+
+    /// The client was silent for long. Either the server speaks now, or the client was only slow: its hello may have been lost
+    /// on the way once, and must not be taken for the application's.
+    async fn who_speaks(
+        &self,
+        mesh: &MeshFacts,
+        stream: &mut Socket,
+        front: &mut BytesMut,
+        opaque: &OpaquePorts,
+    ) -> Option<Found> {
+        let silent = Found::new(Wire::Clear, Protocol::Opaque);
+        let application = if mesh.decide(&self.live, Request::Unseen).verdict.lets_through() {
+            connect(self.target, self.live.plan.mark, CONNECT).await.ok()
+        } else {
+            None
+        };
+        let Some(application) = application else { return Some(silent) };
+        let port = self.target.port();
+        tokio::select! {
+            biased;
+            read = timeout_at(self.deadline, stream.read_buf(front)) => match read {
+                Ok(Ok(1..)) => {
+                    let patience = Patience { first: self.deadline, whole: self.deadline };
+                    match first(stream, front, patience).await {
+                        First::Is(protocol) => Some(self.found(protocol, stream, front, opaque).await),
+                        First::Gone | First::Silence => None,
+                    }
                 }
+                Ok(_) => None,
+                Err(_) => Some(Found { application: Some(application), ..silent }),
             },
-            First::Is(protocol) => {
-                self.live.state.inbound_ports(|ports| ports.client_spoke_first(port));
-                Some((Wire::Clear, if opaque.contains(port) { Protocol::Opaque } else { protocol }))
+            _ = application.readable() => {
+                self.live.state.inbound_ports(|ports| ports.server_spoke_first(port, Instant::now().into_std()));
+                Some(Found { application: Some(application), ..silent })
             }
         }
     }

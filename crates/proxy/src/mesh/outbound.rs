@@ -104,7 +104,8 @@ pub(crate) async fn serve(
     let mut record = TunnelRecord::new(Direction::Outbound, "tcp", &live);
     record.sni = sni(&front, sent.protocol);
     let Socket::Tcp(client) = stream else { return None };
-    let carried = Carried { live: &live, core, facts: &facts, drain };
+    let silent = (sent.silent && !opaque.contains(port)).then_some(port);
+    let carried = Carried { live: &live, core, facts: &facts, drain, silent };
     match (pinned.or(named), beyond, original) {
         (Some(service), _, _) => carried.carry_to(client, front, &service, record).await,
         (None, Beyond::Refuse, _) | (None, Beyond::Pass, None) => {
@@ -127,6 +128,30 @@ pub(crate) async fn serve(
         }
     }
     None
+}
+
+/// Whoever of the two speaks first on a connection whose client was silent; what the server says is passed on.
+async fn first_word(
+    live: &LiveMesh,
+    silent: Option<u16>,
+    client: &mut TcpStream,
+    recv: &mut h2::RecvStream,
+    moved: &Moved,
+) -> Result<(), Ended> {
+    let Some(port) = silent else { return Ok(()) };
+    let frame = tokio::select! {
+        _ = client.readable() => {
+            live.state.outbound_ports(|ports| ports.client_spoke_first(port));
+            return Ok(());
+        }
+        frame = recv.data() => frame,
+        () = tokio::time::sleep(IDLE) => return Err(Ended::Idle),
+    };
+    let Some(Ok(frame)) = frame else { return Err(Ended::Broken) };
+    live.state.outbound_ports(|ports| ports.server_spoke_first(port, Instant::now().into_std()));
+    client.write_all(&frame).await.map_err(|_| Ended::Broken)?;
+    moved.down.fetch_add(frame.len() as u64, Relaxed);
+    recv.flow_control().release_capacity(frame.len()).map_err(|_| Ended::Broken)
 }
 
 const CONNECT_BEYOND: std::time::Duration = std::time::Duration::from_secs(5);
@@ -158,10 +183,7 @@ async fn find_out(
     let patience = Patience { first: (now + known).min(deadline), whole: deadline };
     match first(stream, front, patience).await {
         First::Gone => None,
-        First::Silence => {
-            live.state.outbound_ports(|ports| ports.server_spoke_first(port, now.into_std()));
-            Some(Sent { protocol: Protocol::Opaque, silent: true })
-        }
+        First::Silence => Some(Sent { protocol: Protocol::Opaque, silent: true }),
         First::Is(protocol) => {
             live.state.outbound_ports(|ports| ports.client_spoke_first(port));
             if protocol == Protocol::Tls {
@@ -216,6 +238,8 @@ struct Carried<'c> {
     core: &'c Rc<Core>,
     facts: &'c ConnFacts,
     drain: watch::Receiver<bool>,
+    /// The port of a client that has not spoken: who speaks first is remembered.
+    silent: Option<u16>,
 }
 
 impl Carried<'_> {
@@ -326,7 +350,8 @@ impl Carried<'_> {
     }
 
     async fn carry(self, client: TcpStream, front: BytesMut, way: Way, record: TunnelRecord) {
-        let Self { live, core, facts, drain } = self;
+        let Self { live, core, facts, drain, silent } = self;
+        let mut client = client;
         let moved = Moved::default();
         moved.up.fetch_add(front.len() as u64, Relaxed);
         let state = live.state.clone();
@@ -336,6 +361,15 @@ impl Carried<'_> {
                     Ended::Broken
                 } else {
                     drop(front);
+                    if let Some(port) = silent {
+                        tokio::select! {
+                            _ = client.readable() => state.outbound_ports(|ports| ports.client_spoke_first(port)),
+                            _ = endpoint.readable() => {
+                                state.outbound_ports(|ports| ports.server_spoke_first(port, Instant::now().into_std()));
+                            }
+                            () = tokio::time::sleep(IDLE) => {}
+                        }
+                    }
                     let relayed =
                         portcullis_egress::relay(client, endpoint, &state.pipes, &moved, IDLE, pending::<Cut>());
                     until_drained(relayed, core, drain).await
@@ -345,6 +379,8 @@ impl Carried<'_> {
                 let (mut ends, _place) = opened.into_parts();
                 if h2_stream::send_whole(&mut ends.send, front.freeze()).await.is_err() {
                     Ended::Broken
+                } else if let Err(ended) = first_word(live, silent, &mut client, &mut ends.recv, &moved).await {
+                    ended
                 } else {
                     let relayed = h2_stream::relay(client, ends, Caller::Tcp, &moved, IDLE, pending::<Cut>());
                     until_drained(relayed, core, drain).await
@@ -369,7 +405,7 @@ impl Carried<'_> {
         let (Some((_, cluster)), Some(authority)) = (snapshot.clusters.find(upstream.as_str()), authority) else {
             return record.tell(self.core.edge(), self.facts, Ended::Refused("no_service"), (0, 0));
         };
-        let (live, core, facts, mut drain) = (self.live, self.core, self.facts, self.drain);
+        let Self { live, core, facts, mut drain, .. } = self;
         let opened = gateway::open(cluster, &authority, live.plan.mark, &mut record).await;
         let opened = match opened {
             Ok(opened) => opened,

@@ -29,22 +29,30 @@ use tokio_rustls::server::TlsStream;
 /// Longest silence in a stream of octets.
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
 /// The application is on this machine, or next to it.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// Streams on one carrier; a peer opens more carriers before it comes near.
 const STREAMS: u32 = 1024;
 
+/// A connection that is carried as it came.
+pub(super) struct Clear {
+    pub(super) stream: Socket,
+    pub(super) front: BytesMut,
+    /// The application, where it was asked already.
+    pub(super) opened: Option<TcpStream>,
+}
+
 /// In clear text, or under the applications' own TLS.
 pub(super) async fn carry_clear(
-    stream: Socket,
-    front: BytesMut,
+    clear: Clear,
     facts: &ConnFacts,
     live: &Arc<LiveMesh>,
     mut record: TunnelRecord,
     core: &Rc<Core>,
     drain: watch::Receiver<bool>,
 ) {
+    let Clear { stream, front, opened } = clear;
     let Socket::Tcp(client) = stream else { return };
-    let mut application = match admit(facts, live, &mut record).await {
+    let mut application = match admit(facts, live, &mut record, opened).await {
         Ok(application) => application,
         Err(ended) => return record.tell(core.edge(), facts, ended, (0, 0)),
     };
@@ -113,7 +121,7 @@ async fn serve_stream(
         return record.tell(core.edge(), facts, Ended::Refused("not_connect"), (0, 0));
     }
     // Where it leads is the connection's, whatever the authority says: a peer chooses no other port.
-    let application = match admit(facts, &live, &mut record).await {
+    let application = match admit(facts, &live, &mut record, None).await {
         Ok(application) => application,
         Err(ended) => {
             let code = match ended {
@@ -142,7 +150,12 @@ fn status(code: StatusCode) -> Response<()> {
 }
 
 /// Decides, and dials the application.
-async fn admit(facts: &ConnFacts, live: &Arc<LiveMesh>, record: &mut TunnelRecord) -> Result<TcpStream, Ended> {
+async fn admit(
+    facts: &ConnFacts,
+    live: &Arc<LiveMesh>,
+    record: &mut TunnelRecord,
+    opened: Option<TcpStream>,
+) -> Result<TcpStream, Ended> {
     let Some(mesh) = facts.mesh() else { return Err(Ended::Failed(Reason::Internal)) };
     let decision = mesh.decide(live, Request::Unseen);
     record.verdict = decision.verdict.as_str();
@@ -155,6 +168,9 @@ async fn admit(facts: &ConnFacts, live: &Arc<LiveMesh>, record: &mut TunnelRecor
     }
     let Some(target) = mesh.target else { return Err(Ended::Failed(Reason::Internal)) };
     record.attempts = 1;
+    if let Some(opened) = opened {
+        return Ok(opened);
+    }
     connect(target, live.plan.mark, CONNECT).await.map_err(|error| Ended::Failed(connect_reason(&error)))
 }
 
