@@ -17,6 +17,7 @@ mod namespace;
 mod sample;
 mod spiffe;
 mod svid;
+mod svid_verifier;
 mod workload;
 
 pub use authorise::{Authorisation, Considered, Decision, Peer, Verdict};
@@ -27,5 +28,6 @@ pub use detect::{Hello, OpaquePorts, PEEK_MAX, PortMemory, Protocol, SERVER_FIRS
 pub use mode::{Inbound, Mode, ModeRefusal, Modes, MtlsSpec, Outbound, Relation, Wire};
 pub use namespace::{GlobalName, NotAGlobalName, ServiceSpec, Services};
 pub use spiffe::{NotAnSvid, svid_id};
-pub use svid::{Offered, OwnIdentity, Svid, SvidError, SvidFiles};
+pub use svid::{Offered, OwnIdentity, Svid, SvidError, SvidFiles, SvidPem};
+pub use svid_verifier::SvidVerifier;
 pub use workload::{Workload, WorkloadSpec};
