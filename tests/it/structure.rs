@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 23] = [
+const ARROWS: [(&str, &[&str]); 24] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
@@ -24,6 +24,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("egress", &["names", "config", "wire", "tls", "auth", "limit", "policy"]),
     ("ca", &["names"]),
     ("mesh", &["names", "config", "wire", "policy"]),
+    ("enrol", &["names", "config", "ca", "mesh"]),
     ("proxy", PROXY),
     ("gateway", GATEWAY),
     ("", BINARY),
@@ -39,7 +40,7 @@ const GATEWAY: &[&str] = &[
 ];
 const BINARY: &[&str] = &[
     "ca", "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout",
-    "tls", "ops", "discover", "health", "upstream", "egress", "proxy", "gateway",
+    "tls", "ops", "discover", "health", "upstream", "egress", "enrol", "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.
@@ -49,7 +50,7 @@ const RESERVED: [(&str, &[&str]); 2] = [
         "tokio",
         &[
             "gslb", "egress", "auth", "discover", "config", "tls", "store", "ops", "health", "upstream", "proxy",
-            "gateway", "",
+            "gateway", "enrol", "",
         ],
     ),
 ];

@@ -25,6 +25,14 @@ pub struct SvidVerifier {
     servers: Arc<WebPkiServerVerifier>,
     known: Vec<TrustDomain>,
     expected: Option<Vec<SpiffeId>>,
+    nobodies: Nobodies,
+}
+
+/// Whether a client may come without a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nobodies {
+    Refused,
+    LetIn,
 }
 
 impl SvidVerifier {
@@ -58,12 +66,18 @@ impl SvidVerifier {
             servers: servers.build().map_err(|error| wrong("roots or revocation lists", &error))?,
             known: vec![domain],
             expected: None,
+            nobodies: Nobodies::Refused,
         })
     }
 
     /// Nobody but these.
     pub fn expecting(self, ids: Vec<SpiffeId>) -> Self {
         Self { expected: Some(ids), ..self }
+    }
+
+    /// Clients without a certificate as well; one that shows one is judged all the same.
+    pub fn letting_in_nobodies(self) -> Self {
+        Self { nobodies: Nobodies::LetIn, ..self }
     }
 
     fn admits(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
@@ -81,6 +95,10 @@ impl SvidVerifier {
 }
 
 impl ClientCertVerifier for SvidVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.nobodies == Nobodies::Refused
+    }
+
     /// Roots of a mesh are nobody's business, and clients have one certificate to offer.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
