@@ -7,7 +7,9 @@ use crate::{
     dns_orders::OrderFile,
     dns_signals, egress,
     listeners::{Inherited, LiveListeners, Opened},
+    mesh,
     release_board::{self, ReleaseBoard},
+    sidecar::Around,
 };
 use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
 use portcullis_config::{Colour, Diff, Report};
@@ -22,7 +24,7 @@ use portcullis_ops::{
     metrics::Metrics,
     systemd,
 };
-use portcullis_proxy::{CoreThread, Edge, LiveEgress, Peers, Snapshot};
+use portcullis_proxy::{CoreThread, Edge, IdentityNews, LiveEgress, LiveMesh, Peers, Snapshot};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
 use portcullis_tls::system_client;
 use portcullis_upstream::{Cluster, Clusters};
@@ -58,6 +60,7 @@ pub(crate) struct State {
     prober: Prober,
     releases: ReleaseBoard,
     pub(crate) dns: DnsSide,
+    pub(crate) around: Around,
     /// Ends with the gateway.
     _sampler: JoinSet<()>,
     discovery: Discovery,
@@ -138,7 +141,10 @@ impl Gateway {
         settle(&discovery);
         let compiled = with_found(compiled, &discovery, None);
         let live = egress::live(&compiled, opened.bound().collect(), None).map_err(StartError::Listen)?;
-        let (compiled, snapshot) = split(compiled, generation, &releases, live, &metrics);
+        let mesh = mesh::live(&compiled, None);
+        let mut around = Around::default();
+        around.open(&compiled).map_err(StartError::Listen)?;
+        let (compiled, snapshot) = split(compiled, generation, &releases, (live, mesh), &metrics);
         let shedding = Shedding::new(compiled.overload);
         let sources = OverloadSources::system(compiled.fixed.threads);
         let mut sampler = JoinSet::new();
@@ -159,6 +165,7 @@ impl Gateway {
             prober: Prober::default(),
             releases,
             dns,
+            around,
             _sampler: sampler,
             discovery,
             last_reload: LastReload { outcome: "started", at: unix_now(), trigger: "start".to_owned(), report: None },
@@ -174,6 +181,7 @@ impl Gateway {
         tokio::spawn(follow_discovery(Arc::downgrade(&gateway.0), news));
         tokio::spawn(judge_endpoints(Arc::downgrade(&gateway.0)));
         tokio::spawn(move_releases(Arc::downgrade(&gateway.0)));
+        tokio::spawn(renew_identity(Arc::downgrade(&gateway.0)));
         gateway.republish_found();
         systemd::ready(generation);
         Ok(gateway)
@@ -239,7 +247,7 @@ impl Gateway {
 
     /// Opens the sockets and starts the sources that are new. Waits for nothing.
     fn prepare(&self, compiled: &Compiled) -> Result<Prepared, Report> {
-        let state = self.state();
+        let mut state = self.state();
         refuse_if_draining(&state, compiled)?;
         let (mut nobodys, cores) = (Inherited::new(Vec::new()), compiled.fixed.threads);
         let opened = state.listeners.open(&compiled.listeners, &mut nobodys, cores);
@@ -251,6 +259,8 @@ impl Gateway {
         let egress = egress::live(compiled, bound, before.as_deref());
         let egress = egress.map_err(|message| refusal(compiled, "egress", message))?;
         let discovery = Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery));
+        // Last: what it opens serves from now on.
+        state.around.open(compiled).map_err(|message| refusal(compiled, "sidecar", message))?;
         Ok(Prepared { opened, dns, discovery, egress })
     }
 
@@ -271,13 +281,18 @@ impl Gateway {
         let compiled = with_found(compiled, &discovery, Some(&state.compiled.clusters));
         state.discovery = discovery;
         state.releases.update(&compiled);
-        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, egress, &self.0.edge.metrics);
-        let before = self.0.edge.snapshot().egress.clone();
+        let before = self.0.edge.snapshot();
+        let mesh = mesh::live(&compiled, before.mesh.as_deref());
+        let live = (egress, mesh);
+        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, live, &self.0.edge.metrics);
         // From here on nothing can fail: everything is compiled and every socket is open.
         self.0.edge.publish(snapshot);
         // Open tunnels are asked about anew, also when the way out is gone altogether.
-        if let Some(egress) = before {
+        if let Some(egress) = &before.egress {
             egress.state.changed();
+        }
+        if let Some(mesh) = &before.mesh {
+            mesh.state.changed();
         }
         self.0.edge.shedding.adopt(compiled.overload);
         state.generation += 1;
@@ -300,7 +315,8 @@ impl Gateway {
         let Some(clusters) = state.compiled.clusters.with_found(found, None, Instant::now()) else { return };
         let clusters = Arc::new(clusters);
         let compiled = Compiled { clusters: clusters.clone(), ..(*state.compiled).clone() };
-        let peers = Peers::new(&clusters, &self.0.edge.metrics);
+        let mesh = self.0.edge.snapshot().mesh.clone();
+        let peers = Peers::new(&clusters, &self.0.edge.metrics, mesh.as_deref());
         self.0.edge.publish(Arc::new(self.0.edge.snapshot().with_clusters(clusters, peers)));
         state.compiled = Arc::new(compiled);
         self.follow(&mut state);
@@ -370,12 +386,77 @@ impl Gateway {
         state.endpoints = endpoints;
         let targets = state.compiled.clusters.iter().flat_map(|cluster| targets(cluster, metrics)).collect();
         state.prober.sync(targets);
+        state.around.follow(&state.compiled, metrics);
         state.compiled.clusters.forget_old_probes(Instant::now());
+    }
+
+    /// A sidecar takes nothing more for its application, which is ending as well, but what that still has to say goes out: until
+    /// the last process that told of itself has ended; where none did, until nothing has gone out for a moment. At the latest
+    /// when the time to drain is over, and at once when it was told to quit.
+    async fn let_the_application_end(&self) {
+        let (applications, mut quits, patience) = {
+            let mut state = self.state();
+            if state.compiled.mesh.is_none() || *state.around.quits().borrow() {
+                return;
+            }
+            state.draining = true;
+            state.listeners.drain_but_outbound();
+            (state.around.applications.clone(), state.around.quits(), state.compiled.drain.exchanges)
+        };
+        let ended = async {
+            if applications.running() > 0 {
+                return applications.ended().await;
+            }
+            let mut quiet_since = Instant::now();
+            while quiet_since.elapsed() < OUTBOUND_QUIET {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                if self.state().listeners.open_outbound() > 0 {
+                    quiet_since = Instant::now();
+                }
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            _ = quits.wait_for(|quit| *quit) => {}
+            () = tokio::time::sleep(patience) => tracing::warn!("the application outlives its sidecar"),
+        }
+    }
+
+    /// Ends as SIGTERM would, without waiting for the application.
+    pub(crate) fn quit(&self) {
+        self.state().around.quit();
+    }
+
+    /// Returns when it was told to quit, or a job that it served has ended.
+    pub async fn quits(&self) {
+        let (mut quits, applications) = {
+            let state = self.state();
+            (state.around.quits(), state.around.applications.clone())
+        };
+        tokio::select! {
+            _ = quits.wait_for(|quit| *quit) => {}
+            () = applications.take_along() => self.quit(),
+        }
+    }
+
+    /// Why it is not ready, if it is not.
+    pub(crate) fn unready(&self) -> Option<&'static str> {
+        if self.is_draining() {
+            return Some("draining");
+        }
+        // An application that starts now could reach nobody.
+        let has_identity =
+            |live: &Arc<LiveMesh>| live.plan.identity.current().is_some_and(|svid| svid.is_valid(SystemTime::now()));
+        self.sidecar().is_some_and(|live| !has_identity(&live)).then_some("no identity yet")
     }
 
     /// Stops accepting, lets what is in flight end, and ends. Returns how many connections were cut.
     pub async fn stop(&self, stop: Stop) -> u32 {
         systemd::stopping();
+        let began = Instant::now();
+        if stop == Stop::Close {
+            self.let_the_application_end().await;
+        }
         let (drain, servers) = {
             let mut state = self.state();
             state.draining = true;
@@ -389,7 +470,7 @@ impl Gateway {
         let dns = tokio::task::spawn_blocking(move || servers.into_iter().for_each(portcullis_gslb::Server::stop));
         // A successor leaves us all the time that streams may have.
         let patience = if stop == Stop::HandedOver { drain.streams } else { drain.exchanges };
-        let deadline = Instant::now() + patience;
+        let deadline = began + patience;
         while !self.0.edge.is_quiet() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -468,6 +549,11 @@ impl Gateway {
         Some(self.0.edge.snapshot().egress.as_ref()?.state.learned())
     }
 
+    /// The sidecar that runs. `None`: the document is none's.
+    pub(crate) fn sidecar(&self) -> Option<Arc<LiveMesh>> {
+        self.0.edge.snapshot().mesh.clone()
+    }
+
     pub fn reopen_logs(&self) {
         self.0.edge.access_log.reopen();
         self.0.edge.audit_log.reopen();
@@ -494,6 +580,9 @@ impl Gateway {
         }
         for (rule, counts) in snapshot.egress.iter().flat_map(|egress| egress.plan.policy.counts()) {
             self.0.edge.metrics.egress.rule(rule.as_str(), counts.applied, counts.would_deny);
+        }
+        if let Some(svid) = snapshot.mesh.as_ref().and_then(|mesh| mesh.plan.identity.current()) {
+            self.0.edge.metrics.mesh.identity(svid.seconds_to_expiry(SystemTime::now()));
         }
         self.0.edge.metrics.render()
     }
@@ -524,6 +613,11 @@ impl Gateway {
         serde_json::json!({
             "pid": std::process::id(),
             "generation": state.generation,
+            "sidecar": state.compiled.mesh.is_some().then(|| state.around.status()),
+            "tracing": state.compiled.tracer.as_ref().map(|tracer| {
+                let (sent, dropped) = tracer.counts();
+                serde_json::json!({ "sent": sent, "dropped": dropped })
+            }),
             "draining": state.draining,
             "connections": self.0.edge.open_connections(),
             "last_reload": state.last_reload,
@@ -625,6 +719,41 @@ async fn move_releases(gateway: Weak<Inner>) {
     }
 }
 
+/// Looks at the source of a sidecar's identity as long as the gateway lives.
+async fn renew_identity(gateway: Weak<Inner>) {
+    let mut trouble = None;
+    loop {
+        tokio::time::sleep(IDENTITY_STEP).await;
+        let Some(inner) = gateway.upgrade() else { return };
+        let Some(live) = inner.edge.snapshot().mesh.clone() else { continue };
+        let looked_at = live.clone();
+        // Three files: not on a runtime thread.
+        let Ok(news) = tokio::task::spawn_blocking(move || looked_at.renew(SystemTime::now())).await else { continue };
+        let metrics = &inner.edge.metrics.mesh;
+        match &news {
+            IdentityNews::Unchanged => {}
+            IdentityNews::Taken => {
+                metrics.renewed("taken");
+                tracing::info!(workload = %live.plan.workload.spiffe, "a new identity is in use");
+            }
+            IdentityNews::Older => {}
+            IdentityNews::Trouble(why) if trouble.as_ref() != Some(why) => {
+                metrics.renewed("trouble");
+                tracing::warn!(why, "the identity cannot be renewed; the one in use stays");
+            }
+            IdentityNews::Trouble(_) => {}
+        }
+        trouble = if let IdentityNews::Trouble(why) = news { Some(why) } else { None };
+    }
+}
+
+/// How often the source of an identity is looked at: a certificate of seconds is renewed in time, and three small files cost
+/// nothing.
+const IDENTITY_STEP: Duration = Duration::from_millis(250);
+
+/// How long nothing goes out of an application that is taken to have ended.
+const OUTBOUND_QUIET: Duration = Duration::from_secs(2);
+
 /// The shortest interval of outlier detection.
 const JUDGE_STEP: Duration = Duration::from_millis(100);
 
@@ -666,13 +795,14 @@ fn split(
     compiled: Compiled,
     generation: u64,
     releases: &ReleaseBoard,
-    egress: Option<Arc<LiveEgress>>,
-    metrics: &Metrics,
+    (egress, mesh): (Option<Arc<LiveEgress>>, Option<Arc<LiveMesh>>),
+    metrics: &Arc<Metrics>,
 ) -> (Arc<Compiled>, Arc<Snapshot>) {
-    let peers = Peers::new(&compiled.clusters, metrics);
+    let peers = Peers::new(&compiled.clusters, metrics, mesh.as_deref());
     let route_metrics = compiled.routes.plans().map(|plan| metrics.route(&plan.name())).collect();
     let compiled = Arc::new(compiled);
     let snapshot = Snapshot {
+        tracer: compiled.tracer.clone(),
         generation,
         routes: compiled.routes.clone(),
         clusters: compiled.clusters.clone(),
@@ -686,6 +816,7 @@ fn split(
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),
         egress,
+        mesh,
         log: compiled.log.clone(),
         drain: compiled.drain,
         max_connections: compiled.max_connections,

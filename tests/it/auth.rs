@@ -16,17 +16,17 @@ use std::{
 };
 
 /// Somebody who signs tokens.
-struct Issuer {
+pub(crate) struct Issuer {
     key: KeyPair,
     id: &'static str,
 }
 
 impl Issuer {
-    fn new(id: &'static str) -> Self {
+    pub(crate) fn new(id: &'static str) -> Self {
         Self { key: KeyPair::generate_for(&PKCS_ED25519).unwrap(), id }
     }
 
-    fn jwk(&self) -> Value {
+    pub(crate) fn jwk(&self) -> Value {
         json!({ "kty": "OKP", "crv": "Ed25519", "kid": self.id, "x": base64(self.key.public_key_raw()) })
     }
 
@@ -38,7 +38,7 @@ impl Issuer {
     }
 
     /// A good token of `https://id.test` for `shop`, with `more` in it.
-    fn token(&self, issuer: &str, more: Value) -> String {
+    pub(crate) fn token(&self, issuer: &str, more: Value) -> String {
         let mut claims = json!({ "iss": issuer, "aud": "shop", "exp": now() + 600, "sub": "alice" });
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.sign(claims)

@@ -24,6 +24,12 @@ mod h2;
 mod keys;
 mod lifecycle;
 mod limits;
+mod mesh;
+mod mesh_identity;
+mod mesh_kit;
+mod mesh_policy;
+mod mesh_scenario;
+mod mesh_tunnels;
 #[path = "../../gslb/tests/it/mmdb.rs"]
 mod mmdb;
 mod observe;

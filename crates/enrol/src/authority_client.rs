@@ -10,8 +10,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use portcullis_mesh::{Svid, SvidError, SvidVerifier};
-use portcullis_names::SpiffeId;
+use portcullis_mesh::{AuthoritySource, Svid, SvidError, SvidVerifier};
 use rustls::{
     ClientConfig,
     crypto::aws_lc_rs,
@@ -19,7 +18,7 @@ use rustls::{
     sign::SingleCertAndKey,
 };
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -29,20 +28,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// How the endpoint is reached, and what is shown to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuthorityClient {
-    /// `host:port`.
-    pub address: String,
-    /// Who the endpoint must be: another workload of the mesh is no authority.
-    pub server: SpiffeId,
-    /// PEM: roots that are believed before the first answer.
-    pub roots: PathBuf,
-    /// A file with the token for the first certificate.
-    pub token: Option<PathBuf>,
-    /// Where certificate and key outlive the process.
-    pub keep: PathBuf,
-}
+struct AuthorityClient(AuthoritySource);
 
 /// Certificate and key, once there are any.
 #[derive(Default)]
@@ -57,9 +43,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_MAX_BYTES: usize = 8 << 20;
 const TOKEN_MAX_BYTES: u64 = 4096;
 
-pub(crate) async fn follow(client: AuthorityClient, teller: Teller) {
+pub(crate) async fn follow(source: AuthoritySource, teller: Teller) {
+    let client = AuthorityClient(source);
     let mut held = Held::default();
-    if let Some(given) = Given::read(&client.keep)
+    if let Some(given) = Given::read(&client.0.keep)
         && let Ok(svid) = given.svid(teller.own.id(), teller.clock.now())
     {
         held.took(given, &svid);
@@ -135,7 +122,7 @@ impl AuthorityClient {
     }
 
     async fn keep(&self, given: &Given) -> Result<(), EnrolError> {
-        let (given, path) = (given.clone(), self.keep.clone());
+        let (given, path) = (given.clone(), self.0.keep.clone());
         let kept = tokio::task::spawn_blocking(move || given.keep(&path)).await;
         kept.unwrap_or(Err(EnrolError::NothingToShow))
     }
@@ -154,21 +141,21 @@ impl AuthorityClient {
             (Some(_), _) | (None, false) => None,
         };
         let tls = self.tls(held, teller, current.as_deref())?;
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.address);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.0.address);
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Full::new(Bytes::from(body))).map_err(|error| self.broken(&error))?;
-        let late = |_| EnrolError::Timeout { whom: self.address.clone(), seconds: TIMEOUT.as_secs() };
+        let late = |_| EnrolError::Timeout { whom: self.0.address.clone(), seconds: TIMEOUT.as_secs() };
         timeout(TIMEOUT, self.send(tls, request)).await.map_err(late)?
     }
 
     /// What is believed of the endpoint: the identity's own roots, else those of the file.
     fn tls(&self, held: &Held, teller: &Teller, current: Option<&Svid>) -> Result<ClientConfig, EnrolError> {
         let verifier = match (current, &held.given) {
-            (Some(svid), _) => SvidVerifier::of(svid)?,
+            (Some(svid), _) => SvidVerifier::of(svid),
             (None, _) => {
-                let roots = pems::<CertificateDer<'static>>(&self.roots)?;
+                let roots = pems::<CertificateDer<'static>>(&self.0.roots)?;
                 SvidVerifier::new(
                     &roots,
                     &Vec::<CertificateRevocationListDer<'static>>::new(),
@@ -181,7 +168,7 @@ impl AuthorityClient {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| self.broken(&error))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier.expecting(vec![self.server.clone()])));
+            .with_custom_certificate_verifier(Arc::new(verifier.expecting(vec![self.0.server.clone()])));
         let mut config = match current {
             Some(svid) => {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(svid.key().as_ref().clone())))
@@ -193,9 +180,9 @@ impl AuthorityClient {
     }
 
     async fn send(&self, tls: ClientConfig, request: Request<Full<Bytes>>) -> Result<Answer, EnrolError> {
-        let whom = || self.address.clone();
+        let whom = || self.0.address.clone();
         let stream =
-            TcpStream::connect(&self.address).await.map_err(|source| EnrolError::Connect { whom: whom(), source })?;
+            TcpStream::connect(&self.0.address).await.map_err(|source| EnrolError::Connect { whom: whom(), source })?;
         // SVIDs name no host; a name must be said all the same.
         let name = ServerName::try_from("authority.invalid").map_err(|error| self.broken(&error))?;
         let stream = TlsConnector::from(Arc::new(tls))
@@ -224,7 +211,7 @@ impl AuthorityClient {
     }
 
     async fn token(&self) -> Result<String, EnrolError> {
-        let path = self.token.as_ref().ok_or(EnrolError::NothingToShow)?;
+        let path = self.0.token.as_ref().ok_or(EnrolError::NothingToShow)?;
         let failed = |source| EnrolError::File { path: path.clone(), source };
         if tokio::fs::metadata(path).await.map_err(failed)?.len() > TOKEN_MAX_BYTES {
             return Err(failed(std::io::Error::other("larger than 4 KiB: that is no token")));
@@ -236,7 +223,7 @@ impl AuthorityClient {
     fn broken(&self, error: &(dyn std::error::Error + 'static)) -> EnrolError {
         let causes = std::iter::successors(Some(error), |error| error.source()).take(5);
         let why: Vec<_> = causes.map(ToString::to_string).collect();
-        EnrolError::Protocol { whom: self.address.clone(), why: why.join(": ") }
+        EnrolError::Protocol { whom: self.0.address.clone(), why: why.join(": ") }
     }
 }
 

@@ -1,15 +1,16 @@
 //! Keeps an identity fresh: one task for its source.
 
-use crate::{Clock, EnrolError, Pace, Source, authority_client, workload_api};
+use crate::{Clock, EnrolError, Pace, authority_client, workload_api};
 use portcullis_config::Watcher;
-use portcullis_mesh::{Offered, OwnIdentity, Svid, SvidFiles};
+use portcullis_mesh::{IdentitySource, Offered, OwnIdentity, Svid, SvidFiles};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::AbortHandle};
 
 /// A running source. The task ends with it.
 #[derive(Debug)]
 pub struct Follower {
-    source: Source,
+    source: IdentitySource,
+    own: Arc<OwnIdentity>,
     seen: watch::Receiver<Progress>,
     task: AbortHandle,
 }
@@ -35,18 +36,23 @@ pub(crate) struct Teller {
 
 impl Follower {
     /// Needs a tokio runtime; waits for nothing.
-    pub fn start(source: Source, own: Arc<OwnIdentity>, clock: Clock, pace: Pace) -> Self {
+    pub fn start(source: IdentitySource, own: Arc<OwnIdentity>, clock: Clock, pace: Pace) -> Self {
         let (progress, seen) = watch::channel(Progress::default());
-        let teller = Teller { own, clock, pace, progress };
+        let teller = Teller { own: own.clone(), clock, pace, progress };
         let task = match source.clone() {
-            Source::Files(files) => tokio::spawn(follow_files(files, teller)),
-            Source::Authority(client) => tokio::spawn(authority_client::follow(client, teller)),
-            Source::WorkloadApi(socket) => tokio::spawn(workload_api::follow(socket, teller)),
+            IdentitySource::Files(files) => tokio::spawn(follow_files(files, teller)),
+            IdentitySource::Authority(source) => tokio::spawn(authority_client::follow(source, teller)),
+            IdentitySource::WorkloadApi(socket) => tokio::spawn(workload_api::follow(socket, teller)),
         };
-        Self { source, seen, task: task.abort_handle() }
+        Self { source, own, seen, task: task.abort_handle() }
     }
 
-    pub fn source(&self) -> &Source {
+    /// Whether it keeps this very identity fresh from this source.
+    pub fn is_of(&self, source: &IdentitySource, own: &Arc<OwnIdentity>) -> bool {
+        self.source == *source && Arc::ptr_eq(&self.own, own)
+    }
+
+    pub fn source(&self) -> &IdentitySource {
         &self.source
     }
 

@@ -13,13 +13,10 @@ mod error;
 mod follower;
 mod given;
 mod pace;
-mod source;
 mod workload_api;
 
-pub use authority_client::AuthorityClient;
 pub use clock::Clock;
 pub use endpoint::Endpoint;
 pub use error::EnrolError;
 pub use follower::{Follower, Progress};
 pub use pace::Pace;
-pub use source::Source;

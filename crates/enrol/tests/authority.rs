@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use portcullis_ca::{AuthorityLife, Folder, LeafLife, Overwrite, TokenUse};
-use portcullis_enrol::{AuthorityClient, Clock, Endpoint, Follower, Pace, Progress, Source};
-use portcullis_mesh::OwnIdentity;
+use portcullis_enrol::{Clock, Endpoint, Follower, Pace, Progress};
+use portcullis_mesh::{AuthoritySource, IdentitySource, OwnIdentity};
 use std::{
     path::Path,
     sync::{
@@ -70,10 +70,10 @@ impl Mesh {
         file
     }
 
-    fn sidecar(&self, service: &str, edit: impl FnOnce(&mut AuthorityClient)) -> Sidecar {
+    fn sidecar(&self, service: &str, edit: impl FnOnce(&mut AuthoritySource)) -> Sidecar {
         let id = |service: &str| format!("spiffe://corp/ns/acme/sa/{service}").parse().unwrap();
         let own = Arc::new(OwnIdentity::new(id(service)));
-        let mut client = AuthorityClient {
+        let mut client = AuthoritySource {
             address: self.address.clone(),
             server: id("authority"),
             roots: self.at("ca/root.crt"),
@@ -83,7 +83,7 @@ impl Mesh {
         edit(&mut client);
         let millis = Duration::from_millis;
         let pace = Pace { look: millis(5), trust: Duration::from_secs(300), retry: millis(5), retry_most: millis(50) };
-        Sidecar { follower: Follower::start(Source::Authority(client), own.clone(), self.clock(), pace), own }
+        Sidecar { follower: Follower::start(IdentitySource::Authority(client), own.clone(), self.clock(), pace), own }
     }
 }
 

@@ -4,8 +4,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use portcullis_ca::{AuthorityLife, Folder, LeafLife, Overwrite};
-use portcullis_enrol::{Clock, Follower, Pace, Progress, Source};
-use portcullis_mesh::OwnIdentity;
+use portcullis_enrol::{Clock, Follower, Pace, Progress};
+use portcullis_mesh::{IdentitySource, OwnIdentity};
 use prost::Message;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{sync::Arc, time::Duration};
@@ -116,7 +116,7 @@ async fn an_agent_gives_an_identity_its_successors_and_a_new_one_after_it_was_aw
     tokio::spawn(agent(UnixListener::bind(&socket).unwrap(), turns));
     let own = Arc::new(OwnIdentity::new(OWN.parse().unwrap()));
     let pace = Pace { retry: Duration::from_millis(5), ..Pace::default() };
-    let follower = Follower::start(Source::WorkloadApi(socket), own.clone(), Clock::system(), pace);
+    let follower = Follower::start(IdentitySource::WorkloadApi(socket), own.clone(), Clock::system(), pace);
     let mut changes = follower.changes();
     let mut until = async |what: &str, good: &dyn Fn(&Progress) -> bool| {
         let seen = tokio::time::timeout(Duration::from_secs(20), changes.wait_for(|progress| good(progress))).await;
@@ -158,7 +158,7 @@ async fn an_agent_that_is_not_there_is_told_and_waited_for() {
     let socket = folder.path().join("agent.sock");
     let own = Arc::new(OwnIdentity::new(OWN.parse().unwrap()));
     let pace = Pace { retry: Duration::from_millis(5), retry_most: Duration::from_millis(20), ..Pace::default() };
-    let follower = Follower::start(Source::WorkloadApi(socket.clone()), own.clone(), Clock::system(), pace);
+    let follower = Follower::start(IdentitySource::WorkloadApi(socket.clone()), own.clone(), Clock::system(), pace);
     follower.settled(Duration::from_secs(20)).await;
     assert!(follower.progress().trouble.unwrap().contains("no connection"));
     let (turn, turns) = mpsc::channel(1);

@@ -1,13 +1,14 @@
 //! The own identity: certificate, key and roots from files, exchanged whole, renewed long before its end.
 
-use crate::spiffe::{NotAnSvid, svid_id};
+use crate::{
+    spiffe::{NotAnSvid, svid_id},
+    svid_verifier::Chains,
+};
 use arc_swap::ArcSwapOption;
 use portcullis_names::SpiffeId;
 use rustls::{
-    RootCertStore,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime, pem::PemObject},
-    server::WebPkiClientVerifier,
     sign::CertifiedKey,
 };
 use std::{
@@ -24,6 +25,7 @@ pub struct Svid {
     key: Arc<CertifiedKey>,
     roots: Vec<CertificateDer<'static>>,
     revoked: Vec<CertificateRevocationListDer<'static>>,
+    chains: Chains,
     not_before: SystemTime,
     not_after: SystemTime,
 }
@@ -132,9 +134,10 @@ impl Svid {
         let moment = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         let (not_before, not_after) =
             (moment(parsed.validity().not_before.timestamp()), moment(parsed.validity().not_after.timestamp()));
-        believe(&chain, &roots, &revoked, now)?;
+        let chains = Chains::new(&roots, &revoked)?;
+        believe(&chain, &chains, now)?;
         let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(SvidError::Pair)?;
-        Ok(Self { id, key: Arc::new(key), roots, revoked, not_before, not_after })
+        Ok(Self { id, key: Arc::new(key), roots, revoked, chains, not_before, not_after })
     }
 
     pub fn id(&self) -> &SpiffeId {
@@ -148,6 +151,11 @@ impl Svid {
 
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
+    }
+
+    /// How peers' chains are judged.
+    pub(crate) fn chains(&self) -> &Chains {
+        &self.chains
     }
 
     /// What peers are looked up in.
@@ -223,27 +231,11 @@ fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'st
 
 /// By the own roots, as peers do: a bundle without the root that signed this certificate is a roll-over gone wrong, and
 /// found here rather than at the first handshake.
-fn believe(
-    chain: &[CertificateDer<'static>],
-    roots: &[CertificateDer<'static>],
-    revoked: &[CertificateRevocationListDer<'static>],
-    now: SystemTime,
-) -> Result<(), SvidError> {
-    let wrong = |why: String| SvidError::NotBelieved(why);
-    let mut store = RootCertStore::empty();
-    for root in roots {
-        store.add(root.clone()).map_err(|error| wrong(format!("a root: {error}")))?;
-    }
-    let mut builder =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::new(aws_lc_rs::default_provider()));
-    if !revoked.is_empty() {
-        builder = builder.with_crls(revoked.iter().cloned()).allow_unknown_revocation_status();
-    }
-    let verifier = builder.build().map_err(|error| wrong(error.to_string()))?;
-    let (leaf, issuers) = chain.split_first().ok_or_else(|| wrong("it is empty".to_owned()))?;
+fn believe(chain: &[CertificateDer<'static>], chains: &Chains, now: SystemTime) -> Result<(), SvidError> {
+    let (leaf, issuers) = chain.split_first().ok_or_else(|| SvidError::NotBelieved("it is empty".to_owned()))?;
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = UnixTime::since_unix_epoch(since);
-    verifier.verify_client_cert(leaf, issuers, now).map(drop).map_err(|error| wrong(error.to_string()))
+    let verified = chains.client(leaf, issuers, UnixTime::since_unix_epoch(since));
+    verified.map(drop).map_err(|error| SvidError::NotBelieved(error.to_string()))
 }
 
 #[cfg(test)]

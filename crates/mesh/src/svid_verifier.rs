@@ -18,11 +18,18 @@ use rustls::{
 };
 use std::sync::Arc;
 
+/// Whether chains are believed, of clients and of servers alike: by all roots, and by the revocation lists. Made once for each
+/// identity.
+#[derive(Debug, Clone)]
+pub(crate) struct Chains {
+    clients: Arc<dyn ClientCertVerifier>,
+    servers: Arc<WebPkiServerVerifier>,
+}
+
 /// One judgement for clients and servers. Made anew with each identity: it never changes.
 #[derive(Debug)]
 pub struct SvidVerifier {
-    clients: Arc<dyn ClientCertVerifier>,
-    servers: Arc<WebPkiServerVerifier>,
+    chains: Chains,
     known: Vec<TrustDomain>,
     expected: Option<Vec<SpiffeId>>,
     nobodies: Nobodies,
@@ -35,17 +42,10 @@ enum Nobodies {
     LetIn,
 }
 
-impl SvidVerifier {
-    /// What this identity believes.
-    pub fn of(svid: &Svid) -> Result<Self, SvidError> {
-        Self::new(svid.roots(), svid.revoked(), svid.id().trust_domain())
-    }
-
-    /// Whoever has one of `roots` above it, is in none of the lists `revoked`, and is of `domain`.
-    pub fn new(
+impl Chains {
+    pub(crate) fn new(
         roots: &[CertificateDer<'static>],
         revoked: &[CertificateRevocationListDer<'static>],
-        domain: TrustDomain,
     ) -> Result<Self, SvidError> {
         let wrong = |what: &str, why: &dyn std::fmt::Display| SvidError::Trust(format!("{what}: {why}"));
         let mut store = RootCertStore::empty();
@@ -64,10 +64,54 @@ impl SvidVerifier {
         Ok(Self {
             clients: clients.build().map_err(|error| wrong("roots or revocation lists", &error))?,
             servers: servers.build().map_err(|error| wrong("roots or revocation lists", &error))?,
-            known: vec![domain],
-            expected: None,
-            nobodies: Nobodies::Refused,
         })
+    }
+
+    pub(crate) fn client(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.clients.verify_client_cert(leaf, chain, now)
+    }
+
+    /// The name that was dialled plays no part: an X.509-SVID is known by its id alone (SPIFFE X509-SVID §5.2).
+    pub(crate) fn server(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        // rustls checks the name last: an error about it says that chain, time and revocation are right.
+        match self.servers.verify_server_cert(leaf, chain, name, &[], now) {
+            Ok(_)
+            | Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl SvidVerifier {
+    /// What this identity believes.
+    pub fn of(svid: &Svid) -> Self {
+        Self::judging(svid.chains().clone(), svid.id().trust_domain())
+    }
+
+    /// Whoever has one of `roots` above it, is in none of the lists `revoked`, and is of `domain`.
+    pub fn new(
+        roots: &[CertificateDer<'static>],
+        revoked: &[CertificateRevocationListDer<'static>],
+        domain: TrustDomain,
+    ) -> Result<Self, SvidError> {
+        Ok(Self::judging(Chains::new(roots, revoked)?, domain))
+    }
+
+    fn judging(chains: Chains, domain: TrustDomain) -> Self {
+        Self { chains, known: vec![domain], expected: None, nobodies: Nobodies::Refused }
     }
 
     /// Nobody but these.
@@ -110,7 +154,7 @@ impl ClientCertVerifier for SvidVerifier {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.clients.verify_client_cert(leaf, chain, now)?;
+        let verified = self.chains.client(leaf, chain, now)?;
         self.admits(leaf)?;
         Ok(verified)
     }
@@ -121,7 +165,7 @@ impl ClientCertVerifier for SvidVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.clients.verify_tls12_signature(message, cert, signed)
+        self.chains.clients.verify_tls12_signature(message, cert, signed)
     }
 
     fn verify_tls13_signature(
@@ -130,11 +174,11 @@ impl ClientCertVerifier for SvidVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.clients.verify_tls13_signature(message, cert, signed)
+        self.chains.clients.verify_tls13_signature(message, cert, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.clients.supported_verify_schemes()
+        self.chains.clients.supported_verify_schemes()
     }
 }
 
@@ -144,18 +188,10 @@ impl ServerCertVerifier for SvidVerifier {
         leaf: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
+        _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        // rustls checks the name last: an error about it says that chain, time and revocation are right. An SVID has no
-        // host name.
-        match self.servers.verify_server_cert(leaf, chain, name, ocsp, now) {
-            Ok(_)
-            | Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => {}
-            Err(error) => return Err(error),
-        }
+        self.chains.server(leaf, chain, name, now)?;
         self.admits(leaf)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -166,7 +202,7 @@ impl ServerCertVerifier for SvidVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.servers.verify_tls12_signature(message, cert, signed)
+        self.chains.servers.verify_tls12_signature(message, cert, signed)
     }
 
     fn verify_tls13_signature(
@@ -175,11 +211,11 @@ impl ServerCertVerifier for SvidVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.servers.verify_tls13_signature(message, cert, signed)
+        self.chains.servers.verify_tls13_signature(message, cert, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.servers.supported_verify_schemes()
+        self.chains.servers.supported_verify_schemes()
     }
 }
 
@@ -230,7 +266,7 @@ mod tests {
             (&new, &both, true, true),
             (&new, &new.pem(), false, true),
         ] {
-            let verifier = SvidVerifier::of(&identity(own, bundle, None)).unwrap();
+            let verifier = SvidVerifier::of(&identity(own, bundle, None));
             assert_eq!(judge(&verifier, &of_old).is_ok(), believes_old);
             assert_eq!(judge(&verifier, &of_new).is_ok(), believes_new);
         }
@@ -241,7 +277,7 @@ mod tests {
         let (old, new) = (Root::new("old"), Root::new("new"));
         let both = old.pem() + &new.pem();
         let lists = old.revoking(&[7]) + &new.revoking(&[8]);
-        let verifier = SvidVerifier::of(&identity(&old, &both, Some(&lists))).unwrap();
+        let verifier = SvidVerifier::of(&identity(&old, &both, Some(&lists)));
         for (root, serial, expected) in [(&old, 7, false), (&new, 7, true), (&old, 8, true), (&new, 8, false)] {
             let judged = judge(&verifier, &root.leaf(PEER, serial).0);
             assert_eq!(judged.is_ok(), expected, "{serial} {judged:?}");
@@ -249,7 +285,7 @@ mod tests {
         }
         // A root without a list revokes nothing.
         let of_old = old.revoking(&[7]);
-        let verifier = SvidVerifier::of(&identity(&old, &both, Some(&of_old))).unwrap();
+        let verifier = SvidVerifier::of(&identity(&old, &both, Some(&of_old)));
         assert!(judge(&verifier, &new.leaf(PEER, 8).0).is_ok());
         // The list took back the own leaf: never in use.
         let own = old.leaf(OWN, 9);
@@ -268,11 +304,11 @@ mod tests {
     fn who_is_nobody_or_somebody_else_is_refused_though_the_chain_is_good() {
         let root = Root::new("own");
         let own = identity(&root, &root.pem(), None);
-        let verifier = SvidVerifier::of(&own).unwrap();
+        let verifier = SvidVerifier::of(&own);
         for (id, good) in [(PEER, true), ("spiffe://other/ns/pay/sa/cart", false), ("https://corp/x", false)] {
             assert_eq!(judge(&verifier, &root.leaf(id, 2).0).is_ok(), good, "{id}");
         }
-        let only_cart = SvidVerifier::of(&own).unwrap().expecting(vec![PEER.parse().unwrap()]);
+        let only_cart = SvidVerifier::of(&own).expecting(vec![PEER.parse().unwrap()]);
         assert!(judge(&only_cart, &root.leaf(PEER, 2).0).is_ok());
         assert!(judge(&only_cart, &root.leaf(OWN, 2).0).is_err());
         assert!(matches!(SvidVerifier::new(&[], &[], "corp".parse().unwrap()), Err(SvidError::Trust(_))));

@@ -10,7 +10,8 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
     time::SystemTime,
 };
@@ -40,8 +41,14 @@ pub struct Record<'r> {
     pub upstream: Option<&'r str>,
     /// Egress: the rule of `[access]` that decided.
     pub rule: Option<&'r str>,
-    /// Egress: the `[destination]`.
+    /// Egress: the `[destination]`. Of a sidecar: who is called.
     pub destination: Option<&'r str>,
+    /// Of a sidecar: who calls.
+    pub source: Option<&'r str>,
+    /// Of a sidecar: `mtls`, `app_tls` or `plain`.
+    pub security: Option<&'r str>,
+    /// Of a sidecar: what `[access]` said.
+    pub verdict: Option<&'r str>,
     pub endpoint: Option<String>,
     pub attempts: u32,
     /// Why it failed: a closed set.
@@ -58,7 +65,7 @@ pub struct Record<'r> {
     pub referer: Option<&'r [u8]>,
 }
 
-const FIELDS: [&str; 32] = [
+const FIELDS: [&str; 35] = [
     "time",
     "request_id",
     "trace_id",
@@ -80,6 +87,9 @@ const FIELDS: [&str; 32] = [
     "upstream",
     "rule",
     "destination",
+    "source",
+    "security",
+    "verdict",
     "endpoint",
     "attempts",
     "reason",
@@ -107,7 +117,9 @@ pub struct LogPlan {
 /// The queue to the writer; clones share it.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
-    queue: SyncSender<Job>,
+    queue: Sender<Job>,
+    /// Octets of the lines in the queue.
+    waiting: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
 }
 
@@ -118,8 +130,9 @@ enum Job {
     Flush(SyncSender<()>),
 }
 
-/// Lines that wait for the writer: a second or so of a busy core.
-const QUEUE: usize = 64 * 1024;
+/// Octets that may wait for the writer: seconds of a busy core. The queue grows with its lines and shrinks with them, so
+/// that an idle process holds none of it.
+const WAITING_MAX: usize = 32 << 20;
 
 impl LogPlan {
     pub fn compile(spec: Option<&AccessLogSpec>, at: &Path, cx: &mut Context) -> Self {
@@ -173,25 +186,31 @@ impl LogPlan {
 impl AccessLog {
     /// Starts the writer. It ends when the last handle is dropped.
     pub fn start(target: AccessLogTarget, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let (queue, jobs) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || Writer::new(target).run(&jobs))?;
-        Ok(Self { queue, metrics })
+        let (queue, jobs) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let counted = waiting.clone();
+        std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || Writer::new(target, counted).run(&jobs))?;
+        Ok(Self { queue, waiting, metrics })
     }
 
-    /// Queues a whole line that somebody else has written.
+    /// Queues a whole line, or drops and counts it when the writer is behind: a log never stops traffic.
     pub fn write_line(&self, line: Vec<u8>) {
-        if self.queue.try_send(Job::Line(line)).is_err() {
+        let len = line.len();
+        if self.waiting.fetch_add(len, Relaxed).saturating_add(len) > WAITING_MAX
+            || self.queue.send(Job::Line(line)).is_err()
+        {
+            self.waiting.fetch_sub(len, Relaxed);
             self.metrics.log_dropped().inc();
         }
     }
 
-    /// Queues a record, or drops and counts it when the writer is behind: a log never stops traffic.
+    /// Queues a record, as [`Self::write_line`] does.
     pub fn write(&self, plan: &LogPlan, record: &Record<'_>) {
         let mut line = Vec::with_capacity(512);
         encode(plan, record, SystemTime::now().into(), &mut line);
-        if self.queue.try_send(Job::Line(line)).is_err() {
-            self.metrics.log_dropped().inc();
-        }
+        self.write_line(line);
     }
 
     /// From now on write there.
@@ -214,13 +233,14 @@ impl AccessLog {
 }
 
 struct Writer {
+    waiting: Arc<AtomicUsize>,
     target: AccessLogTarget,
     out: Option<Box<dyn Write>>,
 }
 
 impl Writer {
-    fn new(target: AccessLogTarget) -> Self {
-        let mut writer = Self { target, out: None };
+    fn new(target: AccessLogTarget, waiting: Arc<AtomicUsize>) -> Self {
+        let mut writer = Self { waiting, target, out: None };
         writer.open();
         writer
     }
@@ -247,7 +267,10 @@ impl Writer {
             let mut flushed = Vec::new();
             while let Some(job) = next {
                 match job {
-                    Job::Line(line) => batch.extend_from_slice(&line),
+                    Job::Line(line) => {
+                        self.waiting.fetch_sub(line.len(), Relaxed);
+                        batch.extend_from_slice(&line);
+                    }
                     Job::Open(target) => {
                         self.put(&mut batch);
                         if target != self.target {
@@ -331,6 +354,9 @@ fn encode(plan: &LogPlan, record: &Record<'_>, now: OffsetDateTime, line: &mut V
     encoder.maybe("upstream", record.upstream);
     encoder.maybe("rule", record.rule);
     encoder.maybe("destination", record.destination);
+    encoder.maybe("source", record.source);
+    encoder.maybe("security", record.security);
+    encoder.maybe("verdict", record.verdict);
     encoder.maybe("endpoint", record.endpoint.as_deref());
     if record.attempts > 0 {
         encoder.number("attempts", u64::from(record.attempts));
@@ -498,5 +524,24 @@ mod tests {
         log.write(&plan, &Record::default());
         log.flush();
         assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_writer_that_stands_still_costs_lines_and_never_the_caller() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let metrics = Arc::<Metrics>::default();
+        // Opening a pipe for writing waits for its reader, so the writer has not even begun.
+        let log = AccessLog::start(AccessLogTarget::File(pipe.clone()), metrics.clone()).unwrap();
+        let line = [vec![b'x'; 1 << 20], b"\n".to_vec()].concat();
+        for _ in 0..40 {
+            log.write_line(line.clone());
+        }
+        let kept = WAITING_MAX / line.len();
+        assert_eq!(metrics.log_dropped().get(), (40 - kept) as u64);
+        let read = std::thread::spawn(move || std::fs::read_to_string(pipe).unwrap().lines().count());
+        drop(log);
+        assert_eq!(read.join().unwrap(), kept, "what was queued is written once the writer can");
     }
 }

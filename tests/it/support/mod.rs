@@ -4,6 +4,7 @@ pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod gateway;
+pub(crate) mod mesh;
 pub(crate) mod origin;
 pub(crate) mod outside;
 

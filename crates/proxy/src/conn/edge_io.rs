@@ -33,16 +33,11 @@ pub(crate) struct EdgeIo {
     wrote_since_message: bool,
     clock: BodyClock,
     facts: Arc<ConnFacts>,
-    digest: ConnDigest,
+    fd: UniqueIDType,
+    /// How the facts travel through pingora to its sessions: as user data of a digest.
+    carrier: Arc<ProxyDigest>,
     /// Held for as long as the socket lives, lingering included.
     _permit: Box<dyn std::any::Any + Send + Sync>,
-}
-
-/// pingora's per-connection digests, made once and shared by all requests.
-struct ConnDigest {
-    fd: UniqueIDType,
-    socket: Arc<SocketDigest>,
-    proxy: Arc<ProxyDigest>,
 }
 
 /// What the engine may read next.
@@ -71,11 +66,8 @@ impl EdgeIo {
         permit: Box<dyn std::any::Any + Send + Sync>,
     ) -> Self {
         let fd = transport.as_raw_fd();
-        let socket = SocketDigest::from_raw_fd(fd);
-        // Set before the engine asks: the address is the PROXY protocol's, not the balancer's in front of us.
-        let _ = socket.peer_addr.set(facts.source.map(pingora::protocols::l4::socket::SocketAddr::Inet));
-        let carrier = pingora::http::ResponseHeader::build(200, Some(0)).expect("200 is a status code");
-        let proxy = ProxyDigest::new(Box::new(carrier), Some(Box::new(facts.clone())));
+        let head = pingora::http::ResponseHeader::build(200, Some(0)).expect("200 is a status code");
+        let carrier = ProxyDigest::new(Box::new(head), Some(Box::new(facts.clone())));
         Self {
             transport: Some(transport),
             ahead,
@@ -84,7 +76,8 @@ impl EdgeIo {
             wrote_since_message: false,
             clock: BodyClock::default(),
             facts,
-            digest: ConnDigest { fd, socket: Arc::new(socket), proxy: Arc::new(proxy) },
+            fd,
+            carrier: Arc::new(carrier),
             _permit: permit,
         }
     }
@@ -98,8 +91,8 @@ impl EdgeIo {
         Digest {
             ssl_digest: None,
             timing_digest: Vec::new(),
-            proxy_digest: Some(self.digest.proxy.clone()),
-            socket_digest: Some(self.digest.socket.clone()),
+            proxy_digest: Some(self.carrier.clone()),
+            socket_digest: None,
         }
     }
 
@@ -421,7 +414,7 @@ impl Shutdown for EdgeIo {
 
 impl UniqueID for EdgeIo {
     fn id(&self) -> UniqueIDType {
-        self.digest.fd
+        self.fd
     }
 }
 
@@ -443,13 +436,14 @@ impl GetTimingDigest for EdgeIo {
 
 impl GetProxyDigest for EdgeIo {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(self.digest.proxy.clone())
+        Some(self.carrier.clone())
     }
 }
 
+/// Addresses are the facts' business: the peer's may be that of a balancer, and nothing in the engine asks for it.
 impl GetSocketDigest for EdgeIo {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.digest.socket.clone())
+        None
     }
 }
 

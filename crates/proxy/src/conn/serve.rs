@@ -4,8 +4,9 @@ use super::{ConnFacts, EdgeIo, h1, h2};
 use crate::{
     core::Core,
     listen::{ListenerPlan, ListenerRuntime},
+    mesh,
 };
-use std::{rc::Rc, sync::Arc};
+use std::{pin::Pin, rc::Rc, sync::Arc};
 use tokio::sync::watch;
 
 /// What ALPN settled, or that the first octets will.
@@ -50,16 +51,16 @@ pub(crate) async fn serve(
 ) {
     let facts = io.facts().clone();
     let conn = Conn { core, listener, drain, speaks };
-    let driver = async {
-        match speaks {
-            Speaks::H2 => Box::pin(h2::serve(io, &conn)).await,
-            Speaks::H1 | Speaks::ByPreface => h1::serve(io, &conn).await,
-        }
+    // Boxed: a future is as large as all that was ever moved into it, and `select!` moves it once more.
+    let driver: Pin<Box<dyn Future<Output = ()>>> = match speaks {
+        Speaks::H2 => Box::pin(h2::serve(io, &conn)),
+        Speaks::H1 | Speaks::ByPreface => Box::pin(h1::serve(io, &conn)),
     };
     tokio::select! {
         biased;
         () = driver => {}
         () = patience(&conn, &facts) => {}
+        () = mesh::revoked(&facts, &conn.core) => {}
     }
 }
 

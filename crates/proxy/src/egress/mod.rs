@@ -28,5 +28,6 @@ pub use live::{EgressState, LiveEgress};
 pub(crate) use plan::Showing;
 pub use plan::{EgressPlan, EgressSources, ProxyPlan};
 pub(crate) use record::{Ended, FlowRecord, Octets};
+pub(crate) use relay_any::relay_any;
 pub use spec::EgressSpec;
 pub(crate) use tunnel::Tunnel;

@@ -3,8 +3,9 @@
 use super::EgressSpec;
 use portcullis_auth::AuthRule;
 use portcullis_config::{Context, Path};
-use portcullis_egress::{AccessSpec, CredentialSpec, Credentials, DestinationSpec, EgressPolicy, TlsMode};
+use portcullis_egress::{CredentialSpec, Credentials, DestinationSpec, EgressPolicy, TlsMode};
 use portcullis_names::{ObjectName, TimeSpan};
+use portcullis_policy::AccessSpec;
 use portcullis_tls::{Certificates, Inspection, ServerTls, Trusts, UpstreamTls, UpstreamTlsSpec};
 use std::{
     collections::{BTreeMap, HashMap},

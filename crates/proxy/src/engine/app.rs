@@ -17,6 +17,7 @@ use super::{
 use crate::{
     conn::ConnFacts,
     listen::Underscores,
+    mesh::{When, judge_request},
     release::LiveRollout,
     snapshot::Edge,
     stage::{self, Arrival, Ending, Exchange, Unpicked},
@@ -35,7 +36,7 @@ use pingora::{
 use portcullis_auth::AuthzClient;
 use portcullis_health::TryOutcome;
 use portcullis_limit::Outcome;
-use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect};
+use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect, TraceHeaders};
 use portcullis_upstream::{Tried, Wish};
 use std::{
     any::Any,
@@ -90,6 +91,15 @@ fn facts(session: &Session) -> Option<Arc<ConnFacts>> {
     data.downcast_ref::<Arc<ConnFacts>>().cloned()
 }
 
+fn trace_headers(header: &RequestHeader) -> TraceHeaders<'_> {
+    let value = |name: &str| header.headers.get(name).map(header::HeaderValue::as_bytes);
+    TraceHeaders {
+        traceparent: value("traceparent"),
+        b3: value("b3"),
+        x_b3: ["x-b3-traceid", "x-b3-spanid", "x-b3-sampled"].map(value),
+    }
+}
+
 fn arrival<'a>(header: &'a RequestHeader, client_ip_header: Option<&'static str>) -> Arrival<'a> {
     let value = |name: HeaderName| header.headers.get(name).map(header::HeaderValue::as_bytes);
     let authority = match header.uri.authority() {
@@ -99,7 +109,7 @@ fn arrival<'a>(header: &'a RequestHeader, client_ip_header: Option<&'static str>
     Arrival {
         authority,
         path: header.uri.path(),
-        traceparent: header.headers.get("traceparent").map(header::HeaderValue::as_bytes),
+        trace: trace_headers(header),
         request_id: header.headers.get("x-request-id").map(header::HeaderValue::as_bytes),
         forwarded: client_ip_header.map_or_else(Vec::new, |name| {
             header.headers.get_all(name).iter().map(header::HeaderValue::as_bytes).collect()
@@ -180,12 +190,14 @@ impl ProxyHttp for App {
         if let Some(metrics) = snapshot.route_metrics.get(plan.index) {
             exchange.active = Some(metrics.began());
         }
+        authorise(session, exchange, When::BeforeGuards)?;
         match self.guard(session, exchange, plan).await {
             Ok(Passed::Cleared(cleared)) => exchange.cleared = Some(cleared),
             Ok(Passed::Denied(denial)) => return deny(session, exchange, plan, denial).await,
             Ok(Passed::Preflight) => return preflight(session, plan).await,
             Err(reason) => return Err(Self::refuse(exchange, reason, "guard")),
         }
+        authorise(session, exchange, When::AfterGuards)?;
         screen::request_head(session, exchange, plan.index)?;
         if let Some(delay) = plan.fault.delay(fastrand::u64(..)) {
             tokio::time::sleep(delay).await;
@@ -260,11 +272,19 @@ impl ProxyHttp for App {
         let Some(endpoint) = peers.endpoints.get(index) else {
             return Err(Self::refuse(exchange, Reason::Internal, "pick"));
         };
+        if exchange.facts.mesh().is_some() {
+            exchange.endpoint = endpoint.dialer.address.socket();
+        }
         peers.metrics.attempt();
         if exchange.attempts > 1 {
             peers.metrics.retry();
         }
+        let application = exchange.facts.mesh().filter(|mesh| mesh.application.as_ref() == Some(&cluster.name));
         let mut peer = match cluster.proxy_protocol {
+            None if application.is_some() => {
+                let to = application.and_then(|mesh| mesh.target);
+                endpoint.application(to, session.req_header().version)
+            }
             None => endpoint.peer(),
             Some(version) => endpoint.peer_for(proxy_header(version, &exchange.facts).into()),
         };
@@ -560,6 +580,13 @@ impl ProxyHttp for App {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+/// Whether the caller of a sidecar's application may call this.
+fn authorise(session: &Session, exchange: &mut Exchange, when: When) -> Result<()> {
+    let header = session.req_header();
+    judge_request(exchange, header.method.as_str(), header.uri.path(), when)
+        .map_err(|(reason, stage)| App::refuse(exchange, reason, stage))
 }
 
 /// A client of h2 may send its cookies in several fields; everybody behind us knows one (RFC 9113 §8.2.3).

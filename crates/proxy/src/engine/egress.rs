@@ -80,7 +80,11 @@ impl Exchange {
     pub(crate) fn is_outgoing(&self) -> bool {
         match self.facts.listener.plan().protocol {
             PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => true,
-            PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => false,
+            PlanProtocol::Http
+            | PlanProtocol::Https(_)
+            | PlanProtocol::Tcp(_)
+            | PlanProtocol::Tls(_)
+            | PlanProtocol::Mesh(_) => false,
         }
     }
 }
@@ -264,7 +268,7 @@ pub(super) fn peer(exchange: &mut Exchange) -> Option<Box<HttpPeer>> {
             let host = outgoing.target.host().to_string();
             let host = host.trim_matches(['[', ']']).to_owned();
             let server_name = ServerName::try_from(host).ok()?;
-            Some((origin.group_key(), DialTls { config: origin.config(b"http/1.1"), server_name }))
+            Some((origin.group_key(), DialTls { config: origin.config(b"http/1.1"), server_name, mesh: None }))
         }
     };
     // Not of another destination, nor verified by other rules, nor opened with another certificate.
@@ -281,6 +285,7 @@ pub(super) fn peer(exchange: &mut Exchange) -> Option<Box<HttpPeer>> {
         head_timeout: way.silence,
         load: outgoing.egress.state.load.clone(),
         breaker: BREAKER,
+        mark: None,
     });
     Some(peers::outgoing(dialer, address, group.finish(), POOLED_IDLE, way.silence))
 }

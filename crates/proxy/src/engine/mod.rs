@@ -91,7 +91,15 @@ impl Engine {
     }
 
     /// Serves one message. Gives the connection back when another can follow.
-    pub(crate) async fn serve_h1(&self, io: Box<EdgeIo>, plan: &ListenerPlan, last: bool) -> Option<Box<EdgeIo>> {
+    ///
+    /// The session is moved into pingora's own box before the first await: it is no part of the caller's future, which
+    /// an idle connection keeps.
+    pub(crate) fn serve_h1<'a>(
+        &'a self,
+        io: Box<EdgeIo>,
+        plan: &ListenerPlan,
+        last: bool,
+    ) -> impl Future<Output = Option<Box<EdgeIo>>> + use<'a> {
         let stream: Stream = io;
         let mut session = ServerSession::new_http1(stream);
         if last {
@@ -101,8 +109,11 @@ impl Engine {
         session.set_read_timeout(Some(plan.limits.body_timeout));
         session.set_write_timeout(Some(plan.limits.body_timeout));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
-        let (stream, _) = self.proxy.process_new_http(session, &self.shutdown).await?.consume();
-        stream.into_any().downcast::<EdgeIo>().ok()
+        let served = self.proxy.process_new_http(session, &self.shutdown);
+        async move {
+            let (stream, _) = served.await?.consume();
+            stream.into_any().downcast::<EdgeIo>().ok()
+        }
     }
 
     pub(crate) async fn serve_h2(&self, session: H2Session, plan: &ListenerPlan) {

@@ -90,8 +90,8 @@ impl UpstreamIo {
         Self::new(socket.as_raw_fd(), Raw::Clear(socket), head_timeout, permit)
     }
 
-    pub(crate) fn tls(stream: TlsStream<Socket>, head_timeout: Duration, permit: Permit) -> Self {
-        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)), head_timeout, permit)
+    pub(crate) fn tls(stream: Box<TlsStream<Socket>>, head_timeout: Duration, permit: Permit) -> Self {
+        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(stream), head_timeout, permit)
     }
 
     fn new(fd: UniqueIDType, raw: Raw, head_timeout: Duration, permit: Permit) -> Self {

@@ -8,10 +8,10 @@ use crate::{
     conn::{self, ConnFacts, EdgeIo, Prefixed, Socket, TlsFacts, Transport, canonical},
     core::Core,
     egress::intercept,
-    tunnel,
+    listen::Direction,
+    mesh, tunnel,
 };
 use bytes::{Bytes, BytesMut};
-use portcullis_tls::PeerIdentity;
 use portcullis_wire::{Parse, proxy_protocol};
 use std::{
     io,
@@ -116,7 +116,9 @@ fn begin(stream: Socket, peer: Option<SocketAddr>, listener: &Arc<ListenerRuntim
     facts.peer = peer;
     facts.source = peer;
     facts.local = stream.local_addr();
-    let connection = Connection { stream, facts, permit, plan, listener: listener.clone(), core: core.clone() };
+    // Boxed: what a future was made of stays in it to its end, and the connection is idle for most of its life.
+    let connection =
+        Box::new(Connection { stream, facts, permit, plan, listener: listener.clone(), core: core.clone() });
     let drain = listener.drain_watch();
     let held = core.count_connection();
     tokio::task::spawn_local(async move {
@@ -143,12 +145,12 @@ struct Established {
 impl Connection {
     /// The parts of a connection's life that are over soon, or rare, are boxed: what is left of an idle connection is the
     /// driver's own state and no more.
-    async fn serve(self, drain: watch::Receiver<bool>) {
+    async fn serve(self: Box<Self>, drain: watch::Receiver<bool>) {
         let (listener, core) = (self.listener.clone(), self.core.clone());
         let established = match &self.plan.protocol {
             PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) => Box::pin(self.establish()).await,
             PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => return Box::pin(self.tunnel(drain)).await,
-            PlanProtocol::Intercept(_) => Box::pin(self.intercept(drain.clone())).await,
+            PlanProtocol::Intercept(_) | PlanProtocol::Mesh(_) => Box::pin(self.intercept(drain.clone())).await,
         };
         if let Some(Established { io, speaks }) = established {
             conn::serve(io, speaks, listener, core, drain).await;
@@ -159,7 +161,7 @@ impl Connection {
         Instant::now() + self.plan.limits.header_timeout
     }
 
-    async fn establish(self) -> Option<Established> {
+    async fn establish(self: Box<Self>) -> Option<Established> {
         let deadline = self.deadline();
         let (connection, front) = self.read_proxy_header(deadline).await?;
         match connection.plan.protocol.server_tls() {
@@ -168,34 +170,48 @@ impl Connection {
         }
     }
 
-    async fn tunnel(self, drain: watch::Receiver<bool>) {
+    async fn tunnel(self: Box<Self>, drain: watch::Receiver<bool>) {
         let deadline = self.deadline();
         let Some((connection, front)) = self.read_proxy_header(deadline).await else { return };
-        let Self { stream, facts, permit, plan, core, .. } = connection;
+        let Self { stream, facts, permit, plan, core, .. } = *connection;
         match &plan.protocol {
             PlanProtocol::Tcp(route) => {
                 tunnel::serve_tcp(Prefixed::new(front.freeze(), stream), facts, route, &core, drain).await;
             }
             PlanProtocol::Tls(routes) => tunnel::serve_tls(front, stream, facts, routes, &core, drain, deadline).await,
-            PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => {}
+            PlanProtocol::Http
+            | PlanProtocol::Https(_)
+            | PlanProtocol::Proxy(_)
+            | PlanProtocol::Intercept(_)
+            | PlanProtocol::Mesh(_) => {}
         }
         drop(permit);
     }
 
     /// A tunnel is carried to its end; http goes on as on any listener, each request for the port that was meant.
-    async fn intercept(self, drain: watch::Receiver<bool>) -> Option<Established> {
+    async fn intercept(self: Box<Self>, drain: watch::Receiver<bool>) -> Option<Established> {
         let deadline = self.deadline();
         let (connection, front) = self.read_proxy_header(deadline).await?;
-        let Self { stream, facts, permit, plan, core, .. } = connection;
-        let PlanProtocol::Intercept(how) = &plan.protocol else { return None };
-        let caught = intercept::serve(stream, front, facts, how, &core, drain, deadline).await?;
+        let Self { stream, facts, permit, plan, core, .. } = *connection;
+        let caught = match &plan.protocol {
+            PlanProtocol::Intercept(how) => intercept::serve(stream, front, facts, how, &core, drain, deadline).await?,
+            PlanProtocol::Mesh(how) => match how.direction() {
+                Direction::Inbound => mesh::serve_inbound(stream, front, facts, how, &core, drain, deadline).await?,
+                Direction::Outbound => mesh::serve_outbound(stream, front, facts, how, &core, drain, deadline).await?,
+            },
+            PlanProtocol::Http
+            | PlanProtocol::Https(_)
+            | PlanProtocol::Tcp(_)
+            | PlanProtocol::Tls(_)
+            | PlanProtocol::Proxy(_) => return None,
+        };
         let io = EdgeIo::new(caught.transport, caught.front, caught.facts, Box::new(permit));
         Some(Established { io: Box::new(io), speaks: caught.speaks })
     }
 
     /// From a trusted relay the PROXY header is obligatory, from anybody else it is not looked for: a client cannot
     /// choose its own address (proxy-protocol.txt §2, "must not guess").
-    async fn read_proxy_header(mut self, deadline: Instant) -> Option<(Self, BytesMut)> {
+    async fn read_proxy_header(mut self: Box<Self>, deadline: Instant) -> Option<(Box<Self>, BytesMut)> {
         let mut front = BytesMut::new();
         if !self.facts.peer.is_none_or(|peer| self.plan.is_relay(peer.ip())) || self.plan.proxy_protocol.is_none() {
             return Some((self, front));
@@ -226,14 +242,15 @@ impl Connection {
         }
     }
 
-    fn clear(self, front: BytesMut) -> Established {
-        let transport = Transport::Clear(Prefixed::new(Bytes::new(), self.stream));
-        let io = EdgeIo::new(transport, front, Arc::new(self.facts), Box::new(self.permit));
+    fn clear(self: Box<Self>, front: BytesMut) -> Established {
+        let Self { stream, facts, permit, .. } = *self;
+        let transport = Transport::Clear(Prefixed::new(Bytes::new(), stream));
+        let io = EdgeIo::new(transport, front, Arc::new(facts), Box::new(permit));
         Established { io: Box::new(io), speaks: conn::Speaks::ByPreface }
     }
 
-    async fn handshake(self, front: BytesMut, deadline: Instant) -> Option<Established> {
-        let Self { stream, mut facts, permit, plan, .. } = self;
+    async fn handshake(self: Box<Self>, front: BytesMut, deadline: Instant) -> Option<Established> {
+        let Self { stream, mut facts, permit, plan, .. } = *self;
         let server_tls = plan.protocol.server_tls()?;
         let acceptor = tokio_rustls::TlsAcceptor::from(server_tls.config().clone());
         let handshake = acceptor.accept(Prefixed::new(front.freeze(), stream));
@@ -255,13 +272,7 @@ impl Connection {
             Some(b"h2") => conn::Speaks::H2,
             Some(_) | None => conn::Speaks::H1,
         };
-        let found = TlsFacts {
-            version: session.protocol_version().and_then(|version| version.as_str()).unwrap_or("unknown"),
-            cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
-            sni: session.server_name().map(str::to_ascii_lowercase),
-            resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
-            identity: session.peer_certificates().and_then(PeerIdentity::from_chain),
-        };
+        let found = TlsFacts::of(session);
         // A resumed session is not verified anew: it must not outlive the certificate it was made with.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if found.identity.as_ref().is_some_and(|identity| identity.not_after < i64::try_from(now).unwrap_or(i64::MAX)) {
@@ -269,14 +280,14 @@ impl Connection {
             return None;
         }
         facts.metrics.handshake_done(found.version, found.resumed);
-        facts.tls = Some(found);
+        facts.tls = Some(Box::new(found));
         let io = EdgeIo::new(Transport::Tls(Box::new(tls)), BytesMut::new(), Arc::new(facts), Box::new(permit));
         Some(Established { io: Box::new(io), speaks })
     }
 }
 
 /// A closed set of metric labels for what goes wrong in handshakes.
-fn handshake_failure(error: &io::Error) -> &'static str {
+pub(crate) fn handshake_failure(error: &io::Error) -> &'static str {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => "client_gone",
