@@ -128,3 +128,47 @@ impl AuthoritySourceSpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::problems;
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Document {
+        svid: SvidSpec,
+    }
+
+    fn compile(svid: &str, own: &str) -> (IdentitySource, Vec<String>) {
+        let own = own.parse().unwrap();
+        problems(&format!("svid = {svid}"), |document: &Document, at, cx| document.svid.compile(&own, at, cx))
+    }
+
+    #[test]
+    fn a_source_is_what_its_table_says() {
+        const OWN: &str = "spiffe://corp/ns/acme/sa/cart";
+        let (files, found) =
+            compile("{ files = { cert = \"/a\", key = \"/b\", bundle = \"/c\", revoked = \"/d\" } }", OWN);
+        let expected =
+            SvidFiles { chain: "/a".into(), key: "/b".into(), bundle: "/c".into(), revoked: Some("/d".into()) };
+        assert_eq!((files, found.len()), (IdentitySource::Files(expected), 0));
+        let (api, found) = compile("{ workload_api = { socket = \"/run/agent.sock\" } }", OWN);
+        assert_eq!((api, found.len()), (IdentitySource::WorkloadApi("/run/agent.sock".into()), 0));
+        let authority = |more: &str| {
+            format!("{{ authority = {{ address = \"ca.internal:8460\", bundle = \"/r\", keep = \"/k\"{more} }} }}")
+        };
+        for (more, server) in
+            [("", "spiffe://corp/ns/acme/sa/authority"), (", spiffe = \"spiffe://corp/ca\"", "spiffe://corp/ca")]
+        {
+            let (source, found) = compile(&authority(more), OWN);
+            let IdentitySource::Authority(source) = source else { panic!("{source:?}") };
+            assert_eq!((source.server.as_str(), source.token, found.len()), (server, None, 0));
+        }
+        assert!(compile(&authority(""), "spiffe://corp/cart").1[0].contains("has no namespace"));
+        for address in ["ca.internal", ":8460", "ca:0", "ca:x"] {
+            let bad = authority("").replace("ca.internal:8460", address);
+            assert!(compile(&bad, OWN).1[0].contains("no host with a port"), "{address}");
+        }
+    }
+}
