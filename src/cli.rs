@@ -253,6 +253,18 @@ pub(crate) enum MeshCommand {
         #[command(flatten)]
         admin: AdminSocket,
     },
+    /// Lead an application's connections to its sidecar: print the rules, apply or remove them.
+    Capture {
+        #[command(subcommand)]
+        what: portcullis_sidecar::CaptureCommand,
+    },
+    /// Wait until the sidecar is ready, then become the application.
+    Wait(portcullis_sidecar::WaitArguments),
+    /// End the sidecar, whether its application has ended or not.
+    Quit {
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
     /// Who calls whom, as seen from here: JSON, or a drawing for Graphviz.
     Graph {
         #[arg(long)]

@@ -119,6 +119,7 @@ async fn serve(files: Vec<PathBuf>, upgrade: bool) -> Result<ExitCode> {
     let stop = tokio::select! {
         stop = signals(&gateway) => stop?,
         () = handed_over.notified() => Stop::HandedOver,
+        () = gateway.quits() => Stop::Close,
         () = serving.run() => Stop::Close,
     };
     tracing::info!(?stop, "draining");

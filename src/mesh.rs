@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::{ffi::OsString, fmt::Write as _, process::ExitCode};
 
 /// A sidecar's own commands, which `mesh-proxy` knows without the word before them.
-const OWN: [&str; 2] = ["status", "graph"];
+const OWN: [&str; 5] = ["status", "graph", "capture", "wait", "quit"];
 
 /// The arguments as `portcullis` would be given them.
 pub(crate) fn arguments(program: Program, given: impl Iterator<Item = OsString>) -> Vec<OsString> {
@@ -28,6 +28,15 @@ pub(crate) fn mesh(what: MeshCommand) -> Result<ExitCode> {
             Format::Json => format!("{status:#}\n"),
             Format::Text => status_text(status),
         }),
+        MeshCommand::Capture { what } => {
+            portcullis_sidecar::capture(&what)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        MeshCommand::Wait(arguments) => {
+            portcullis_sidecar::wait(&arguments)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        MeshCommand::Quit { admin } => ask(&admin, "POST", "/quit", &Value::Null, |_| "the sidecar ends\n".to_owned()),
         MeshCommand::Graph { dot, admin } => {
             ask(
                 &admin,
@@ -127,6 +136,7 @@ mod tests {
         };
         for (program, line, expected) in [
             (Program::MeshProxy, "x status", "x mesh status"),
+            (Program::MeshProxy, "x wait --exec app", "x mesh wait --exec app"),
             (Program::MeshProxy, "x run a.toml", "x run a.toml"),
             (Program::Portcullis, "x status", "x status"),
             (Program::MeshProxy, "x", "x"),

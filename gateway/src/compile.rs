@@ -6,6 +6,7 @@ use crate::{
     dns::Dns,
     egress, mesh,
     privacy_sets::compile_privacy,
+    sidecar::{self, SidecarPlan},
     spec::{RESERVED, Spec},
     waf_sets::WafSets,
 };
@@ -13,7 +14,7 @@ use portcullis_auth::{AuthNames, Identity};
 use portcullis_config::{Context, Document, Path, Report};
 use portcullis_discover::Resolvers;
 use portcullis_names::{CidrSet, HostPattern, ListenAddress, ObjectName, TimeSpan};
-use portcullis_ops::{AccessLogTarget, Overload, Threads, access_log::LogPlan};
+use portcullis_ops::{AccessLogTarget, Overload, Threads, Tracer, access_log::LogPlan};
 use portcullis_policy::{
     Action, CarriedGuards, ClientIp, Geo, Known, KnownGuards, Level, ListenerId, RouteDefaults, RouteTable,
     SecurityHeaders, UpstreamId,
@@ -54,6 +55,8 @@ pub struct Compiled {
     pub egress: Option<Arc<EgressPlan>>,
     /// `None`: the document is no sidecar's.
     pub mesh: Option<Arc<MeshPlan>>,
+    pub sidecar: SidecarPlan,
+    pub tracer: Option<Arc<Tracer>>,
     pub certificates: Certificates,
     /// `None`: nothing in the document is about DNS.
     pub dns: Option<Dns>,
@@ -121,6 +124,8 @@ pub(crate) fn compile(
     let cx = &mut cx;
     mesh::weave(&mut spec);
     let mesh = mesh::compile(&spec, previous, cx);
+    let sidecar = sidecar::compile(&spec, cx);
+    let tracer = tracer(&spec, previous, cx);
     let mesh_tls = mesh.as_ref().map(|mesh| mesh.upstream_tls()).unwrap_or_default();
 
     let certificates = Certificates::compile(&spec.certificate, cx);
@@ -202,6 +207,8 @@ pub(crate) fn compile(
         listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
         egress,
         mesh,
+        sidecar,
+        tracer,
         certificates,
         dns,
         log,
@@ -759,6 +766,23 @@ fn check_fixed(fixed: &Fixed, previous: Option<&Compiled>, cx: &mut Context) {
         if changed {
             cx.error(&Path::root().key(kind).key(key), format!("`{kind}.{key}` cannot change while running"))
                 .help("use `portcullis upgrade` to start a new process without losing a connection");
+        }
+    }
+}
+
+/// One that is as before goes on, with what it has yet to send.
+fn tracer(spec: &Spec, previous: Option<&Compiled>, cx: &mut Context) -> Option<Arc<Tracer>> {
+    let tracing = spec.telemetry.as_ref()?.tracing.as_ref()?;
+    let service = spec.workload.as_ref().map_or("portcullis", |workload| workload.service.as_str());
+    match Tracer::new(tracing, service) {
+        Ok(tracer) => {
+            let before = previous.and_then(|previous| previous.tracer.clone());
+            Some(before.filter(|before| before.is_like(&tracer)).unwrap_or_else(|| Arc::new(tracer)))
+        }
+        Err(error) => {
+            cx.error(&Path::root().key("telemetry").key("tracing").key("otlp"), error.to_string())
+                .help("OTLP over HTTP, in the clear, to a collector's agent");
+            None
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     listeners::{Inherited, LiveListeners, Opened},
     mesh,
     release_board::{self, ReleaseBoard},
+    sidecar::Around,
 };
 use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
 use portcullis_config::{Colour, Diff, Report};
@@ -59,6 +60,7 @@ pub(crate) struct State {
     prober: Prober,
     releases: ReleaseBoard,
     pub(crate) dns: DnsSide,
+    pub(crate) around: Around,
     /// Ends with the gateway.
     _sampler: JoinSet<()>,
     discovery: Discovery,
@@ -140,6 +142,8 @@ impl Gateway {
         let compiled = with_found(compiled, &discovery, None);
         let live = egress::live(&compiled, opened.bound().collect(), None).map_err(StartError::Listen)?;
         let mesh = mesh::live(&compiled, None);
+        let mut around = Around::default();
+        around.open(&compiled).map_err(StartError::Listen)?;
         let (compiled, snapshot) = split(compiled, generation, &releases, (live, mesh), &metrics);
         let shedding = Shedding::new(compiled.overload);
         let sources = OverloadSources::system(compiled.fixed.threads);
@@ -161,6 +165,7 @@ impl Gateway {
             prober: Prober::default(),
             releases,
             dns,
+            around,
             _sampler: sampler,
             discovery,
             last_reload: LastReload { outcome: "started", at: unix_now(), trigger: "start".to_owned(), report: None },
@@ -242,7 +247,7 @@ impl Gateway {
 
     /// Opens the sockets and starts the sources that are new. Waits for nothing.
     fn prepare(&self, compiled: &Compiled) -> Result<Prepared, Report> {
-        let state = self.state();
+        let mut state = self.state();
         refuse_if_draining(&state, compiled)?;
         let (mut nobodys, cores) = (Inherited::new(Vec::new()), compiled.fixed.threads);
         let opened = state.listeners.open(&compiled.listeners, &mut nobodys, cores);
@@ -254,6 +259,8 @@ impl Gateway {
         let egress = egress::live(compiled, bound, before.as_deref());
         let egress = egress.map_err(|message| refusal(compiled, "egress", message))?;
         let discovery = Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery));
+        // Last: what it opens serves from now on.
+        state.around.open(compiled).map_err(|message| refusal(compiled, "sidecar", message))?;
         Ok(Prepared { opened, dns, discovery, egress })
     }
 
@@ -379,12 +386,77 @@ impl Gateway {
         state.endpoints = endpoints;
         let targets = state.compiled.clusters.iter().flat_map(|cluster| targets(cluster, metrics)).collect();
         state.prober.sync(targets);
+        state.around.follow(&state.compiled, metrics);
         state.compiled.clusters.forget_old_probes(Instant::now());
+    }
+
+    /// A sidecar takes nothing more for its application, which is ending as well, but what that still has to say goes out: until
+    /// the last process that told of itself has ended; where none did, until nothing has gone out for a moment. At the latest
+    /// when the time to drain is over, and at once when it was told to quit.
+    async fn let_the_application_end(&self) {
+        let (applications, mut quits, patience) = {
+            let mut state = self.state();
+            if state.compiled.mesh.is_none() || *state.around.quits().borrow() {
+                return;
+            }
+            state.draining = true;
+            state.listeners.drain_but_outbound();
+            (state.around.applications.clone(), state.around.quits(), state.compiled.drain.exchanges)
+        };
+        let ended = async {
+            if applications.running() > 0 {
+                return applications.ended().await;
+            }
+            let mut quiet_since = Instant::now();
+            while quiet_since.elapsed() < OUTBOUND_QUIET {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                if self.state().listeners.open_outbound() > 0 {
+                    quiet_since = Instant::now();
+                }
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            _ = quits.wait_for(|quit| *quit) => {}
+            () = tokio::time::sleep(patience) => tracing::warn!("the application outlives its sidecar"),
+        }
+    }
+
+    /// Ends as SIGTERM would, without waiting for the application.
+    pub(crate) fn quit(&self) {
+        self.state().around.quit();
+    }
+
+    /// Returns when it was told to quit, or a job that it served has ended.
+    pub async fn quits(&self) {
+        let (mut quits, applications) = {
+            let state = self.state();
+            (state.around.quits(), state.around.applications.clone())
+        };
+        tokio::select! {
+            _ = quits.wait_for(|quit| *quit) => {}
+            () = applications.take_along() => self.quit(),
+        }
+    }
+
+    /// Why it is not ready, if it is not.
+    pub(crate) fn unready(&self) -> Option<&'static str> {
+        if self.is_draining() {
+            return Some("draining");
+        }
+        // An application that starts now could reach nobody.
+        let has_identity =
+            |live: &Arc<LiveMesh>| live.plan.identity.current().is_some_and(|svid| svid.is_valid(SystemTime::now()));
+        self.sidecar().is_some_and(|live| !has_identity(&live)).then_some("no identity yet")
     }
 
     /// Stops accepting, lets what is in flight end, and ends. Returns how many connections were cut.
     pub async fn stop(&self, stop: Stop) -> u32 {
         systemd::stopping();
+        let began = Instant::now();
+        if stop == Stop::Close {
+            self.let_the_application_end().await;
+        }
         let (drain, servers) = {
             let mut state = self.state();
             state.draining = true;
@@ -398,7 +470,7 @@ impl Gateway {
         let dns = tokio::task::spawn_blocking(move || servers.into_iter().for_each(portcullis_gslb::Server::stop));
         // A successor leaves us all the time that streams may have.
         let patience = if stop == Stop::HandedOver { drain.streams } else { drain.exchanges };
-        let deadline = Instant::now() + patience;
+        let deadline = began + patience;
         while !self.0.edge.is_quiet() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -541,6 +613,11 @@ impl Gateway {
         serde_json::json!({
             "pid": std::process::id(),
             "generation": state.generation,
+            "sidecar": state.compiled.mesh.is_some().then(|| state.around.status()),
+            "tracing": state.compiled.tracer.as_ref().map(|tracer| {
+                let (sent, dropped) = tracer.counts();
+                serde_json::json!({ "sent": sent, "dropped": dropped })
+            }),
             "draining": state.draining,
             "connections": self.0.edge.open_connections(),
             "last_reload": state.last_reload,
@@ -674,6 +751,9 @@ async fn renew_identity(gateway: Weak<Inner>) {
 /// nothing.
 const IDENTITY_STEP: Duration = Duration::from_millis(250);
 
+/// How long nothing goes out of an application that is taken to have ended.
+const OUTBOUND_QUIET: Duration = Duration::from_secs(2);
+
 /// The shortest interval of outlier detection.
 const JUDGE_STEP: Duration = Duration::from_millis(100);
 
@@ -722,6 +802,7 @@ fn split(
     let route_metrics = compiled.routes.plans().map(|plan| metrics.route(&plan.name())).collect();
     let compiled = Arc::new(compiled);
     let snapshot = Snapshot {
+        tracer: compiled.tracer.clone(),
         generation,
         routes: compiled.routes.clone(),
         clusters: compiled.clusters.clone(),

@@ -23,6 +23,7 @@ mod listeners;
 mod mesh;
 mod privacy_sets;
 mod release_board;
+mod sidecar;
 mod spec;
 mod waf_sets;
 
@@ -32,5 +33,6 @@ pub use dns_questions::{DnsQuestion, Moved, Replay, ReplayedQuery};
 pub use egress_explain::{EgressQuestion, explain_egress};
 pub use explain::{Question, WafView, explain, waf_of};
 pub use gateway::{Gateway, StartError, Stop};
+pub use sidecar::{SidecarPlan, SidecarSpec};
 pub use spec::{DefaultsSpec, RESERVED, Spec};
 pub use waf_sets::{RuleProblems, compile_rules};

@@ -1,6 +1,6 @@
 //! The whole document as the operator writes it.
 
-use crate::waf_sets::WafSetSpec;
+use crate::{sidecar::SidecarSpec, waf_sets::WafSetSpec};
 use portcullis_api::ApiSpec;
 use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::Reserved;
@@ -110,6 +110,9 @@ pub struct Spec {
     /// Whose sidecar this is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<WorkloadSpec>,
+    /// What the sidecar does for its application beside carrying its connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<SidecarSpec>,
     /// How much of the mesh's encryption is demanded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<MtlsSpec>,
@@ -221,7 +224,7 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("api.*.route"),
     Reserved("process.user"),
     Reserved("admin.role"),
-    Reserved("telemetry.tracing"),
+    Reserved("telemetry.tracing.propagate"),
     Reserved("telemetry.tap"),
     Reserved("telemetry.metrics.histogram"),
     Reserved("telemetry.metrics.max_series"),

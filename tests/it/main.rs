@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod mesh;
 mod mesh_identity;
+mod mesh_kit;
 mod mesh_policy;
 mod mesh_scenario;
 mod mesh_tunnels;

@@ -122,6 +122,11 @@ impl Services {
         self.by_name.get_key_value(self.by_address.get(&address)?)
     }
 
+    /// What its name stands for here.
+    pub fn address_of(&self, name: &GlobalName) -> Option<IpAddr> {
+        self.by_address.iter().find(|(_, known)| *known == name).map(|(address, _)| *address)
+    }
+
     pub fn get(&self, name: &GlobalName) -> Option<&Service> {
         self.by_name.get(name)
     }

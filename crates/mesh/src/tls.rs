@@ -6,17 +6,16 @@
 use crate::{OwnIdentity, PeerName, Svid, spiffe::svid_id};
 use portcullis_names::SpiffeId;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig,
+    SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor,
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
-        ClientHello, NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier,
+        ClientHello, NoServerSessionStorage,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
@@ -89,14 +88,6 @@ impl Own {
         self.identity.current().ok_or_else(|| refused(PeerRefused::NoIdentity))
     }
 
-    fn roots(svid: &Svid) -> Result<Arc<RootCertStore>, Error> {
-        let mut store = RootCertStore::empty();
-        for root in svid.roots() {
-            store.add(root.clone())?;
-        }
-        Ok(Arc::new(store))
-    }
-
     /// The rest of the standard, once the chain is verified.
     fn peer(svid: &Svid, leaf: &CertificateDer<'_>) -> Result<SpiffeId, Error> {
         svid_id(leaf, &[svid.id().trust_domain()]).map_err(|why| refused(why.into()))
@@ -144,9 +135,7 @@ impl ClientCertVerifier for Own {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let svid = self.svid()?;
-        let builder = WebPkiClientVerifier::builder_with_provider(Self::roots(&svid)?, self.provider.clone());
-        let verifier = builder.build().map_err(|error| Error::General(error.to_string()))?;
-        let verified = verifier.verify_client_cert(leaf, chain, now)?;
+        let verified = svid.chains().client(leaf, chain, now)?;
         Self::peer(&svid, leaf)?;
         Ok(verified)
     }
@@ -180,19 +169,16 @@ struct Wanted {
 }
 
 impl ServerCertVerifier for Wanted {
-    /// The name that was dialled plays no part: an X.509-SVID is known by its id alone (SPIFFE X509-SVID §5.2).
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
+        name: &ServerName<'_>,
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let svid = self.own.svid()?;
-        let parsed = ParsedCertificate::try_from(leaf)?;
-        let algorithms = self.own.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &*Own::roots(&svid)?, chain, now, algorithms)?;
+        svid.chains().server(leaf, chain, name, now)?;
         let found = Own::peer(&svid, leaf)?;
         if !self.wanted.is(&found) {
             return Err(refused(PeerRefused::OtherService { found, wanted: self.wanted.clone() }));

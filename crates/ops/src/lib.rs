@@ -20,6 +20,7 @@ mod privacy_metrics;
 pub mod signals;
 mod spec;
 pub mod systemd;
+mod tracing_spans;
 
 pub use egress_metrics::{EgressMetrics, OpenTunnel};
 pub use mesh_metrics::MeshMetrics;
@@ -37,3 +38,4 @@ pub use spec::{
     AccessLogSpec, AccessLogTarget, AdminSpec, LogFormat, MetricsSpec, ProcessSpec, QueryLogSpec, TelemetrySpec,
     Threads,
 };
+pub use tracing_spans::{Collector, NotACollector, Span, Tracer, TracingSpec};

@@ -56,6 +56,6 @@ pub use retry::{Body, Failed, Retry, RetryMethods, RetryOn, RetrySpec};
 pub use security_headers::SecurityHeaders;
 pub use spec::{MirrorSpec, RewriteSpec, RouteSpec, RuleSpec};
 pub use table::{Known, Lookup, RouteDefaults, RouteTable};
-pub use trace_context::TraceContext;
+pub use trace_context::{Sampling, TraceContext, TraceHeaders};
 pub use waf::{RouteWafSpec, WafExclusionSpec, WafMode, WafScoreSpec, WafShadowSpec, WafWish};
 pub use wanted::Wanted;

@@ -20,6 +20,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 /// Immutable once published.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// Sends spans of what is sampled.
+    pub tracer: Option<Arc<portcullis_ops::Tracer>>,
     pub generation: u64,
     pub routes: Arc<RouteTable>,
     pub clusters: Arc<Clusters>,
@@ -67,6 +69,7 @@ impl Snapshot {
             keys: self.keys.clone(),
             egress: self.egress.clone(),
             mesh: self.mesh.clone(),
+            tracer: self.tracer.clone(),
             log: self.log.clone(),
             drain: self.drain,
             max_connections: self.max_connections,

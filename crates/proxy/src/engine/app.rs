@@ -36,7 +36,7 @@ use pingora::{
 use portcullis_auth::AuthzClient;
 use portcullis_health::TryOutcome;
 use portcullis_limit::Outcome;
-use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect};
+use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect, TraceHeaders};
 use portcullis_upstream::{Tried, Wish};
 use std::{
     any::Any,
@@ -91,6 +91,15 @@ fn facts(session: &Session) -> Option<Arc<ConnFacts>> {
     data.downcast_ref::<Arc<ConnFacts>>().cloned()
 }
 
+fn trace_headers(header: &RequestHeader) -> TraceHeaders<'_> {
+    let value = |name: &str| header.headers.get(name).map(header::HeaderValue::as_bytes);
+    TraceHeaders {
+        traceparent: value("traceparent"),
+        b3: value("b3"),
+        x_b3: ["x-b3-traceid", "x-b3-spanid", "x-b3-sampled"].map(value),
+    }
+}
+
 fn arrival<'a>(header: &'a RequestHeader, client_ip_header: Option<&'static str>) -> Arrival<'a> {
     let value = |name: HeaderName| header.headers.get(name).map(header::HeaderValue::as_bytes);
     let authority = match header.uri.authority() {
@@ -100,7 +109,7 @@ fn arrival<'a>(header: &'a RequestHeader, client_ip_header: Option<&'static str>
     Arrival {
         authority,
         path: header.uri.path(),
-        traceparent: header.headers.get("traceparent").map(header::HeaderValue::as_bytes),
+        trace: trace_headers(header),
         request_id: header.headers.get("x-request-id").map(header::HeaderValue::as_bytes),
         forwarded: client_ip_header.map_or_else(Vec::new, |name| {
             header.headers.get_all(name).iter().map(header::HeaderValue::as_bytes).collect()

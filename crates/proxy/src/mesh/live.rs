@@ -58,6 +58,8 @@ impl LiveMesh {
     pub fn renew(&self, now: SystemTime) -> IdentityNews {
         let read = match &self.plan.source {
             IdentitySource::Files(files) => files.read(&self.plan.workload.spiffe, now),
+            // They come by themselves, by `enrol`.
+            IdentitySource::Authority(_) | IdentitySource::WorkloadApi(_) => return IdentityNews::Unchanged,
         };
         match read {
             Ok(svid) => match self.plan.identity.offer(svid, now) {

@@ -80,7 +80,7 @@ impl MeshPlan {
         let services = Services::compile(&workload, sources.services, &sources.upstreams, &root.key("service"), cx);
         let own = GlobalName { service: workload.service.to_string(), namespace: workload.namespace.clone() };
         let authorisation = Authorisation::compile(&own, sources.access, &root.key("access"), cx);
-        let source = sources.workload.svid.compile(&root.key("workload").key("svid"), cx);
+        let source = sources.workload.svid.compile(&workload.spiffe, &root.key("workload").key("svid"), cx);
         let kept = previous.filter(|previous| previous.workload.spiffe == workload.spiffe && previous.source == source);
         let identity = match kept {
             Some(previous) => previous.identity.clone(),
@@ -188,6 +188,8 @@ fn first_identity(workload: &Workload, source: &IdentitySource, now: SystemTime,
                     .help("until there is one, no mTLS is spoken; the files are looked at all the time");
             }
         },
+        // Somebody has to be asked: not while a configuration is compiled.
+        IdentitySource::Authority(_) | IdentitySource::WorkloadApi(_) => {}
     }
     identity
 }
