@@ -2,11 +2,15 @@
 
 use anyhow::{Result, anyhow};
 use clap::Subcommand;
-use portcullis_ca::{AuthorityLife, CaError, Certificate, Folder, LeafLife, Namespace, Overwrite};
+use portcullis_ca::{AuthorityLife, CaError, Certificate, Folder, LeafLife, Namespace, Overwrite, TokenUse};
+use portcullis_enrol::{Clock, Endpoint};
 use portcullis_names::{TimeSpan, TrustDomain};
+use portcullis_ops::signals::{Signal, Signals};
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 use time::OffsetDateTime;
 
@@ -68,6 +72,30 @@ pub(crate) enum CaCommand {
         #[arg(long)]
         replace: bool,
     },
+    /// Make a token, with which a service gets its first certificate from the endpoint of `ca serve`. It is printed once.
+    Token {
+        #[arg(long)]
+        namespace: String,
+        #[arg(long)]
+        service: String,
+        /// From 1s to 30d.
+        #[arg(long, default_value = "1h")]
+        life: TimeSpan,
+        /// Good until its end rather than once: for replicas that share it.
+        #[arg(long)]
+        reusable: bool,
+    },
+    /// Serve the endpoint on which workloads renew their certificates, until SIGTERM.
+    Serve {
+        #[arg(long, default_value = "127.0.0.1:8460")]
+        address: SocketAddr,
+        /// Whose intermediate signs the endpoint's own certificate; clients know it as this namespace's `authority`.
+        #[arg(long)]
+        namespace: String,
+        /// Of the certificates that are given: from 1h to 90d.
+        #[arg(long, default_value = "24h")]
+        life: TimeSpan,
+    },
     /// Take a certificate back: of a service, or the intermediate of a namespace.
     Revoke { certificate: PathBuf },
     /// Show the authority's certificates, or a given one and whether it is believed.
@@ -102,6 +130,16 @@ pub(crate) fn ca(folder: &Path, what: CaCommand) -> Result<ExitCode> {
                 println!("  {}", file.display());
             }
         }
+        CaCommand::Token { namespace, service, life, reusable } => {
+            let uses = if reusable { TokenUse::UntilItsEnd } else { TokenUse::Once };
+            let life = time::Duration::try_from(life.get())?;
+            let (id, token) = folder.new_token(&namespace.parse()?, &service, life, uses, now)?;
+            eprintln!("for {id} until {}:", moment(now + life));
+            println!("{token}");
+        }
+        CaCommand::Serve { address, namespace, life } => {
+            serve(folder, address, namespace.parse()?, LeafLife::new(life)?)?
+        }
         CaCommand::Revoke { certificate } => {
             let (revoked, list) = folder.revoke(&certificate, now)?;
             println!("revoked {} of {}; the list is {}", revoked.serial_text(), revoked.subject, list.display());
@@ -110,6 +148,24 @@ pub(crate) fn ca(folder: &Path, what: CaCommand) -> Result<ExitCode> {
         CaCommand::Show { certificate: None } => show_all(&folder, now)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn serve(folder: Folder, address: SocketAddr, namespace: Namespace, life: LeafLife) -> Result<()> {
+    portcullis_ops::log::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let endpoint = Endpoint::new(folder, namespace, life, Clock::system())?;
+        let listener = tokio::net::TcpListener::bind(address).await;
+        let listener = listener.map_err(|error| anyhow!("cannot listen on {address}: {error}"))?;
+        println!("the authority is served on {}", listener.local_addr()?);
+        let mut signals = Signals::listen()?;
+        let end = async { while signals.next().await != Signal::End {} };
+        tokio::select! {
+            () = Arc::new(endpoint).serve(listener) => {}
+            () = end => {}
+        }
+        Ok(())
+    })
 }
 
 fn overwrite(replace: bool) -> Overwrite {

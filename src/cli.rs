@@ -121,6 +121,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: crate::ca::CaCommand,
     },
+    /// See a sidecar: its peers, how they are protected, what was refused and why.
+    Mesh {
+        #[command(subcommand)]
+        what: MeshCommand,
+    },
     /// See how rollouts and objectives are doing, or have a word in it.
     Rollout {
         #[command(subcommand)]
@@ -242,6 +247,36 @@ pub(crate) enum ApiCommand {
         route: Option<String>,
         #[arg(long, default_value = "proposed")]
         title: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MeshCommand {
+    /// Each peer: identity, mode, cipher, expiry, protocol, calls, and the last refusal with its reason.
+    Status {
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Lead an application's connections to its sidecar: print the rules, apply or remove them.
+    Capture {
+        #[command(subcommand)]
+        what: portcullis_sidecar::CaptureCommand,
+    },
+    /// Wait until the sidecar is ready, then become the application.
+    Wait(portcullis_sidecar::WaitArguments),
+    /// End the sidecar, whether its application has ended or not.
+    Quit {
+        #[command(flatten)]
+        admin: AdminSocket,
+    },
+    /// Who calls whom, as seen from here: JSON, or a drawing for Graphviz.
+    Graph {
+        #[arg(long)]
+        dot: bool,
+        #[command(flatten)]
+        admin: AdminSocket,
     },
 }
 

@@ -65,6 +65,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Force { upstream, address, state, admin } => force(&admin, &upstream, &address, state),
         Command::Ca { folder, what } => crate::ca::ca(&folder, what),
         Command::Egress { what } => crate::egress::egress(what),
+        Command::Mesh { what } => crate::mesh::mesh(what),
         Command::Rollout { what } => crate::rollout::rollout(what),
         Command::Waf { what } => crate::waf::run(what),
         Command::Api { what: ApiCommand::Learn { from, route, title } } => {
@@ -118,6 +119,7 @@ async fn serve(files: Vec<PathBuf>, upgrade: bool) -> Result<ExitCode> {
     let stop = tokio::select! {
         stop = signals(&gateway) => stop?,
         () = handed_over.notified() => Stop::HandedOver,
+        () = gateway.quits() => Stop::Close,
         () = serving.run() => Stop::Close,
     };
     tracing::info!(?stop, "draining");

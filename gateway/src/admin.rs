@@ -1,6 +1,6 @@
 //! The admin interface: what the CLI and an operator's scripts ask over the admin socket.
 
-use crate::{EgressQuestion, Gateway, Question, compile, dns_admin, explain, explain_egress};
+use crate::{EgressQuestion, Gateway, Question, compile, dns_admin, explain, explain_egress, mesh};
 use axum::{
     Json, Router,
     extract::State,
@@ -10,7 +10,9 @@ use axum::{
 };
 use portcullis_config::{Diff, Document, Report};
 use portcullis_health::Override;
+use portcullis_proxy::LiveMesh;
 use portcullis_rollout::Command;
+use portcullis_sidecar::{Application, Registered};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -33,6 +35,13 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/explain", post(explain_request))
         .route("/egress/explain", post(explain_egress_flow))
         .route("/egress/learned", get(learned))
+        .route("/applications", post(application))
+        .route("/quit", post(quit))
+        .route("/mesh", get(async |State(gateway)| answer(gateway, |gateway| sidecar(gateway, mesh::status)).await))
+        .route(
+            "/mesh/graph",
+            get(async |State(gateway)| answer(gateway, |gateway| sidecar(gateway, mesh::graph)).await),
+        )
         .route("/force/endpoint", post(force_endpoint))
         .route("/drain/listener", post(drain_listener))
         .merge(dns_admin::routes())
@@ -57,9 +66,9 @@ fn leaks(gateway: &Gateway) -> Json<Value> {
 
 async fn ready(State(gateway): State<Gateway>) -> Response {
     answer(gateway, |gateway| {
-        let draining = gateway.is_draining();
-        let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-        (status, Json(json!({ "ready": !draining, "reason": draining.then_some("draining") })))
+        let reason = gateway.unready();
+        let status = if reason.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        (status, Json(json!({ "ready": reason.is_none(), "reason": reason })))
     })
     .await
 }
@@ -145,6 +154,38 @@ async fn learned(State(gateway): State<Gateway>) -> Response {
         }
     })
     .await
+}
+
+/// A process tells that it is about to become the application of this sidecar.
+async fn application(State(gateway): State<Gateway>, Json(application): Json<Application>) -> Response {
+    if gateway.sidecar().is_none() {
+        return answer(gateway, |gateway| sidecar(gateway, mesh::status)).await;
+    }
+    let applications = gateway.state().around.applications.clone();
+    let refused = |status: StatusCode, error: &str| (status, Json(json!({ "error": error }))).into_response();
+    match applications.register(application) {
+        Registered::Watched => Json(json!({ "watched": application.pid })).into_response(),
+        Registered::NotSeen => {
+            let error = "there is no such process here: it has ended, or runs in another namespace of processes";
+            refused(StatusCode::NOT_FOUND, error)
+        }
+        Registered::TooMany => refused(StatusCode::TOO_MANY_REQUESTS, "too many applications are watched"),
+    }
+}
+
+async fn quit(State(gateway): State<Gateway>) -> Response {
+    gateway.quit();
+    Json(json!({ "quits": true })).into_response()
+}
+
+fn sidecar(gateway: &Gateway, tell: fn(&LiveMesh) -> Value) -> Response {
+    match gateway.sidecar() {
+        Some(live) => Json(tell(&live)).into_response(),
+        None => {
+            let error = "the running configuration has no [workload]: this is no sidecar";
+            (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -5,8 +5,9 @@ use crate::{
     compile_guards::{self, GuardObjects},
     compile_listeners::Listeners,
     dns::Dns,
-    egress,
+    egress, mesh,
     privacy_sets::compile_privacy,
+    sidecar::{self, SidecarPlan},
     spec::{RESERVED, Spec},
     waf_sets::WafSets,
 };
@@ -14,13 +15,13 @@ use portcullis_auth::Identity;
 use portcullis_config::{Context, Document, Path, Report};
 use portcullis_discover::Resolvers;
 use portcullis_names::{HostPattern, ListenAddress, ObjectName, TimeSpan};
-use portcullis_ops::{AccessLogTarget, Overload, Threads, access_log::LogPlan};
+use portcullis_ops::{AccessLogTarget, Overload, Threads, Tracer, access_log::LogPlan};
 use portcullis_policy::{
     Action, CarriedGuards, Geo, Known, KnownGuards, Level, ListenerId, RouteDefaults, RouteTable, SecurityHeaders,
     UpstreamId,
 };
 use portcullis_proxy::{
-    ApiGuard, Drain, EgressPlan, PrivacyGuard, WafGuard,
+    ApiGuard, Drain, EgressPlan, MeshPlan, PrivacyGuard, WafGuard,
     listen::{ListenerPlan, ListenerSpec, PlanProtocol, Protocol},
 };
 use portcullis_rollout::{RolloutPlan, Slo, compile_rollouts, compile_slos};
@@ -53,6 +54,10 @@ pub struct Compiled {
     pub identities: BTreeMap<ObjectName, Arc<Identity>>,
     pub listeners: Vec<CompiledListener>,
     pub egress: Option<Arc<EgressPlan>>,
+    /// `None`: the document is no sidecar's.
+    pub mesh: Option<Arc<MeshPlan>>,
+    pub sidecar: SidecarPlan,
+    pub tracer: Option<Arc<Tracer>>,
     pub certificates: Certificates,
     /// `None`: nothing in the document is about DNS.
     pub dns: Option<Dns>,
@@ -113,11 +118,16 @@ pub(crate) fn compile(
 ) -> Result<Compiled, Refused> {
     let document = document.into();
     let (spec, mut cx) = document.read::<Spec>(report, RESERVED);
-    let Some(spec) = spec else {
+    let Some(mut spec) = spec else {
         let (report, watched) = cx.finish();
         return Err(Refused { report, watched });
     };
     let cx = &mut cx;
+    mesh::weave(&mut spec);
+    let mesh = mesh::compile(&spec, previous, cx);
+    let sidecar = sidecar::compile(&spec, cx);
+    let tracer = tracer(&spec, previous, cx);
+    let mesh_tls = mesh.as_ref().map(|mesh| mesh.upstream_tls()).unwrap_or_default();
 
     let certificates = Certificates::compile(&spec.certificate, cx);
     let trusts = Trusts::compile(&spec.trust, cx);
@@ -131,6 +141,7 @@ pub(crate) fn compile(
         connect_timeout,
         zone: spec.site.as_ref().and_then(|site| site.zone.as_deref()),
         previous: previous.map(|previous| &*previous.clusters),
+        made_tls: &mesh_tls,
         now: Instant::now(),
     };
     let clusters = Clusters::compile(&spec.upstream, around, cx);
@@ -196,6 +207,9 @@ pub(crate) fn compile(
         identities: objects.identities,
         listeners: listeners.into_iter().map(|plan| CompiledListener { plan: Arc::new(plan) }).collect(),
         egress,
+        mesh,
+        sidecar,
+        tracer,
         certificates,
         dns,
         log,
@@ -219,7 +233,8 @@ fn compile_routes(
     cx: &mut Context,
 ) -> RouteTable {
     let timeout = spec.defaults.as_ref().and_then(|defaults| defaults.timeout);
-    let is_http = |spec: &ListenerSpec| matches!(spec.effective_protocol(), Protocol::Http | Protocol::Https);
+    let is_http =
+        |spec: &ListenerSpec| matches!(spec.effective_protocol(), Protocol::Http | Protocol::Https | Protocol::Mesh);
     // A listener that could not be compiled still lends its name, so that routes on it are not wrong as well.
     let names: BTreeMap<String, ListenerId> = spec
         .listener
@@ -332,6 +347,7 @@ fn serves(listener: &ListenerPlan, host: &HostPattern) -> bool {
     match &listener.protocol {
         PlanProtocol::Https(tls) => tls.certificates().iter().any(|certificate| certificate.covers(host)),
         PlanProtocol::Http => !listener.redirects_to_https,
+        PlanProtocol::Mesh(_) => true,
         PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => false,
     }
 }
@@ -409,6 +425,23 @@ fn check_fixed(fixed: &Fixed, previous: Option<&Compiled>, cx: &mut Context) {
         if changed {
             cx.error(&Path::root().key(kind).key(key), format!("`{kind}.{key}` cannot change while running"))
                 .help("use `portcullis upgrade` to start a new process without losing a connection");
+        }
+    }
+}
+
+/// One that is as before goes on, with what it has yet to send.
+fn tracer(spec: &Spec, previous: Option<&Compiled>, cx: &mut Context) -> Option<Arc<Tracer>> {
+    let tracing = spec.telemetry.as_ref()?.tracing.as_ref()?;
+    let service = spec.workload.as_ref().map_or("portcullis", |workload| workload.service.as_str());
+    match Tracer::new(tracing, service) {
+        Ok(tracer) => {
+            let before = previous.and_then(|previous| previous.tracer.clone());
+            Some(before.filter(|before| before.is_like(&tracer)).unwrap_or_else(|| Arc::new(tracer)))
+        }
+        Err(error) => {
+            cx.error(&Path::root().key("telemetry").key("tracing").key("otlp"), error.to_string())
+                .help("OTLP over HTTP, in the clear, to a collector's agent");
+            None
         }
     }
 }

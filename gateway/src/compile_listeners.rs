@@ -1,6 +1,6 @@
 //! Listeners: from their tables to plans, each with the routes of tunnels that lead from it. Opens no socket.
 
-use crate::{compile::Compiled, dns, egress, spec::Spec};
+use crate::{compile::Compiled, dns, egress, mesh, spec::Spec};
 use portcullis_auth::AuthNames;
 use portcullis_config::{Context, Path};
 use portcullis_names::{CidrSet, ObjectName};
@@ -74,6 +74,10 @@ impl Listeners<'_> {
             Protocol::Tls => PlanProtocol::Tls(Arc::new(self.sni_routes(name, at, cx))),
             // It is no listener of the pipeline.
             Protocol::Dns | Protocol::Verdicts => return None,
+            Protocol::Mesh => {
+                let direction = spec.direction?;
+                PlanProtocol::Mesh(mesh::listener(name, spec, direction, self.spec, at, cx)?)
+            }
             Protocol::Proxy => PlanProtocol::Proxy(self.proxy(name, spec, h1, h2, at, cx)?),
             Protocol::Sni => PlanProtocol::Intercept(InterceptPlan::Named(spec.target_port)),
             Protocol::Transparent => {
@@ -113,10 +117,26 @@ impl Listeners<'_> {
         ];
         let intercept_only = [
             ("target_port", spec.target_port.is_some() && protocol != Protocol::Sni, "sni"),
-            ("capture", spec.capture.is_some() && protocol != Protocol::Transparent, "transparent"),
+            (
+                "capture",
+                spec.capture.is_some() && !matches!(protocol, Protocol::Transparent | Protocol::Mesh),
+                "transparent",
+            ),
         ];
         for (key, _, on) in intercept_only.into_iter().filter(|(_, misplaced, _)| *misplaced) {
             cx.error_at_key(&at.key(key), format!("`{key}` has an effect only on a listener of protocol {on}"));
+        }
+        let mesh_only = [
+            ("to", spec.to.is_some()),
+            ("otherwise", spec.otherwise.is_some()),
+            ("gateway", spec.gateway.is_some()),
+            ("opaque_ports", spec.opaque_ports.is_some()),
+        ];
+        for (key, _) in mesh_only.into_iter().filter(|(_, written)| *written && protocol != Protocol::Mesh) {
+            cx.error_at_key(
+                &at.key(key),
+                format!("`{key}` has an effect only on a sidecar's listener, with `direction`"),
+            );
         }
         if spec.auth.is_some() && protocol != Protocol::Proxy {
             cx.error_at_key(&at.key("auth"), "`auth` on a listener is for clients of a proxy")

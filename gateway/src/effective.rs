@@ -24,9 +24,14 @@ pub(crate) fn effective(compiled: &Compiled) -> Value {
                 PlanProtocol::Proxy(_) => "proxy",
                 PlanProtocol::Intercept(InterceptPlan::Named(_)) => "sni",
                 PlanProtocol::Intercept(InterceptPlan::Transparent(_)) => "transparent",
+                PlanProtocol::Mesh(_) => "mesh",
             },
             "limits": limits(&plan.limits),
         });
+        if let (PlanProtocol::Mesh(_), Value::Object(keys)) = (&plan.protocol, &mut defaults) {
+            // It is found out, and cannot be written.
+            keys.remove("protocol");
+        }
         if let (PlanProtocol::Http | PlanProtocol::Https(_), Value::Object(keys)) = (&plan.protocol, &mut defaults) {
             keys.insert("underscores".to_owned(), json!(plan.underscores));
         }

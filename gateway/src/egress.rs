@@ -4,15 +4,15 @@ use crate::{Compiled, spec::Spec};
 use portcullis_auth::{AuthNames, AuthRule, RuleAuthSpec};
 use portcullis_config::{Context, Path};
 use portcullis_discover::Servers;
-use portcullis_names::ListenAddress;
-use portcullis_policy::{KnownGuards, RouteTable};
+use portcullis_names::{ListenAddress, ObjectName};
+use portcullis_policy::{AccessSpec, KnownGuards, RouteTable};
 use portcullis_proxy::{
     EgressPlan, EgressSources, LiveEgress,
     listen::{Protocol, Underscores},
     outward,
 };
 use portcullis_upstream::Surroundings;
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
 /// The routes, with plans for the requests that go out.
 pub(crate) fn with_outward(routes: RouteTable, spec: &Spec, known: KnownGuards<'_>, cx: &mut Context) -> RouteTable {
@@ -27,9 +27,20 @@ pub(crate) fn compile(
     cx: &mut Context,
 ) -> Option<Arc<EgressPlan>> {
     let listens = spec.listener.values().any(|listener| is_way_out(listener.effective_protocol()));
+    let is_sidecar = spec.workload.is_some();
+    let access: BTreeMap<ObjectName, AccessSpec> = (spec.access.iter())
+        .filter(
+            |(_, rule)| if is_sidecar && !listens { !rule.is_about_services() } else { rule.is_about_destinations() },
+        )
+        .map(|(name, rule)| (name.clone(), rule.clone()))
+        .collect();
+    for (name, _) in spec.access.iter().filter(|(name, _)| !is_sidecar && !access.contains_key(*name)) {
+        let at = Path::root().key("access").key(name).key("to");
+        cx.error(&at, "services are called by way of a sidecar, and there is no [workload]");
+    }
     let tables = [
         ("destination", !spec.destination.is_empty()),
-        ("access", !spec.access.is_empty()),
+        ("access", !access.is_empty()),
         ("credential", !spec.credential.is_empty()),
         ("egress", spec.egress.is_some()),
     ];
@@ -45,7 +56,7 @@ pub(crate) fn compile(
     if !listens && tables.iter().all(|(_, written)| !written) {
         return None;
     }
-    if spec.access.is_empty() {
+    if access.is_empty() {
         cx.warning(&Path::root().key("listener"), "there is no [access] rule: everything that wants out is refused");
     }
     let servers = spec.egress.as_ref().and_then(|egress| egress.resolver.as_deref()).and_then(|name| {
@@ -58,7 +69,7 @@ pub(crate) fn compile(
     let sources = EgressSources {
         egress: spec.egress.as_ref(),
         destinations: &spec.destination,
-        access: &spec.access,
+        access: &access,
         credentials: &spec.credential,
         around,
         name_servers: servers.as_deref(),
@@ -71,13 +82,19 @@ pub(crate) fn compile(
 pub(crate) fn is_way_out(protocol: Protocol) -> bool {
     match protocol {
         Protocol::Proxy | Protocol::Sni | Protocol::Transparent => true,
-        Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::Tls | Protocol::Dns | Protocol::Verdicts => false,
+        Protocol::Http
+        | Protocol::Https
+        | Protocol::Tcp
+        | Protocol::Tls
+        | Protocol::Dns
+        | Protocol::Verdicts
+        | Protocol::Mesh => false,
     }
 }
 
 /// What becomes of field names with underscores when the listener does not say: what goes out goes as it came.
 pub(crate) fn underscores(protocol: Protocol) -> Underscores {
-    if is_way_out(protocol) { Underscores::Pass } else { Underscores::default() }
+    if is_way_out(protocol) || protocol == Protocol::Mesh { Underscores::Pass } else { Underscores::default() }
 }
 
 /// What the clients of a proxy listener must show.

@@ -5,7 +5,7 @@ use portcullis_names::normalise_host;
 use portcullis_policy::{Explanation, Facts, Lookup, Scheme, normalise_path};
 use portcullis_proxy::{
     WafGuard,
-    listen::{PlanProtocol, Underscores},
+    listen::{Direction, PlanProtocol, Underscores},
 };
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, sync::Arc};
@@ -73,6 +73,7 @@ fn facts<'c>(compiled: &'c Compiled, question: &Question) -> Result<(Facts, &'c 
     let fits = |protocol: &PlanProtocol| match protocol {
         PlanProtocol::Https(_) => scheme == Scheme::Https,
         PlanProtocol::Http => scheme == Scheme::Http,
+        PlanProtocol::Mesh(mesh) => scheme == Scheme::Http && mesh.direction() == Direction::Outbound,
         PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => false,
     };
     let port = url.port_u16().unwrap_or(if scheme == Scheme::Https { 443 } else { 80 });

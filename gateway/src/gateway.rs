@@ -8,7 +8,7 @@ mod tasks;
 use self::{
     probes::targets,
     snapshot::split,
-    tasks::{follow_discovery, judge_endpoints, move_releases},
+    tasks::{follow_discovery, judge_endpoints, move_releases, renew_identity},
 };
 use crate::{
     Compiled, admin,
@@ -18,7 +18,9 @@ use crate::{
     dns_orders::OrderFile,
     dns_signals, egress,
     listeners::{Inherited, LiveListeners, Opened},
+    mesh,
     release_board::ReleaseBoard,
+    sidecar::Around,
 };
 use portcullis_config::{Colour, Diff, Report};
 use portcullis_discover::{Discovery, FIRST_ANSWERS, Source};
@@ -31,7 +33,7 @@ use portcullis_ops::{
     metrics::Metrics,
     systemd,
 };
-use portcullis_proxy::{CoreThread, Edge, LiveEgress, Peers};
+use portcullis_proxy::{CoreThread, Edge, LiveEgress, LiveMesh, Peers};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
 use portcullis_store::StoreConfig;
 use portcullis_upstream::Clusters;
@@ -67,6 +69,7 @@ pub(crate) struct State {
     prober: Prober,
     releases: ReleaseBoard,
     pub(crate) dns: DnsSide,
+    pub(crate) around: Around,
     /// Ends with the gateway.
     _sampler: JoinSet<()>,
     discovery: Discovery,
@@ -148,7 +151,10 @@ impl Gateway {
         settle(&discovery);
         let compiled = with_found(compiled, &discovery, None);
         let live = egress::live(&compiled, opened.bound().collect(), None).map_err(StartError::Listen)?;
-        let (compiled, snapshot) = split(compiled, generation, &releases, live, &metrics);
+        let mesh = mesh::live(&compiled, None);
+        let mut around = Around::default();
+        around.open(&compiled).map_err(StartError::Listen)?;
+        let (compiled, snapshot) = split(compiled, generation, &releases, (live, mesh), &metrics);
         let shedding = Shedding::new(compiled.overload);
         let sources = OverloadSources::system(compiled.fixed.threads);
         let mut sampler = JoinSet::new();
@@ -169,6 +175,7 @@ impl Gateway {
             prober: Prober::default(),
             releases,
             dns,
+            around,
             _sampler: sampler,
             discovery,
             last_reload: LastReload { outcome: "started", at: unix_now(), trigger: "start".to_owned(), report: None },
@@ -187,6 +194,7 @@ impl Gateway {
         tokio::spawn(move_releases(Arc::downgrade(&gateway.0)));
         let own = Arc::downgrade(&gateway.0);
         tokio::spawn(dns_board::run(move || own.upgrade().map(Gateway)));
+        tokio::spawn(renew_identity(Arc::downgrade(&gateway.0)));
         gateway.republish_found();
         systemd::ready(generation);
         Ok(gateway)
@@ -252,7 +260,7 @@ impl Gateway {
 
     /// Opens the sockets and starts the sources that are new. Waits for nothing.
     fn prepare(&self, compiled: &Compiled) -> Result<Prepared, Report> {
-        let state = self.state();
+        let mut state = self.state();
         refuse_if_draining(&state, compiled)?;
         let (mut nobodys, cores) = (Inherited::new(Vec::new()), compiled.fixed.threads);
         let opened = state.listeners.open(&compiled.listeners, &mut nobodys, cores);
@@ -264,6 +272,8 @@ impl Gateway {
         let egress = egress::live(compiled, bound, before.as_deref());
         let egress = egress.map_err(|message| refusal(compiled, "egress", message))?;
         let discovery = Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery));
+        // Last: what it opens serves from now on.
+        state.around.open(compiled).map_err(|message| refusal(compiled, "sidecar", message))?;
         Ok(Prepared { opened, dns, discovery, egress })
     }
 
@@ -284,13 +294,18 @@ impl Gateway {
         let compiled = with_found(compiled, &discovery, Some(&state.compiled.clusters));
         state.discovery = discovery;
         state.releases.update(&compiled);
-        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, egress, &self.0.edge.metrics);
-        let before = self.0.edge.snapshot().egress.clone();
+        let before = self.0.edge.snapshot();
+        let mesh = mesh::live(&compiled, before.mesh.as_deref());
+        let live = (egress, mesh);
+        let (compiled, snapshot) = split(compiled, state.generation + 1, &state.releases, live, &self.0.edge.metrics);
         // From here on nothing can fail: everything is compiled and every socket is open.
         self.0.edge.publish(snapshot);
         // Open tunnels are asked about anew, also when the way out is gone altogether.
-        if let Some(egress) = before {
+        if let Some(egress) = &before.egress {
             egress.state.changed();
+        }
+        if let Some(mesh) = &before.mesh {
+            mesh.state.changed();
         }
         self.0.edge.shedding.adopt(compiled.overload);
         state.generation += 1;
@@ -313,7 +328,8 @@ impl Gateway {
         let Some(clusters) = state.compiled.clusters.with_found(found, None, Instant::now()) else { return };
         let clusters = Arc::new(clusters);
         let compiled = Compiled { clusters: clusters.clone(), ..(*state.compiled).clone() };
-        let peers = Peers::new(&clusters, &self.0.edge.metrics);
+        let mesh = self.0.edge.snapshot().mesh.clone();
+        let peers = Peers::new(&clusters, &self.0.edge.metrics, mesh.as_deref());
         self.0.edge.publish(Arc::new(self.0.edge.snapshot().with_clusters(clusters, peers)));
         state.compiled = Arc::new(compiled);
         self.follow(&mut state);
@@ -400,12 +416,77 @@ impl Gateway {
         state.endpoints = endpoints;
         let targets = state.compiled.clusters.iter().flat_map(|cluster| targets(cluster, metrics)).collect();
         state.prober.sync(targets);
+        state.around.follow(&state.compiled, metrics);
         state.compiled.clusters.forget_old_probes(Instant::now());
+    }
+
+    /// A sidecar takes nothing more for its application, which is ending as well, but what that still has to say goes out: until
+    /// the last process that told of itself has ended; where none did, until nothing has gone out for a moment. At the latest
+    /// when the time to drain is over, and at once when it was told to quit.
+    async fn let_the_application_end(&self) {
+        let (applications, mut quits, patience) = {
+            let mut state = self.state();
+            if state.compiled.mesh.is_none() || *state.around.quits().borrow() {
+                return;
+            }
+            state.draining = true;
+            state.listeners.drain_but_outbound();
+            (state.around.applications.clone(), state.around.quits(), state.compiled.drain.exchanges)
+        };
+        let ended = async {
+            if applications.running() > 0 {
+                return applications.ended().await;
+            }
+            let mut quiet_since = Instant::now();
+            while quiet_since.elapsed() < OUTBOUND_QUIET {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                if self.state().listeners.open_outbound() > 0 {
+                    quiet_since = Instant::now();
+                }
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            _ = quits.wait_for(|quit| *quit) => {}
+            () = tokio::time::sleep(patience) => tracing::warn!("the application outlives its sidecar"),
+        }
+    }
+
+    /// Ends as SIGTERM would, without waiting for the application.
+    pub(crate) fn quit(&self) {
+        self.state().around.quit();
+    }
+
+    /// Returns when it was told to quit, or a job that it served has ended.
+    pub async fn quits(&self) {
+        let (mut quits, applications) = {
+            let state = self.state();
+            (state.around.quits(), state.around.applications.clone())
+        };
+        tokio::select! {
+            _ = quits.wait_for(|quit| *quit) => {}
+            () = applications.take_along() => self.quit(),
+        }
+    }
+
+    /// Why it is not ready, if it is not.
+    pub(crate) fn unready(&self) -> Option<&'static str> {
+        if self.is_draining() {
+            return Some("draining");
+        }
+        // An application that starts now could reach nobody.
+        let has_identity =
+            |live: &Arc<LiveMesh>| live.plan.identity.current().is_some_and(|svid| svid.is_valid(SystemTime::now()));
+        self.sidecar().is_some_and(|live| !has_identity(&live)).then_some("no identity yet")
     }
 
     /// Stops accepting, lets what is in flight end, and ends. Returns how many connections were cut.
     pub async fn stop(&self, stop: Stop) -> u32 {
         systemd::stopping();
+        let began = Instant::now();
+        if stop == Stop::Close {
+            self.let_the_application_end().await;
+        }
         let (drain, servers) = {
             let mut state = self.state();
             state.draining = true;
@@ -424,7 +505,7 @@ impl Gateway {
         let dns = tokio::task::spawn_blocking(move || servers.into_iter().for_each(portcullis_gslb::Server::stop));
         // A successor leaves us all the time that streams may have.
         let patience = if stop == Stop::HandedOver { drain.streams } else { drain.exchanges };
-        let deadline = Instant::now() + patience;
+        let deadline = began + patience;
         while !self.0.edge.is_quiet() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -508,6 +589,11 @@ impl Gateway {
         Some(self.0.edge.snapshot().egress.as_ref()?.state.learned())
     }
 
+    /// The sidecar that runs. `None`: the document is none's.
+    pub(crate) fn sidecar(&self) -> Option<Arc<LiveMesh>> {
+        self.0.edge.snapshot().mesh.clone()
+    }
+
     pub fn reopen_logs(&self) {
         self.0.edge.access_log.reopen();
         self.0.edge.audit_log.reopen();
@@ -534,6 +620,9 @@ impl Gateway {
         }
         for (rule, counts) in snapshot.egress.iter().flat_map(|egress| egress.plan.policy.counts()) {
             self.0.edge.metrics.egress.rule(rule.as_str(), counts.applied, counts.would_deny);
+        }
+        if let Some(svid) = snapshot.mesh.as_ref().and_then(|mesh| mesh.plan.identity.current()) {
+            self.0.edge.metrics.mesh.identity(svid.seconds_to_expiry(SystemTime::now()));
         }
         self.0.edge.metrics.render()
     }
@@ -563,6 +652,9 @@ impl Gateway {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How long nothing goes out of an application that is taken to have ended.
+const OUTBOUND_QUIET: Duration = Duration::from_secs(2);
 
 /// Waits a little for first answers. The runtime must be free to fetch them: no lock may be held.
 fn settle(discovery: &Discovery) {

@@ -22,8 +22,10 @@ mod egress_explain;
 mod explain;
 mod gateway;
 mod listeners;
+mod mesh;
 mod privacy_sets;
 mod release_board;
+mod sidecar;
 mod spec;
 mod waf_sets;
 
@@ -33,5 +35,6 @@ pub use dns_questions::{DnsQuestion, Moved, Replay, ReplayedQuery};
 pub use egress_explain::{EgressQuestion, explain_egress};
 pub use explain::{Question, WafView, explain, waf_of};
 pub use gateway::{Gateway, StartError, Stop};
+pub use sidecar::{SidecarPlan, SidecarSpec};
 pub use spec::{DefaultsSpec, RESERVED, Spec};
 pub use waf_sets::{RuleProblems, compile_rules};

@@ -5,7 +5,7 @@ use portcullis_names::{ListenAddress, ObjectName};
 use portcullis_ops::{handover::NamedSocket, metrics::Metrics};
 use portcullis_proxy::{
     CoreThread,
-    listen::{BoundSocket, ListenerPlan, ListenerRuntime},
+    listen::{BoundSocket, Direction, ListenerPlan, ListenerRuntime, PlanProtocol},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -35,6 +35,12 @@ pub(crate) struct Opened(Vec<(Arc<ListenerPlan>, Vec<BoundSocket>)>);
 
 /// Sockets that somebody else opened, by listener name.
 pub(crate) struct Inherited(HashMap<String, Vec<OwnedFd>>);
+
+impl LiveListener {
+    fn is_outbound(&self) -> bool {
+        matches!(&self.plan.protocol, PlanProtocol::Mesh(mesh) if mesh.direction() == Direction::Outbound)
+    }
+}
 
 impl Inherited {
     pub(crate) fn new(sockets: Vec<NamedSocket>) -> Self {
@@ -161,6 +167,21 @@ impl LiveListeners {
         for name in names {
             self.drain(name.as_str());
         }
+    }
+
+    /// All but what a sidecar's application goes out by.
+    pub(crate) fn drain_but_outbound(&mut self) {
+        let names: Vec<_> =
+            self.live.iter().filter(|(_, live)| !live.is_outbound()).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.drain(name.as_str());
+        }
+    }
+
+    /// Connections that a sidecar's application has open.
+    pub(crate) fn open_outbound(&self) -> usize {
+        let outbound = self.live.values().filter(|live| live.is_outbound());
+        outbound.map(|live| usize::try_from(live.runtime.open_connections()).unwrap_or(usize::MAX)).sum()
     }
 
     /// After a hand-over: the sockets live on in the successor, their files must stay.

@@ -1,16 +1,17 @@
 //! The whole document as the operator writes it.
 
-use crate::waf_sets::WafSetSpec;
+use crate::{sidecar::SidecarSpec, waf_sets::WafSetSpec};
 use portcullis_api::ApiSpec;
 use portcullis_auth::{AuthzSpec, ConsumerSpec, IdentitySpec, IpRulesSpec, RuleAuthSpec};
 use portcullis_config::Reserved;
 use portcullis_discover::DiscoverySpec;
-use portcullis_egress::{AccessSpec, CredentialSpec, DestinationSpec};
+use portcullis_egress::{CredentialSpec, DestinationSpec};
 use portcullis_gslb::{DnsSpec, PublicServiceSpec, ZoneSpec};
 use portcullis_limit::{ConcurrencySpec, RateLimitRefs, RateLimitSpec};
+use portcullis_mesh::{MtlsSpec, ServiceSpec, WorkloadSpec};
 use portcullis_names::{ObjectName, TimeSpan};
 use portcullis_ops::{AdminSpec, ProcessSpec, TelemetrySpec};
-use portcullis_policy::{GeoSpec, GuardSpecs, Relaxable, RouteSpec, RouteWafSpec, SecurityHeaders};
+use portcullis_policy::{AccessSpec, GeoSpec, GuardSpecs, Relaxable, RouteSpec, RouteWafSpec, SecurityHeaders};
 use portcullis_privacy::PrivacySpec;
 use portcullis_proxy::{EgressSpec, TcpRouteSpec, TlsRouteSpec, listen::ListenerSpec};
 use portcullis_rollout::{RolloutSpec, SloSpec};
@@ -106,6 +107,18 @@ pub struct Spec {
     /// Who may reach what.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub access: BTreeMap<ObjectName, AccessSpec>,
+    /// Whose sidecar this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<WorkloadSpec>,
+    /// What the sidecar does for its application beside carrying its connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<SidecarSpec>,
+    /// How much of the mesh's encryption is demanded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<MtlsSpec>,
+    /// Services of global namespaces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub service: BTreeMap<ObjectName, ServiceSpec>,
     /// What the gateway adds to requests that go out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credential: BTreeMap<ObjectName, CredentialSpec>,
@@ -208,18 +221,13 @@ pub const RESERVED: &[Reserved] = &[
     Reserved("consumer.*.plan"),
     Reserved("discovery.*.consul"),
     Reserved("udp_route"),
-    Reserved("workload"),
-    Reserved("mtls"),
-    Reserved("service"),
     Reserved("process.user"),
     Reserved("admin.role"),
-    Reserved("telemetry.tracing"),
+    Reserved("telemetry.tracing.propagate"),
     Reserved("telemetry.tap"),
     Reserved("telemetry.metrics.histogram"),
     Reserved("telemetry.metrics.max_series"),
     Reserved("certificate.*.acme"),
-    Reserved("listener.*.direction"),
-    Reserved("listener.*.to"),
     Reserved("listener.*.tls.early_data"),
     Reserved("listener.*.protocol=udp"),
     Reserved("listener.*.protocol=h3"),

@@ -1,6 +1,8 @@
-//! `portcullis demo`: everything that a first look needs, on loopback, in one process: a way in, and a way out.
+//! `portcullis demo`: everything that a first look needs, on loopback, in one process: a way in, a way out, and
+//! three workloads of a mesh.
 
 pub(crate) mod authority;
+mod mesh;
 mod origin;
 
 use anyhow::{Context, Result};
@@ -29,14 +31,22 @@ pub(crate) async fn run(folder: &Path, port: u16, dns_port: u16) -> Result<()> {
     let text = config(port, dns_port, blue, green, folder) + &way_out(port, outside);
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let gateway = crate::command::start(vec![file.clone()], Vec::new())?;
-    print_invitation(&gateway, &file, &certificates, &admin, blue, outside);
+    let mesh = mesh::start(&folder.join("mesh"), blue)?;
+    let mut sidecars = tokio::task::JoinSet::new();
+    for sidecar in &mesh.sidecars {
+        sidecars.spawn(crate::command::Serving::new(sidecar.clone()).await?.run());
+    }
     let serving = crate::command::Serving::new(gateway.clone()).await?;
+    print_invitation(&gateway, &file, &certificates, &admin, blue, outside, &mesh);
     tokio::select! {
         ended = tokio::signal::ctrl_c() => ended?,
         () = serving.run() => {}
     }
     println!("\nending: letting requests in flight finish");
     gateway.stop(Stop::Close).await;
+    for sidecar in &mesh.sidecars {
+        sidecar.stop(Stop::Close).await;
+    }
     Ok(())
 }
 
@@ -147,6 +157,7 @@ fn print_invitation(
     admin: &Path,
     blue: SocketAddr,
     outside: SocketAddr,
+    mesh: &mesh::Mesh,
 ) {
     let listeners = gateway.listeners();
     let port = |name: &str| {
@@ -157,6 +168,7 @@ fn print_invitation(
     let (out, outside) = (port("out"), outside.port());
     let (file, ca, admin) = (file.display(), certificates.join("ca.crt"), admin.display());
     let ca = ca.display();
+    let (cart, web, api_admin) = (mesh.cart, mesh.web, mesh.api_admin.display());
     let program = std::env::current_exe().map_or_else(|_| "portcullis".to_owned(), |path| path.display().to_string());
     println!(
         "\nportcullis is serving a demo shop from {file}\n\
@@ -172,6 +184,11 @@ fn print_invitation(
          \n    curl -x http://127.0.0.1:{out} http://partner.localhost:{outside}/anything\
          \n    curl -i -x http://127.0.0.1:{out} http://elsewhere.example/\
          \n    {program} egress explain https://elsewhere.example/ --admin {admin}\n\
+         \n  three workloads: cart and api talk mTLS, web is refused by api's own sidecar:\n\
+         \n    curl http://127.0.0.1:{cart}/orders               # what cart's application would send\
+         \n    curl -i http://127.0.0.1:{web}/orders             # what web's would: 403\
+         \n    {program} mesh status --admin {api_admin}\
+         \n    {program} mesh graph --dot --admin {api_admin}\n\
          \n  Edit and save the file: the change is live. Ctrl-C ends the demo.\n"
     );
 }

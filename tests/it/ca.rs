@@ -192,3 +192,62 @@ async fn an_external_root_signs_a_request_and_only_a_good_chain_is_adopted() {
     assert!(good, "{text}");
     refused(at, "intermediate --namespace other", "root.key is missing").await;
 }
+
+#[tokio::test]
+async fn the_endpoint_gives_curl_a_certificate_for_its_token_and_renews_it_for_its_certificate() {
+    if !have("openssl") || !have("curl") {
+        return;
+    }
+    let folder = with_leaf().await;
+    let at = folder.path();
+    let mut endpoint = tokio::process::Command::new(crate::support::gateway::binary())
+        .args(["ca", "serve", "--namespace", "acme.lab", "--address", "127.0.0.1:0", "--life", "2h"])
+        .current_dir(at)
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    use tokio::io::AsyncBufReadExt;
+    let mut lines = tokio::io::BufReader::new(endpoint.stdout.take().unwrap()).lines();
+    let said = lines.next_line().await.unwrap().unwrap();
+    let url = format!("https://{}/v1", said.rsplit(' ').next().unwrap());
+    let token = done(at, "token --namespace acme.lab --service shop").await;
+    let token = token.lines().find(|line| line.starts_with("pct_")).unwrap().to_owned();
+    refused(at, "token --namespace other --service shop", "is missing").await;
+    refused(at, "token --namespace acme.lab --service shop --life 31d", "from 1s to 30d").await;
+    let request = "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout shop.key -out shop.csr -subj / \
+                   -addext subjectAltName=URI:spiffe://corp/ns/acme.lab/sa/";
+    assert!(openssl(at, &format!("{request}shop")).await.0);
+    let curl = async |arguments: &[&str]| {
+        let output = tokio::process::Command::new("curl")
+            // An SVID names no host: curl checks the chain, a sidecar the id.
+            .args(["-sk", "-w", "\n%{http_code}", "--data-binary", "@shop.csr"])
+            .args(arguments)
+            .arg(format!("{url}/identity"))
+            .current_dir(at)
+            .output()
+            .await
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let bearer = format!("authorization: Bearer {token}");
+    assert!(curl(&[]).await.ends_with("\n401"));
+    let answer = curl(&["-H", &bearer]).await;
+    let (json, status) = answer.rsplit_once('\n').unwrap();
+    assert_eq!(status, "200", "{answer}");
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    fs::write(at.join("shop.crt"), json["chain"].as_str().unwrap()).unwrap();
+    fs::write(at.join("roots.crt"), json["roots"].as_str().unwrap()).unwrap();
+    assert!(openssl(at, &format!("{VERIFY} shop.crt")).await.0);
+    assert!(!openssl(at, "x509 -noout -checkend 7300 -in shop.crt").await.0, "two hours, as it was told");
+    assert!(curl(&["-H", &bearer]).await.ends_with("\n401"), "once");
+    let with_certificate = ["--cert", "shop.crt", "--key", "shop.key"];
+    assert!(curl(&with_certificate).await.ends_with("\n200"));
+    // The certificate in use speaks for its own name alone.
+    assert!(openssl(at, &format!("{request}pay")).await.0);
+    let other = curl(&["--cert", LEAF, "--key", "ca/workloads/acme.lab/cart.key"]).await;
+    assert!(
+        other.ends_with("\n403") && other.contains("the caller may have spiffe://corp/ns/acme.lab/sa/cart"),
+        "{other}"
+    );
+}

@@ -158,6 +158,27 @@ async fn a_file_that_something_else_writes() {
 }
 
 #[tokio::test]
+async fn a_registry_is_asked_over_http_and_what_it_cannot_say_changes_nothing() {
+    let (first, second) = (Origin::fixed("first").await, Origin::fixed("second").await);
+    let list = Arc::new(Mutex::new(format!("{{\"endpoints\":[\"{}\"]}}", first.addr)));
+    let said = list.clone();
+    let registry = Origin::start(move |_| crate::support::origin::ok(&said.lock().unwrap())).await;
+    let config = format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\ndiscover = {{ http = \"http://{}/app\", interval = \"1s\" }}\n[route.app]\nupstream = \"app\"\n",
+        registry.addr
+    );
+    let gateway = Gateway::start(&config).await;
+    assert_eq!(body(&gateway).await, "first");
+    assert_eq!(registry.last().path(), "/app");
+    *list.lock().unwrap() = format!("{{\"endpoints\":[\"{}\"]}}", second.addr);
+    eventually("the other endpoint", async || (body(&gateway).await == "second").then_some(())).await;
+    let asked = registry.requests().len();
+    *list.lock().unwrap() = "<html>".to_owned();
+    eventually("another question", async || (registry.requests().len() > asked + 1).then_some(())).await;
+    assert_eq!(body(&gateway).await, "second");
+}
+
+#[tokio::test]
 async fn while_a_reload_waits_for_dns_everything_else_goes_on() {
     let (first, second) = (Origin::fixed("first").await, Origin::fixed("second").await);
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -203,6 +224,11 @@ async fn discovery_that_cannot_work_is_refused_at_check() {
         ("discover = {}", "discover"),
         ("discover = { dns = \"app.test\" }", "port"),
         ("discover = { dns = \"app.test:80\", file = \"x\" }", "exclude"),
+        ("discover = { http = \"https://r.test/\", file = \"x\" }", "exclude"),
+        ("discover = { http = \"http://r.test/\" }", "in the clear"),
+        ("discover = { http = \"https://r.test/\", interval = \"1ms\" }", "every 1s"),
+        ("discover = { http = \"https://r.test/\", grace = \"1s\" }", "no effect with `http`"),
+        ("discover = { file = \"x\", interval = \"5s\" }", "`interval` is for `http`"),
         ("discover = { dns = \"app.test:80\", through = \"lab\" }", "lab"),
         ("discover = { consul = \"app\" }", "not supported by this version"),
         (

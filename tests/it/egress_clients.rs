@@ -353,7 +353,7 @@ async fn git_pip_and_npm_ask_through_it() {
 }
 
 #[tokio::test]
-async fn the_demo_shows_a_way_out_whose_lines_work() {
+async fn the_demo_shows_a_way_out_and_a_mesh_whose_lines_work() {
     if !have("curl") {
         return;
     }
@@ -380,6 +380,10 @@ async fn the_demo_shows_a_way_out_whose_lines_work() {
         ("-i -x", "\"reason\":\"no_destination\""),
         ("egress explain", "denied: no destination has this host"),
         ("--cacert", "Welcome to the shop"),
+        ("# what cart's application would send", "origin blue saw"),
+        ("# what web's would", "HTTP/1.1 403"),
+        ("mesh status", "last refused, inbound web.demo.mesh: mesh_denied"),
+        ("mesh graph", "\"cart.demo.mesh\" -> \"api.demo.mesh\""),
     ] {
         let shown = line(part);
         let output = eventually("the line's program ends", async || {

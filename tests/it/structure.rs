@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
-const ARROWS: [(&str, &[&str]); 23] = [
+const ARROWS: [(&str, &[&str]); 25] = [
     ("names", &[]),
     ("config", &["names"]),
     ("wire", &[]),
@@ -18,12 +18,14 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("ops", &["names", "config"]),
     ("health", &["names", "config", "tls"]),
     ("store", &["names", "config", "limit", "tls"]),
-    ("discover", &["names", "config"]),
+    ("discover", &["names", "config", "auth", "tls"]),
     ("upstream", &["names", "config", "discover", "health", "tls"]),
     ("gslb", &["names", "config", "tls", "health"]),
     ("egress", &["names", "config", "wire", "tls", "auth", "limit", "policy", "health", "upstream"]),
     ("ca", &["names"]),
     ("mesh", &["names", "config", "wire", "policy"]),
+    ("enrol", &["names", "config", "ca", "mesh"]),
+    ("sidecar", &["names", "config", "ops", "mesh"]),
     ("proxy", PROXY),
     ("gateway", GATEWAY),
     ("", BINARY),
@@ -31,15 +33,15 @@ const ARROWS: [(&str, &[&str]); 23] = [
 
 const PROXY: &[&str] = &[
     "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls", "ops",
-    "health", "upstream", "egress",
+    "health", "upstream", "egress", "mesh",
 ];
 const GATEWAY: &[&str] = &[
     "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout", "tls",
-    "ops", "discover", "health", "upstream", "egress", "proxy",
+    "ops", "discover", "health", "upstream", "egress", "enrol", "sidecar", "mesh", "proxy",
 ];
 const BINARY: &[&str] = &[
     "ca", "gslb", "names", "config", "wire", "waf", "privacy", "api", "policy", "auth", "limit", "store", "rollout",
-    "tls", "ops", "discover", "health", "upstream", "egress", "proxy", "gateway",
+    "tls", "ops", "discover", "health", "upstream", "egress", "mesh", "enrol", "sidecar", "proxy", "gateway",
 ];
 
 /// Foreign crates that only some of ours may touch.
@@ -49,7 +51,7 @@ const RESERVED: [(&str, &[&str]); 2] = [
         "tokio",
         &[
             "gslb", "egress", "auth", "discover", "config", "tls", "store", "ops", "health", "upstream", "proxy",
-            "gateway", "",
+            "gateway", "enrol", "sidecar", "",
         ],
     ),
 ];

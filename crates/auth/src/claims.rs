@@ -16,6 +16,11 @@ impl Claims {
         Self { object, expires }
     }
 
+    /// All of them.
+    pub fn object(&self) -> &Map<String, Value> {
+        &self.object
+    }
+
     /// `exp`, in seconds since 1970.
     pub fn expires(&self) -> i64 {
         self.expires

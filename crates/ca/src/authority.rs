@@ -7,7 +7,7 @@ use portcullis_names::TrustDomain;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256,
-    SanType,
+    PublicKeyData, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use std::time::Duration;
@@ -87,6 +87,18 @@ impl Authority {
     /// A certificate and a new key for `workload`: (chain with the leaf first, key), both PEM. It ends with its issuer
     /// at the latest: nobody believes it for longer.
     pub fn issue(&self, workload: &Workload, life: LeafLife, now: OffsetDateTime) -> Result<(String, String), CaError> {
+        let key = new_key()?;
+        Ok((self.certify(workload, &key, life, now)?, key.serialize_pem()))
+    }
+
+    /// The same for a key that somebody else has: the chain with the leaf first, PEM.
+    pub(crate) fn certify(
+        &self,
+        workload: &Workload,
+        key: &impl PublicKeyData,
+        life: LeafLife,
+        now: OffsetDateTime,
+    ) -> Result<String, CaError> {
         let end = (now + life.get()).min(self.certificate.not_after);
         if end < now + LeafLife::LEAST {
             return Err(CaError::Outlived { namespace: workload.namespace.to_string() });
@@ -103,9 +115,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         valid(&mut params, now, end);
-        let key = new_key()?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok((certificate.pem() + &self.chain_pem, key.serialize_pem()))
+        Ok(params.signed_by(key, &self.issuer)?.pem() + &self.chain_pem)
     }
 
     /// Whether what this authority issues is believed under `roots`: a certificate is issued, verified and forgotten.

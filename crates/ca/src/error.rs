@@ -25,6 +25,10 @@ pub enum CaError {
     OtherDomain { found: String, own: String },
     #[error("the intermediate of namespace {namespace} has less than an hour left; make a new one first")]
     Outlived { namespace: String },
+    #[error("the token is no good: {0}")]
+    Token(&'static str),
+    #[error("the request is for {asked}, the caller may have {own}")]
+    OtherId { asked: portcullis_names::SpiffeId, own: portcullis_names::SpiffeId },
     #[error("signing failed: {0}")]
     Signing(#[from] rcgen::Error),
 }

@@ -17,10 +17,12 @@ pub enum Overwrite {
 }
 
 pub(crate) const PUBLIC: u32 = 0o644;
-pub(crate) const SECRET: u32 = 0o600;
+/// The mode of what only its owner reads.
+pub const SECRET: u32 = 0o600;
 const FILE_MAX: u64 = 4 << 20;
 
-pub(crate) fn write(path: &Path, text: &str, mode: u32, overwrite: Overwrite) -> Result<(), CaError> {
+/// `text` at `path`, whole or not at all.
+pub fn write(path: &Path, text: &str, mode: u32, overwrite: Overwrite) -> Result<(), CaError> {
     let failed = |source| CaError::File { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;

@@ -5,6 +5,7 @@
 //! root.crt  root.key        the root; several certificates while one follows another; no key when it is external
 //! root.crl  root.revoked    intermediates taken back
 //! namespaces/NS.{crt,key,csr,crl,revoked}
+//! tokens/HASH               what a token is good for, by the hash of the token
 //! workloads/NS/SERVICE.{crt,key}   leaf with its intermediate; next to it bundle.crt, the roots
 //! ```
 
@@ -12,7 +13,9 @@ use crate::{
     Authority, AuthorityLife, CaError, Certificate, LeafLife, Namespace, NewIntermediate, Overwrite, Workload,
     certificate::verify,
     file::{self, PUBLIC, SECRET},
+    request::Request,
     revoked::Revoked,
+    token::{self, Redeemed, TokenUse},
 };
 use base64::Engine;
 use portcullis_names::{SpiffeId, TrustDomain};
@@ -32,6 +35,14 @@ pub struct Issued {
     pub key: PathBuf,
     pub bundle: PathBuf,
     pub not_after: OffsetDateTime,
+}
+
+/// What peers of this authority believe, PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trusted {
+    pub roots: String,
+    /// Of the root and of every namespace, one after another; empty when nothing was ever taken back.
+    pub revoked: String,
 }
 
 const NO_ROOT: &str = "`portcullis ca init` makes a root, `portcullis ca csr` asks an external one";
@@ -156,6 +167,75 @@ impl Folder {
         file::write(&issued.chain, &chain, PUBLIC, Overwrite::Replace)?;
         file::write(&issued.bundle, &roots, PUBLIC, Overwrite::Replace)?;
         Ok(issued)
+    }
+
+    /// A certificate for the key of `request`, which must be for `caller`: nobody gets another's name.
+    pub fn sign(
+        &self,
+        request: &Request,
+        caller: &SpiffeId,
+        life: LeafLife,
+        now: OffsetDateTime,
+    ) -> Result<String, CaError> {
+        if request.id != *caller {
+            return Err(CaError::OtherId { asked: request.id.clone(), own: caller.clone() });
+        }
+        let workload = token::workload(&self.domain()?, caller)?;
+        self.of_namespace(&workload.namespace)?.certify(&workload, &request.key, life, now)
+    }
+
+    /// A certificate and key for one who runs in this process: (chain, key), PEM. Nothing is written.
+    pub fn issue_here(
+        &self,
+        namespace: &Namespace,
+        service: &str,
+        life: LeafLife,
+        now: OffsetDateTime,
+    ) -> Result<(SpiffeId, String, String), CaError> {
+        let workload = Workload::new(&self.domain()?, namespace.clone(), service)?;
+        let (chain, key) = self.of_namespace(namespace)?.issue(&workload, life, now)?;
+        Ok((workload.id().clone(), chain, key))
+    }
+
+    /// Roots and revocation lists as they are now.
+    pub fn trusted(&self) -> Result<Trusted, CaError> {
+        let roots = file::read(&self.at("root.crt"), NO_ROOT)?;
+        let mut lists = vec![self.at("root.crl")];
+        let entries = std::fs::read_dir(self.at("namespaces")).into_iter().flatten().flatten();
+        lists.extend(entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "crl")));
+        lists.sort();
+        let mut revoked = String::new();
+        for list in lists {
+            match file::read(&list, "") {
+                Err(CaError::Missing { .. }) => {}
+                other => revoked.push_str(&other?),
+            }
+        }
+        Ok(Trusted { roots, revoked })
+    }
+
+    /// A token that is good for one service's first certificate until `end`.
+    pub fn new_token(
+        &self,
+        namespace: &Namespace,
+        service: &str,
+        life: time::Duration,
+        uses: TokenUse,
+        now: OffsetDateTime,
+    ) -> Result<(SpiffeId, String), CaError> {
+        if life < time::Duration::SECOND || life > token::LIFE_MOST {
+            return Err(CaError::Token("it lives from 1s to 30d"));
+        }
+        let workload = Workload::new(&self.domain()?, namespace.clone(), service)?;
+        // Said now rather than to the workload: nobody could sign for it.
+        self.of_namespace(namespace)?;
+        let token = token::make(&self.at("tokens"), &workload, now + life, uses)?;
+        Ok((workload.id().clone(), token))
+    }
+
+    /// Whom a token is good for.
+    pub fn redeem(&self, token: &str, now: OffsetDateTime) -> Result<Redeemed, CaError> {
+        token::redeem(&self.at("tokens"), token, now)
     }
 
     /// Takes a certificate of this authority back: gives the list that now has it.

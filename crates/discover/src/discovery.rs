@@ -1,6 +1,6 @@
 //! Runs the sources: a task for each, which publishes what it finds when that has changed.
 
-use crate::{DnsSource, EndpointList, Endpoints, FileSource, Source, Tracker, asker::Asker};
+use crate::{DnsSource, EndpointList, Endpoints, FileSource, HttpSource, Source, Tracker, asker::Asker, http_poll};
 use portcullis_config::Watcher;
 use std::{
     collections::HashMap,
@@ -131,6 +131,7 @@ impl Running {
         let task = match source {
             Source::Dns(dns) => tokio::spawn(follow_dns(dns, teller)),
             Source::File(file) => tokio::spawn(follow_file(file, teller)),
+            Source::Http(http) => tokio::spawn(follow_http(http, teller)),
         };
         Self { seen, task: task.abort_handle() }
     }
@@ -175,6 +176,17 @@ async fn follow_file(source: FileSource, teller: Teller) {
             Err(error) => teller.tell(None, Some(error.to_string()), Instant::now()),
         }
         watcher.changed().await;
+    }
+}
+
+/// A registry that cannot be asked, or answers with something else, changes nothing.
+async fn follow_http(source: HttpSource, teller: Teller) {
+    loop {
+        match http_poll::poll(&source).await {
+            Ok(endpoints) => teller.tell(Some(endpoints), None, Instant::now()),
+            Err(error) => teller.tell(None, Some(error.to_string()), Instant::now()),
+        }
+        tokio::time::sleep(http_poll::pause(source.every, fastrand::f64())).await;
     }
 }
 

@@ -36,6 +36,13 @@ pub enum ListError {
 const FILE_MAX: u64 = 256 << 10;
 
 impl EndpointList {
+    pub const MAX_BYTES: usize = FILE_MAX as usize;
+
+    /// `{ "endpoints": [ … ] }`.
+    pub fn from_json(bytes: &[u8]) -> Result<Endpoints, ListError> {
+        serde_json::from_slice::<Self>(bytes)?.into_endpoints()
+    }
+
     pub fn read(path: &Path) -> Result<Endpoints, ListError> {
         let mut bytes = Vec::new();
         // A device or pipe has no length to look at.

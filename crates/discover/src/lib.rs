@@ -1,4 +1,5 @@
-//! Finds the endpoints of upstreams: by DNS addresses, by DNS services (SRV), or in a file that something else writes.
+//! Finds the endpoints of upstreams: by DNS addresses, by DNS services (SRV), in a file that something else writes, or by asking
+//! a registry over HTTP.
 //!
 //! What answers mean, how long they hold and when to ask again is decided by [`Tracker`], which is pure: answers, the time
 //! and the draw come in as arguments. Sockets and files exist only in the tasks that [`Discovery`] runs. Health, weights over
@@ -15,6 +16,7 @@ mod dns_name;
 mod endpoint_list;
 mod endpoint_spec;
 mod endpoints;
+mod http_poll;
 mod nameservers;
 mod shares;
 mod source;
@@ -27,6 +29,6 @@ pub use endpoint_list::{EndpointList, ListError};
 pub use endpoint_spec::EndpointSpec;
 pub use endpoints::{ENDPOINTS_MAX, Endpoints, Found};
 pub use nameservers::{Nameservers, Servers};
-pub use source::{DnsSource, FileSource, Seek, Source};
+pub use source::{DnsSource, FileSource, HttpSource, Seek, Source};
 pub use spec::{DiscoverSpec, DiscoverySpec, Families, NameserversSpec, Resolvers};
 pub use tracker::{Answer, IpVersion, Question, SERVICES_MAX, Service, Tracker, Trouble};

@@ -1,6 +1,7 @@
 //! Where endpoints are found: what a `discover` table was compiled to.
 
 use crate::{DnsName, Families, Nameservers};
+use portcullis_auth::HttpUrl;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// Equal sources are the same source: a reload that leaves one as it was does not disturb it, and upstreams that name the
@@ -9,6 +10,15 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 pub enum Source {
     Dns(DnsSource),
     File(FileSource),
+    Http(HttpSource),
+}
+
+/// A list that a registry answers with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HttpSource {
+    pub url: HttpUrl,
+    /// Between two questions.
+    pub every: Duration,
 }
 
 /// A name in DNS.
@@ -43,6 +53,7 @@ impl fmt::Display for Source {
                 Seek::Addresses { name, port } => write!(f, "dns {name}:{port}"),
                 Seek::Services { name } => write!(f, "srv {name}"),
             },
+            Self::Http(http) => write!(f, "http {}", http.url),
             Self::File(file) => write!(f, "file {}", file.path.display()),
         }
     }

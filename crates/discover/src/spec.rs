@@ -1,13 +1,14 @@
 //! `[upstream.X] discover = { … }` and `[discovery.X]` as the operator writes them.
 
-use crate::{DnsName, DnsSource, EndpointList, FileSource, Nameservers, Seek, Servers, Source};
+use crate::{DnsName, DnsSource, EndpointList, FileSource, HttpSource, Nameservers, Seek, Servers, Source};
+use portcullis_auth::HttpUrl;
 use portcullis_config::{Context, Path};
 use portcullis_names::{EndpointAddress, ObjectName, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
-/// Where an upstream's endpoints are found: exactly one of `dns`, `srv` and `file`.
+/// Where an upstream's endpoints are found: exactly one of `dns`, `srv`, `file` and `http`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct DiscoverSpec {
@@ -21,6 +22,13 @@ pub struct DiscoverSpec {
     /// changes nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
+    /// `"https://registry.internal/cart"`, which answers with `{ "endpoints": [ … ] }` in JSON. In the clear only from
+    /// loopback: who can change the list can have the traffic. One that cannot be had changes nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// How often `http` is asked (default 10s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<TimeSpan>,
     /// Which addresses are asked for (default both).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<Families>,
@@ -82,6 +90,9 @@ pub struct Resolvers {
 const GRACE: Duration = Duration::from_secs(30);
 /// Asking more often than this is an attack on the server.
 const TTL_LEAST: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_secs(10);
+const POLL_LEAST: Duration = Duration::from_secs(1);
+const POLL_MOST: Duration = Duration::from_secs(3_600);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 const SERVERS_MAX: usize = 8;
 const ATTEMPTS_MAX: u32 = 10;
@@ -159,19 +170,23 @@ impl NameserversSpec {
 impl DiscoverSpec {
     /// `None`: the report says why not.
     pub fn compile(&self, resolvers: &Resolvers, at: &Path, cx: &mut Context) -> Option<Source> {
-        match (&self.dns, &self.srv, &self.file) {
-            (Some(dns), None, None) => self.dns_source(addresses(dns, &at.key("dns"), cx), resolvers, at, cx),
-            (None, Some(srv), None) => {
+        if self.interval.is_some() && self.http.is_none() {
+            cx.error_at_key(&at.key("interval"), "`interval` is for `http`");
+        }
+        match (&self.dns, &self.srv, &self.file, &self.http) {
+            (Some(dns), None, None, None) => self.dns_source(addresses(dns, &at.key("dns"), cx), resolvers, at, cx),
+            (None, Some(srv), None, None) => {
                 let name = name(srv, &at.key("srv"), cx);
                 self.dns_source(name.map(|name| Seek::Services { name }), resolvers, at, cx)
             }
-            (None, None, Some(file)) => self.file_source(file, at, cx),
-            (None, None, None) => {
-                cx.error_at_key(at, "`discover` does not say where: `dns`, `srv` or `file`");
+            (None, None, None, Some(url)) => self.http_source(url, at, cx),
+            (None, None, Some(file), None) => self.file_source(file, at, cx),
+            (None, None, None, None) => {
+                cx.error_at_key(at, "`discover` does not say where: `dns`, `srv`, `file` or `http`");
                 None
             }
-            (_, _, _) => {
-                cx.error_at_key(at, "`dns`, `srv` and `file` exclude one another").help("leave one of them");
+            (_, _, _, _) => {
+                cx.error_at_key(at, "`dns`, `srv`, `file` and `http` exclude one another").help("leave one of them");
                 None
             }
         }
@@ -187,15 +202,34 @@ impl DiscoverSpec {
         }))
     }
 
-    fn file_source(&self, file: &std::path::Path, at: &Path, cx: &mut Context) -> Option<Source> {
+    fn http_source(&self, url: &str, at: &Path, cx: &mut Context) -> Option<Source> {
+        self.refuse_keys_of_dns("http", at, cx);
+        let every = self.interval.map_or(POLL, TimeSpan::get);
+        if every < POLL_LEAST || every > POLL_MOST {
+            cx.error(&at.key("interval"), "a registry is asked every 1s to every 1h");
+        }
+        match HttpUrl::parse_protected(url) {
+            Ok(url) => Some(Source::Http(HttpSource { url, every })),
+            Err(error) => {
+                cx.error(&at.key("http"), error.to_string());
+                None
+            }
+        }
+    }
+
+    fn refuse_keys_of_dns(&self, beside: &str, at: &Path, cx: &mut Context) {
         for (key, given) in
             [("family", self.family.is_some()), ("grace", self.grace.is_some()), ("through", self.through.is_some())]
         {
             if given {
-                cx.error_at_key(&at.key(key), format!("`{key}` has no effect with `file`"))
+                cx.error_at_key(&at.key(key), format!("`{key}` has no effect with `{beside}`"))
                     .help("it is for `dns` and `srv`");
             }
         }
+    }
+
+    fn file_source(&self, file: &std::path::Path, at: &Path, cx: &mut Context) -> Option<Source> {
+        self.refuse_keys_of_dns("file", at, cx);
         let here = at.key("file");
         let path = cx.resolve(&here, file);
         // Not an error: something else writes it, perhaps later, and must not be able to hold up a reload.

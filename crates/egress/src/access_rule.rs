@@ -2,11 +2,11 @@
 
 use crate::{
     Caller, CallerPattern,
-    access_spec::{AccessAction, AccessSpec},
     request_match::{Fits, Request, RequestMatch},
 };
 use portcullis_config::{Context, Path};
 use portcullis_names::ObjectName;
+use portcullis_policy::{AccessAction, AccessSpec};
 use std::{
     sync::{
         Arc,
@@ -54,6 +54,13 @@ pub enum RuleOutcome {
 
 impl AccessRule {
     pub(crate) fn compile(name: &ObjectName, spec: &AccessSpec, now: SystemTime, at: &Path, cx: &mut Context) -> Self {
+        for key in spec.keys_of_services() {
+            let at = key.split('.').fold(at.clone(), |at, key| at.key(key));
+            cx.error_at_key(&at, format!("`{key}` has an effect only on rules that are about services alone"));
+        }
+        if spec.action == AccessAction::Quarantine {
+            cx.error(&at.key("action"), "quarantine is for peers that call services").help("use \"deny\"");
+        }
         let mut from = Vec::with_capacity(spec.from.len());
         for (index, text) in spec.from.iter().enumerate() {
             match text.parse::<CallerPattern>() {

@@ -23,12 +23,12 @@ pub use tokens::{TokenClient, Tokens};
 
 use crate::{
     Bound, Caller, CallerPattern, Request,
-    access_spec::AccessMatchSpec,
     request_match::{Fits, RequestMatch},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use portcullis_config::{Context, Path};
 use portcullis_names::{ObjectName, SecretRef};
+use portcullis_policy::AccessMatchSpec;
 use sigv4::SigV4;
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -248,7 +248,11 @@ fn callers(texts: &[String], at: &Path, cx: &mut Context) -> Vec<CallerPattern> 
 }
 
 fn requests(spec: &CredentialSpec, at: &Path, cx: &mut Context) -> Vec<RequestMatch> {
-    let each = |path: Option<&String>| AccessMatchSpec { methods: spec.methods.clone(), path: path.cloned() };
+    let each = |path: Option<&String>| AccessMatchSpec {
+        methods: spec.methods.clone(),
+        path: path.cloned(),
+        ..AccessMatchSpec::default()
+    };
     match &spec.paths {
         None if spec.methods.is_none() => Vec::new(),
         None => RequestMatch::compile(&each(None), at, cx).into_iter().collect(),

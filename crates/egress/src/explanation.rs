@@ -1,7 +1,8 @@
 //! Why a flow would be let through or not, rule by rule. By the very function that decides, so it cannot say otherwise.
 
-use crate::{Decision, EgressPolicy, Facts, RuleOutcome, access_spec::AccessAction};
+use crate::{Decision, EgressPolicy, Facts, RuleOutcome};
 use portcullis_names::ObjectName;
+use portcullis_policy::AccessAction;
 use std::{fmt, time::SystemTime};
 
 /// A decision with every rule that was looked at on the way, in that order.
@@ -55,7 +56,7 @@ impl fmt::Display for Explanation {
         for considered in &self.considered {
             let action = match considered.action {
                 AccessAction::Allow => "allow",
-                AccessAction::Deny => "deny",
+                AccessAction::Deny | AccessAction::Quarantine => "deny",
                 AccessAction::Report => "report",
             };
             let outcome = match considered.outcome {

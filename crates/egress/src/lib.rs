@@ -39,7 +39,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access_rule;
-mod access_spec;
 mod address_class;
 mod address_policy;
 mod binding;
@@ -73,7 +72,6 @@ mod sample;
 mod splice;
 
 pub use access_rule::{RuleCounts, RuleOutcome};
-pub use access_spec::{AccessAction, AccessMatchSpec, AccessSpec};
 pub use address_class::{AddressClass, SpecialRange, classify};
 pub use address_policy::{AddressPolicy, AddressRefusal, Checked, OwnAddresses, PrivateRanges};
 pub use binding::{Bind, Binding, Bound, EchPolicy, HostVerdict, bind, compare_inspected};

@@ -6,13 +6,13 @@
 use crate::{
     Caller, Decision, Destination, HostRule, Reason, RuleCounts, RuleOutcome, Target, Verdict,
     access_rule::AccessRule,
-    access_spec::{AccessAction, AccessSpec},
     destination_spec::DestinationSpec,
     host_index::{DestinationIndex, HostIndex},
     request_match::Request,
 };
 use portcullis_config::{Context, Path};
 use portcullis_names::{CidrSet, ObjectName};
+use portcullis_policy::{AccessAction, AccessSpec, AccessTarget};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -53,7 +53,8 @@ struct RuleSet {
 impl RuleSet {
     fn of(&self, action: AccessAction) -> &[usize] {
         match action {
-            AccessAction::Deny => &self.deny,
+            // Refused when it is compiled; were it not, it would fail closed.
+            AccessAction::Deny | AccessAction::Quarantine => &self.deny,
             AccessAction::Allow => &self.allow,
             AccessAction::Report => &self.report,
         }
@@ -61,7 +62,7 @@ impl RuleSet {
 
     fn insert(&mut self, rule: usize, action: AccessAction) {
         match action {
-            AccessAction::Deny => self.deny.push(rule),
+            AccessAction::Deny | AccessAction::Quarantine => self.deny.push(rule),
             AccessAction::Allow => self.allow.push(rule),
             AccessAction::Report => self.report.push(rule),
         }
@@ -124,34 +125,40 @@ impl EgressPolicy {
         }
         for (index, to) in spec.to.iter().enumerate() {
             let at = at.key("to").index(index);
-            if to == "*" {
-                if rule.action == AccessAction::Allow {
-                    cx.error(&at, "everywhere cannot be allowed, only denied or reported")
-                        .help("name the hosts in a [destination.NAME] and allow that");
+            match AccessTarget::parse(to) {
+                AccessTarget::Everything => {
+                    if rule.action == AccessAction::Allow {
+                        cx.error(&at, "everywhere cannot be allowed, only denied or reported")
+                            .help("name the hosts in a [destination.NAME] and allow that");
+                    }
+                    self.everywhere.insert(place, rule.action);
                 }
-                self.everywhere.insert(place, rule.action);
-            } else if let Some(name) = to.strip_prefix("destination:") {
-                match self.find(name) {
+                AccessTarget::Destination(name) => match self.find(name) {
                     Some(destination) => self.attach_to(destination, place, &rule, &at, cx),
                     None => {
                         let defined = self.destinations.iter().map(|destination| destination.name.as_str());
                         cx.undefined(&at, "destination", name, defined);
                     }
+                },
+                AccessTarget::Addresses(range) => {
+                    if rule.action != AccessAction::Deny
+                        || spec.from != ["*"]
+                        || spec.matches.is_some()
+                        || spec.until.is_some()
+                    {
+                        cx.error(&at, "an address range is denied to everybody, always, or not at all").help(
+                            "with action = \"deny\", from = [\"*\"] and nothing else; to allow one, name it in a destination's `hosts`",
+                        );
+                    }
+                    denied.push(range);
                 }
-            } else if let Ok(range) = to.parse() {
-                if rule.action != AccessAction::Deny
-                    || spec.from != ["*"]
-                    || spec.matches.is_some()
-                    || spec.until.is_some()
-                {
-                    cx.error(&at, "an address range is denied to everybody, always, or not at all").help(
-                        "with action = \"deny\", from = [\"*\"] and nothing else; to allow one, name it in a destination's `hosts`",
-                    );
+                // The sidecar's.
+                AccessTarget::Service(_) => {}
+                AccessTarget::Unknown => {
+                    let message =
+                        format!("`{to}` is nowhere: expected \"destination:NAME\", \"*\" or an address range");
+                    cx.error(&at, message);
                 }
-                denied.push(range);
-            } else {
-                let message = format!("`{to}` is nowhere: expected \"destination:NAME\", \"*\" or an address range");
-                cx.error(&at, message);
             }
         }
         self.rule_places.insert(rule.name.clone(), place);

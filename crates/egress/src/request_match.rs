@@ -1,8 +1,7 @@
 //! Methods and path prefixes: which requests an access rule or a credential is about.
 
-use crate::access_spec::AccessMatchSpec;
 use portcullis_config::{Context, Path};
-use portcullis_policy::normalise_path;
+use portcullis_policy::{AccessMatchSpec, normalise_path};
 
 /// What is seen of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

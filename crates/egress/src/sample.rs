@@ -1,8 +1,9 @@
 //! Tests only: policies from TOML text.
 
-use crate::{AccessSpec, DestinationSpec, EgressPolicy};
+use crate::{DestinationSpec, EgressPolicy};
 use portcullis_config::Context;
 use portcullis_names::ObjectName;
+use portcullis_policy::AccessSpec;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,

@@ -3,11 +3,11 @@
 
 use portcullis_config::Context;
 use portcullis_egress::{
-    AccessSpec, AddressPolicy, AnswerTable, Binding, Bound, Caller, DestinationSpec, DialLimits, EgressPolicy, Facts,
-    Moved, OwnAddresses, PipePool, Reason, Refusal, Request, Resolver, SNIFF_MAX, Target, TunnelEnd, bind, dial, relay,
-    sniff,
+    AddressPolicy, AnswerTable, Binding, Bound, Caller, DestinationSpec, DialLimits, EgressPolicy, Facts, Moved,
+    OwnAddresses, PipePool, Reason, Refusal, Request, Resolver, SNIFF_MAX, Target, TunnelEnd, bind, dial, relay, sniff,
 };
 use portcullis_names::ObjectName;
+use portcullis_policy::AccessSpec;
 use portcullis_wire::{
     Cursor, HeadLimits, Parse,
     proxy_request::{self, ProxyRequest},

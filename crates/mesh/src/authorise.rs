@@ -3,11 +3,11 @@
 use crate::{
     Mode, Relation,
     authorise_rule::{Attributes, Call, Rule, RuleMode, RuleOutcome},
-    authorise_spec::{MeshAccessSpec, MeshAction},
     namespace::GlobalName,
 };
 use portcullis_config::{Context, Path};
 use portcullis_names::{ObjectName, SpiffeId};
+use portcullis_policy::{AccessAction, AccessSpec};
 use std::{collections::BTreeMap, fmt};
 
 /// Who calls. In clear text, nobody: `id` and `namespace` are `None`.
@@ -50,18 +50,13 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Considered {
     pub rule: ObjectName,
-    pub action: MeshAction,
+    pub action: AccessAction,
     pub outcome: RuleOutcome,
 }
 
 impl Authorisation {
     /// Of all rules those that are about `own`; mistakes are found in the others as well.
-    pub fn compile(
-        own: &GlobalName,
-        specs: &BTreeMap<ObjectName, MeshAccessSpec>,
-        at: &Path,
-        cx: &mut Context,
-    ) -> Self {
+    pub fn compile(own: &GlobalName, specs: &BTreeMap<ObjectName, AccessSpec>, at: &Path, cx: &mut Context) -> Self {
         let rules = specs.iter().filter_map(|(name, spec)| Rule::compile(name, spec, own, &at.key(name), cx)).collect();
         Self { rules }
     }
@@ -77,13 +72,13 @@ impl Authorisation {
             let place = match (outcome, rule.action) {
                 (RuleOutcome::OtherPeer | RuleOutcome::OtherAttributes | RuleOutcome::OtherCall, _) => continue,
                 // Fails closed, both ways: what cannot be seen is not allowed, and may be what is denied.
-                (RuleOutcome::CannotTell, MeshAction::Allow) => continue,
-                (RuleOutcome::Applies | RuleOutcome::CannotTell, MeshAction::Quarantine) => &mut quarantine,
-                (RuleOutcome::Applies | RuleOutcome::CannotTell, MeshAction::Deny) => &mut deny,
-                (RuleOutcome::Applies, MeshAction::Allow) if rule.mode == RuleMode::Report => &mut report,
-                (RuleOutcome::Applies, MeshAction::Allow) => &mut allow,
+                (RuleOutcome::CannotTell, AccessAction::Allow | AccessAction::Report) => continue,
+                (RuleOutcome::Applies | RuleOutcome::CannotTell, AccessAction::Quarantine) => &mut quarantine,
+                (RuleOutcome::Applies | RuleOutcome::CannotTell, AccessAction::Deny) => &mut deny,
+                (RuleOutcome::Applies, AccessAction::Report) => &mut report,
+                (RuleOutcome::Applies, AccessAction::Allow) => &mut allow,
             };
-            if rule.mode == RuleMode::Report && rule.action != MeshAction::Allow {
+            if rule.mode == RuleMode::Report {
                 would_refuse.push(rule.name.clone());
             } else {
                 place.get_or_insert_with(|| rule.name.clone());
@@ -97,6 +92,11 @@ impl Authorisation {
             (None, None, None, None) => default(mode, relation),
         };
         Decision { verdict, would_refuse, considered }
+    }
+
+    /// Whether any rule asks what the caller's token says.
+    pub fn needs_claims(&self) -> bool {
+        self.rules.iter().any(Rule::needs_claims)
     }
 
     /// For the log at start: what becomes of a call that no rule is about.
@@ -131,6 +131,14 @@ impl Verdict {
         }
     }
 
+    /// The rule that decided, if one did.
+    pub fn rule(&self) -> Option<&ObjectName> {
+        match self {
+            Self::Allowed(rule) | Self::Quarantined(rule) => Some(rule),
+            Self::Reported(rule) | Self::Denied(rule) => rule.as_ref(),
+        }
+    }
+
     /// The label in metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -144,11 +152,7 @@ impl Verdict {
 
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rule = match &self.verdict {
-            Verdict::Allowed(rule) | Verdict::Quarantined(rule) => Some(rule),
-            Verdict::Reported(rule) | Verdict::Denied(rule) => rule.as_ref(),
-        };
-        match rule {
+        match self.verdict.rule() {
             Some(rule) => writeln!(f, "{} by access rule \"{rule}\"", self.verdict.as_str())?,
             None => writeln!(f, "{}: no access rule allows it", self.verdict.as_str())?,
         }

@@ -2,12 +2,11 @@
 
 use crate::{
     authorise::Peer,
-    authorise_spec::{MeshAccessMatchSpec, MeshAccessSpec, MeshAction},
     namespace::{GlobalName, is_name},
 };
 use portcullis_config::{Context, Path};
 use portcullis_names::{ObjectName, SanPattern};
-use portcullis_policy::normalise_path;
+use portcullis_policy::{AccessAction, AccessMatchSpec, AccessSpec, AccessTarget, normalise_path};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of a workload beside its identity: labels, scores. From a registry, never from the peer itself.
@@ -49,7 +48,7 @@ pub enum RuleOutcome {
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub(crate) name: ObjectName,
-    pub(crate) action: MeshAction,
+    pub(crate) action: AccessAction,
     pub(crate) mode: RuleMode,
     from: Vec<From>,
     attributes: Vec<(String, Condition)>,
@@ -89,11 +88,21 @@ impl Rule {
     /// `None`: it is about another service. `own` is this workload's.
     pub(crate) fn compile(
         name: &ObjectName,
-        spec: &MeshAccessSpec,
+        spec: &AccessSpec,
         own: &GlobalName,
         at: &Path,
         cx: &mut Context,
     ) -> Option<Self> {
+        for key in spec.keys_of_destinations() {
+            cx.error_at_key(
+                &at.key(key),
+                format!("`{key}` has an effect only on rules that are about destinations alone"),
+            );
+        }
+        if spec.report == Some(true) && matches!(spec.action, AccessAction::Allow | AccessAction::Report) {
+            cx.error(&at.key("report"), "what would be allowed is let through by action = \"report\" and counted")
+                .help("`report` is for deny and quarantine");
+        }
         let mut from = Vec::with_capacity(spec.from.len());
         for (index, text) in spec.from.iter().enumerate() {
             match From::parse(text, own) {
@@ -112,18 +121,20 @@ impl Rule {
         }
         let mut is_own = false;
         for (index, text) in spec.to.iter().enumerate() {
-            match text.as_str() {
-                "*" => is_own = true,
-                _ => match text.strip_prefix("service:").and_then(|name| service(name, own)) {
-                    Some(service) => is_own |= service == *own,
-                    None => {
-                        cx.error(&at.key("to").index(index), format!("`{text}` is no service"))
-                            .help("\"service:payments\", \"service:payments.acme.lab\" or \"*\"");
-                    }
-                },
+            let named = match AccessTarget::parse(text) {
+                AccessTarget::Everything => Some(true),
+                AccessTarget::Service(name) => service(name, own).map(|service| service == *own),
+                // The way out's.
+                AccessTarget::Destination(_) | AccessTarget::Addresses(_) => Some(false),
+                AccessTarget::Unknown => None,
+            };
+            is_own |= named.unwrap_or(false);
+            if named.is_none() {
+                cx.error(&at.key("to").index(index), format!("`{text}` is no service"))
+                    .help("\"service:payments\", \"service:payments.acme.lab\" or \"*\"");
             }
         }
-        if spec.action == MeshAction::Quarantine && spec.matches.is_some() {
+        if spec.action == AccessAction::Quarantine && spec.matches.is_some() {
             cx.error(&at.key("match"), "quarantine is about a peer, whatever it calls")
                 .help("use deny, or leave `match` out");
         }
@@ -136,7 +147,7 @@ impl Rule {
             Some((key.clone(), condition?))
         });
         let attributes = attributes.collect();
-        let none = MeshAccessMatchSpec::default();
+        let none = AccessMatchSpec::default();
         let matches = spec.matches.as_ref().unwrap_or(&none);
         let path = matches.path.as_ref().and_then(|text| prefix(text, &at.key("match").key("path"), cx));
         Some(Self {
@@ -151,6 +162,10 @@ impl Rule {
             claims: matches.claims.clone().unwrap_or_default(),
         })
         .filter(|_| is_own)
+    }
+
+    pub(crate) fn needs_claims(&self) -> bool {
+        !self.claims.is_empty()
     }
 
     pub(crate) fn judge(&self, peer: &Peer<'_>, call: Call<'_>) -> RuleOutcome {

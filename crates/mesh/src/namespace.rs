@@ -1,11 +1,11 @@
 //! Global namespaces: `cart.acme.lab` is the service `cart` of the namespace `acme.lab`, wherever it runs.
 
-use crate::Relation;
+use crate::{Attributes, PeerName, Relation, Workload};
 use portcullis_config::{Context, Path};
-use portcullis_names::ObjectName;
+use portcullis_names::{ObjectName, SanPattern};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 /// A service of a global namespace.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -13,8 +13,18 @@ use std::{collections::BTreeMap, fmt};
 pub struct ServiceSpec {
     /// The global namespace: `acme.lab`.
     pub namespace: String,
-    /// The `[upstream.X]` that it is.
-    pub upstream: ObjectName,
+    /// The `[upstream.X]` that it is. Without, it is somebody who calls, and is not called from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<ObjectName>,
+    /// Whose certificates its endpoints show: ids, or ids below `…/*`. Default: `ns/NAMESPACE/sa/SERVICE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spiffe: Option<Vec<SanPattern>>,
+    /// The address that its name stands for here: captured connections to it, on any port, are for this service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// What is known of it beside its identity, for `attributes` of access rules: `{ version = "v7", cvss = "4.2" }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<BTreeMap<String, String>>,
 }
 
 /// Service and namespace, in lower case.
@@ -33,7 +43,16 @@ pub struct NotAGlobalName(String);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Services {
     own_namespace: String,
-    by_name: BTreeMap<GlobalName, ObjectName>,
+    by_name: BTreeMap<GlobalName, Service>,
+    by_address: BTreeMap<IpAddr, GlobalName>,
+}
+
+/// One service, compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub upstream: Option<ObjectName>,
+    pub peer: PeerName,
+    pub attributes: Attributes,
 }
 
 impl GlobalName {
@@ -53,38 +72,68 @@ impl GlobalName {
 impl Services {
     /// `upstreams` are those that the document defines.
     pub fn compile(
-        own_namespace: &str,
+        own: &Workload,
         specs: &BTreeMap<ObjectName, ServiceSpec>,
         upstreams: &[&ObjectName],
         at: &Path,
         cx: &mut Context,
     ) -> Self {
         let mut by_name = BTreeMap::new();
+        let mut by_address = BTreeMap::new();
         for (name, spec) in specs {
             let at = at.key(name);
-            if !upstreams.contains(&&spec.upstream) {
+            if let Some(upstream) = spec.upstream.as_ref().filter(|name| !upstreams.contains(name)) {
                 let defined = upstreams.iter().map(|name| name.as_str());
-                cx.undefined(&at.key("upstream"), "upstream", spec.upstream.as_str(), defined);
+                cx.undefined(&at.key("upstream"), "upstream", upstream.as_str(), defined);
             }
             let global = GlobalName::parse(&format!("{name}.{}", spec.namespace));
             match global {
                 Ok(global) if global.service == name.as_str() && global.namespace == spec.namespace => {
-                    by_name.insert(global, spec.upstream.clone());
+                    if let Some(address) = spec.address
+                        && let Some(other) = by_address.insert(address, global.clone())
+                    {
+                        cx.error(&at.key("address"), format!("{address} is the address of {other} already"));
+                    }
+                    let service = Service {
+                        upstream: spec.upstream.clone(),
+                        peer: PeerName::new(global.clone(), spec.spiffe.clone(), own),
+                        attributes: spec.attributes.clone().unwrap_or_default(),
+                    };
+                    by_name.insert(global, service);
                 }
                 Ok(_) => drop(cx.error(&at, format!("`{name}.{}` is written in lower case", spec.namespace))),
                 Err(error) => drop(cx.error(&at.key("namespace"), error.to_string())),
             }
         }
-        Self { own_namespace: own_namespace.to_owned(), by_name }
+        Self { own_namespace: own.namespace.clone(), by_name, by_address }
     }
 
     /// The upstream behind a name as a captured workload asks for it. A bare `cart` is only ever the own namespace's: what
     /// another namespace calls its services changes nothing here.
-    pub fn resolve(&self, host: &str) -> Option<(&GlobalName, &ObjectName)> {
+    pub fn resolve(&self, host: &str) -> Option<(&GlobalName, &Service)> {
         let name = GlobalName::parse(host)
             .or_else(|_| GlobalName::parse(&format!("{}.{}", host.trim_end_matches('.'), self.own_namespace)))
             .ok()?;
         self.by_name.get_key_value(&name)
+    }
+
+    /// The service whose address this is.
+    pub fn at(&self, address: IpAddr) -> Option<(&GlobalName, &Service)> {
+        self.by_name.get_key_value(self.by_address.get(&address)?)
+    }
+
+    /// What its name stands for here.
+    pub fn address_of(&self, name: &GlobalName) -> Option<IpAddr> {
+        self.by_address.iter().find(|(_, known)| *known == name).map(|(address, _)| *address)
+    }
+
+    pub fn get(&self, name: &GlobalName) -> Option<&Service> {
+        self.by_name.get(name)
+    }
+
+    /// In the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&GlobalName, &Service)> {
+        self.by_name.iter()
     }
 
     /// How a peer stands to this workload. Who is of no namespace is not of another one: whether strangers get in is for
@@ -126,7 +175,13 @@ mod tests {
 
     fn compile(text: &str) -> (Services, Vec<String>) {
         let cart: ObjectName = "cart".parse().unwrap();
-        problems(text, |specs, at, cx| Services::compile("acme.lab", specs, &[&cart], at, cx))
+        let own = Workload {
+            service: "web".parse().unwrap(),
+            version: None,
+            namespace: "acme.lab".to_owned(),
+            spiffe: "spiffe://corp/ns/acme/sa/web".parse().unwrap(),
+        };
+        problems(text, |specs, at, cx| Services::compile(&own, specs, &[&cart], at, cx))
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The own identity: certificate, key and roots from files, exchanged whole, renewed long before its end.
 
-use crate::spiffe::{NotAnSvid, svid_id};
+use crate::{
+    spiffe::{NotAnSvid, svid_id},
+    svid_verifier::Chains,
+};
 use arc_swap::ArcSwapOption;
 use portcullis_names::SpiffeId;
 use rustls::{
-    RootCertStore,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
-    server::WebPkiClientVerifier,
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime, pem::PemObject},
     sign::CertifiedKey,
 };
 use std::{
@@ -23,6 +24,8 @@ pub struct Svid {
     id: SpiffeId,
     key: Arc<CertifiedKey>,
     roots: Vec<CertificateDer<'static>>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
+    chains: Chains,
     not_before: SystemTime,
     not_after: SystemTime,
 }
@@ -40,6 +43,8 @@ pub enum SvidError {
     NotAnSvid(#[from] NotAnSvid),
     #[error("the certificate names {found}, this workload is {own}")]
     OtherWorkload { found: SpiffeId, own: SpiffeId },
+    #[error("what is believed cannot be used: {0}")]
+    Trust(String),
     #[error("peers with the same roots would not believe the certificate: {0}")]
     NotBelieved(String),
 }
@@ -52,6 +57,17 @@ pub struct SvidFiles {
     pub key: PathBuf,
     /// PEM: every root that is believed; the old one and the new one while one follows the other.
     pub bundle: PathBuf,
+    /// PEM: revocation lists of the issuers, one after another; an issuer without a list revokes nothing.
+    pub revoked: Option<PathBuf>,
+}
+
+/// The same as text.
+#[derive(Debug, Clone, Copy)]
+pub struct SvidPem<'a> {
+    pub chain: &'a [u8],
+    pub key: &'a [u8],
+    pub bundle: &'a [u8],
+    pub revoked: Option<&'a [u8]>,
 }
 
 /// The identity in use. Readers take it without a lock.
@@ -83,21 +99,32 @@ impl SvidFiles {
             }
             std::fs::read(path).map_err(failed)
         };
-        Svid::from_pem(&read(&self.chain)?, &read(&self.key)?, &read(&self.bundle)?, own, now)
+        let (chain, key, bundle) = (read(&self.chain)?, read(&self.key)?, read(&self.bundle)?);
+        // A list that is named must be there: a security check, so it fails closed, and the identity in use stays.
+        let revoked = self.revoked.as_ref().map(read).transpose()?;
+        let pem = SvidPem { chain: &chain, key: &key, bundle: &bundle, revoked: revoked.as_deref() };
+        Svid::from_pem(pem, own, now)
     }
 }
 
 impl Svid {
-    pub fn from_pem(
-        chain: &[u8],
-        key: &[u8],
-        bundle: &[u8],
+    pub fn from_pem(pem: SvidPem<'_>, own: &SpiffeId, now: SystemTime) -> Result<Self, SvidError> {
+        let key = PrivateKeyDer::from_pem_slice(pem.key).map_err(|_| SvidError::NotPem { what: "key" })?;
+        let revoked = pem.revoked.map_or_else(|| Ok(Vec::new()), lists)?;
+        let (chain, roots) =
+            (certificates(pem.chain, "certificate chain")?, certificates(pem.bundle, "bundle of roots")?);
+        Self::new(chain, key, roots, revoked, own, now)
+    }
+
+    /// Nothing of it is taken unless all of it is good.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        roots: Vec<CertificateDer<'static>>,
+        revoked: Vec<CertificateRevocationListDer<'static>>,
         own: &SpiffeId,
         now: SystemTime,
     ) -> Result<Self, SvidError> {
-        let chain = certificates(chain, "certificate chain")?;
-        let roots = certificates(bundle, "bundle of roots")?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| SvidError::NotPem { what: "key" })?;
         let leaf = chain.first().ok_or(SvidError::NotPem { what: "certificate chain" })?;
         let id = svid_id(leaf, &[own.trust_domain()])?;
         if id != *own {
@@ -107,9 +134,10 @@ impl Svid {
         let moment = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         let (not_before, not_after) =
             (moment(parsed.validity().not_before.timestamp()), moment(parsed.validity().not_after.timestamp()));
-        believe(&chain, &roots, now)?;
+        let chains = Chains::new(&roots, &revoked)?;
+        believe(&chain, &chains, now)?;
         let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(SvidError::Pair)?;
-        Ok(Self { id, key: Arc::new(key), roots, not_before, not_after })
+        Ok(Self { id, key: Arc::new(key), roots, revoked, chains, not_before, not_after })
     }
 
     pub fn id(&self) -> &SpiffeId {
@@ -123,6 +151,20 @@ impl Svid {
 
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
+    }
+
+    /// How peers' chains are judged.
+    pub(crate) fn chains(&self) -> &Chains {
+        &self.chains
+    }
+
+    /// What peers are looked up in.
+    pub fn revoked(&self) -> &[CertificateRevocationListDer<'static>] {
+        &self.revoked
+    }
+
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
     }
 
     pub fn is_valid(&self, now: SystemTime) -> bool {
@@ -163,7 +205,8 @@ impl OwnIdentity {
     pub fn offer(&self, new: Svid, now: SystemTime) -> Offered {
         if let Some(current) = self.current.load().as_deref() {
             let is_same_leaf = current.key.cert.first() == new.key.cert.first();
-            if is_same_leaf && current.key.cert == new.key.cert && current.roots == new.roots {
+            let is_same_trust = current.roots == new.roots && current.revoked == new.revoked;
+            if is_same_leaf && current.key.cert == new.key.cert && is_same_trust {
                 return Offered::Unchanged;
             }
             let is_step_back = new.not_after < current.not_after && new.not_before <= current.not_before;
@@ -176,6 +219,11 @@ impl OwnIdentity {
     }
 }
 
+fn lists(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, SvidError> {
+    let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    all.ok().filter(|all| !all.is_empty()).ok_or(SvidError::NotPem { what: "revocation list" })
+}
+
 fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, SvidError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     all.ok().filter(|all| !all.is_empty()).ok_or(SvidError::NotPem { what })
@@ -183,64 +231,36 @@ fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'st
 
 /// By the own roots, as peers do: a bundle without the root that signed this certificate is a roll-over gone wrong, and
 /// found here rather than at the first handshake.
-fn believe(
-    chain: &[CertificateDer<'static>],
-    roots: &[CertificateDer<'static>],
-    now: SystemTime,
-) -> Result<(), SvidError> {
-    let wrong = |why: String| SvidError::NotBelieved(why);
-    let mut store = RootCertStore::empty();
-    for root in roots {
-        store.add(root.clone()).map_err(|error| wrong(format!("a root: {error}")))?;
-    }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::new(aws_lc_rs::default_provider()));
-    let verifier = builder.build().map_err(|error| wrong(error.to_string()))?;
-    let (leaf, issuers) = chain.split_first().ok_or_else(|| wrong("it is empty".to_owned()))?;
+fn believe(chain: &[CertificateDer<'static>], chains: &Chains, now: SystemTime) -> Result<(), SvidError> {
+    let (leaf, issuers) = chain.split_first().ok_or_else(|| SvidError::NotBelieved("it is empty".to_owned()))?;
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = UnixTime::since_unix_epoch(since);
-    verifier.verify_client_cert(leaf, issuers, now).map(drop).map_err(|error| wrong(error.to_string()))
+    let verified = chains.client(leaf, issuers, UnixTime::since_unix_epoch(since));
+    verified.map(drop).map_err(|error| SvidError::NotBelieved(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
-    use time::OffsetDateTime;
+    use crate::sample::{Root, START};
 
-    const START: u64 = 1_800_000_000;
     const OWN: &str = "spiffe://corp/ns/pay/sa/api";
-
-    type Root = CertifiedIssuer<'static, KeyPair>;
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(START + seconds)
     }
 
-    fn root(name: &str) -> Root {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-    }
-
-    /// Chain and key, valid from START + `from` for a thousand seconds.
     fn leaf(root: &Root, id: &str, from: u64) -> (String, String) {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        let begin = OffsetDateTime::from_unix_timestamp((START + from) as i64).unwrap();
-        (params.not_before, params.not_after) = (begin, begin + Duration::from_secs(1000));
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, root).unwrap().pem(), key.serialize_pem())
+        root.leaf_from(id, 1, from)
     }
 
     fn read(pair: &(String, String), bundle: &str, now: SystemTime) -> Result<Svid, SvidError> {
-        Svid::from_pem(pair.0.as_bytes(), pair.1.as_bytes(), bundle.as_bytes(), &OWN.parse().unwrap(), now)
+        let (chain, key) = (pair.0.as_bytes(), pair.1.as_bytes());
+        Svid::from_pem(SvidPem { chain, key, bundle: bundle.as_bytes(), revoked: None }, &OWN.parse().unwrap(), now)
     }
 
     #[test]
     fn an_identity_is_taken_whole_or_not_at_all() {
-        let (own, stranger) = (root("own"), root("stranger"));
+        let (own, stranger) = (Root::new("own"), Root::new("stranger"));
         let good = leaf(&own, OWN, 0);
         let other_key = (good.0.clone(), leaf(&own, OWN, 0).1);
         for (pair, bundle, now, words) in [
@@ -263,7 +283,7 @@ mod tests {
 
     #[test]
     fn rotation_falls_between_half_and_seven_tenths_of_its_life() {
-        let own = root("own");
+        let own = Root::new("own");
         let svid = read(&leaf(&own, OWN, 0), &own.pem(), at(1)).unwrap();
         assert_eq!((svid.rotate_at(0), svid.rotate_at(1000)), (at(500), at(700)));
         for draw in [1, 17, 999, u64::MAX, u64::MAX / 3] {
@@ -278,7 +298,7 @@ mod tests {
 
     #[test]
     fn the_identity_in_use_goes_forward_through_a_root_roll_over_and_never_back() {
-        let (old, new) = (root("old"), root("new"));
+        let (old, new) = (Root::new("old"), Root::new("new"));
         let both = old.pem() + &new.pem();
         let (first, second) = (leaf(&old, OWN, 0), leaf(&new, OWN, 500));
         let own = OwnIdentity::new(OWN.parse().unwrap());
@@ -305,13 +325,20 @@ mod tests {
             chain: folder.path().join("a.crt"),
             key: folder.path().join("a.key"),
             bundle: folder.path().join("bundle.crt"),
+            revoked: Some(folder.path().join("revoked.crl")),
         };
-        let (own, id) = (root("own"), OWN.parse().unwrap());
+        let (own, id) = (Root::new("own"), OWN.parse().unwrap());
         let pair = leaf(&own, OWN, 0);
         std::fs::write(&files.chain, &pair.0).unwrap();
         std::fs::write(&files.bundle, own.pem()).unwrap();
         assert!(matches!(files.read(&id, at(1)), Err(SvidError::File { path, .. }) if path == files.key));
         std::fs::write(&files.key, &pair.1).unwrap();
+        // A list that is named and not there is no list that revokes nothing.
+        let list = files.revoked.clone().unwrap();
+        assert!(matches!(files.read(&id, at(1)), Err(SvidError::File { path, .. }) if path == list));
+        std::fs::write(&list, "junk").unwrap();
+        assert!(files.read(&id, at(1)).unwrap_err().to_string().contains("revocation list is not PEM"));
+        std::fs::write(&list, own.revoking(&[])).unwrap();
         assert_eq!(files.read(&id, at(1)).unwrap().id(), &id);
         std::fs::write(&files.bundle, vec![b'x'; 2 << 20]).unwrap();
         assert!(files.read(&id, at(1)).unwrap_err().to_string().contains("larger than 1 MiB"));

@@ -1,10 +1,11 @@
 //! `[workload]`: who this sidecar's application is.
 
-use crate::namespace::is_name;
+use crate::{SvidSpec, namespace::is_name};
 use portcullis_config::{Context, Path};
 use portcullis_names::{ObjectName, SpiffeId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
 
 /// Who the application is, to peers and in metrics.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -18,6 +19,12 @@ pub struct WorkloadSpec {
     pub namespace: String,
     /// The id that the certificate must carry.
     pub spiffe: SpiffeId,
+    /// Where certificate, key and roots come from.
+    pub svid: SvidSpec,
+    /// What the sidecar's own connections are marked with (SO_MARK, needs CAP_NET_ADMIN), so that capture leaves them alone
+    /// (default none).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<NonZeroU32>,
 }
 
 /// `[workload]`, compiled.
@@ -78,7 +85,8 @@ mod tests {
 
     #[test]
     fn a_peers_namespace_follows_from_its_id() {
-        let text = "service = \"payments\"\nversion = \"v7\"\nnamespace = \"acme.lab\"\nspiffe = \"spiffe://corp/ns/pay/sa/payments\"";
+        let text = "service = \"payments\"\nversion = \"v7\"\nnamespace = \"acme.lab\"\nspiffe = \"spiffe://corp/ns/pay/sa/payments\"\n\
+                    svid = { files = { cert = \"a\", key = \"b\", bundle = \"c\" } }";
         let (workload, found) = problems(text, Workload::compile);
         assert!(found.is_empty() && workload.version.as_deref() == Some("v7"), "{found:?}");
         for (peer, namespace) in [
@@ -89,7 +97,8 @@ mod tests {
         ] {
             assert_eq!(workload.namespace_of(&peer.parse().unwrap()).as_deref(), namespace, "{peer}");
         }
-        let bad = "service = \"Pay_1\"\nversion = \"a b\"\nnamespace = \"A\"\nspiffe = \"spiffe://corp\"";
+        let bad = "service = \"Pay_1\"\nversion = \"a b\"\nnamespace = \"A\"\nspiffe = \"spiffe://corp\"\n\
+                   svid = { files = { cert = \"a\", key = \"b\", bundle = \"c\" } }";
         assert_eq!(problems(bad, Workload::compile).1.len(), 4);
     }
 }

@@ -16,6 +16,16 @@ text_type!(
     expects = "an address to connect to, like \"10.0.0.11:8080\", \"[2001:db8::1]:443\" or \"unix:/run/app.sock\""
 );
 
+impl EndpointAddress {
+    /// The address and port, where it is one.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 impl FromStr for EndpointAddress {
     type Err = ParseError;
 

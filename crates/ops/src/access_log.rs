@@ -41,8 +41,14 @@ pub struct Record<'r> {
     pub upstream: Option<&'r str>,
     /// Egress: the rule of `[access]` that decided.
     pub rule: Option<&'r str>,
-    /// Egress: the `[destination]`.
+    /// Egress: the `[destination]`. Of a sidecar: who is called.
     pub destination: Option<&'r str>,
+    /// Of a sidecar: who calls.
+    pub source: Option<&'r str>,
+    /// Of a sidecar: `mtls`, `app_tls` or `plain`.
+    pub security: Option<&'r str>,
+    /// Of a sidecar: what `[access]` said.
+    pub verdict: Option<&'r str>,
     pub endpoint: Option<String>,
     pub attempts: u32,
     /// Why it failed: a closed set.
@@ -59,7 +65,7 @@ pub struct Record<'r> {
     pub referer: Option<&'r [u8]>,
 }
 
-const FIELDS: [&str; 32] = [
+const FIELDS: [&str; 35] = [
     "time",
     "request_id",
     "trace_id",
@@ -81,6 +87,9 @@ const FIELDS: [&str; 32] = [
     "upstream",
     "rule",
     "destination",
+    "source",
+    "security",
+    "verdict",
     "endpoint",
     "attempts",
     "reason",
@@ -380,6 +389,9 @@ fn encode(plan: &LogPlan, record: &Record<'_>, now: OffsetDateTime, line: &mut V
     encoder.maybe("upstream", record.upstream);
     encoder.maybe("rule", record.rule);
     encoder.maybe("destination", record.destination);
+    encoder.maybe("source", record.source);
+    encoder.maybe("security", record.security);
+    encoder.maybe("verdict", record.verdict);
     encoder.maybe("endpoint", record.endpoint.as_deref());
     if record.attempts > 0 {
         encoder.number("attempts", u64::from(record.attempts));

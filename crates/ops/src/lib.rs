@@ -8,6 +8,7 @@ pub mod admin;
 mod egress_metrics;
 pub mod handover;
 pub mod log;
+mod mesh_metrics;
 pub mod metrics;
 mod overload;
 mod overload_metrics;
@@ -19,8 +20,10 @@ mod privacy_metrics;
 pub mod signals;
 mod spec;
 pub mod systemd;
+mod tracing_spans;
 
 pub use egress_metrics::{EgressMetrics, OpenTunnel};
+pub use mesh_metrics::MeshMetrics;
 pub use overload::{
     MemoryLimit, MemoryWatch, Overload, OverloadAction, OverloadState, Resource, ResourceLevel, ResourceLevels,
     ResourceState, Shedding,
@@ -35,3 +38,4 @@ pub use spec::{
     AccessLogSpec, AccessLogTarget, AdminSpec, LogFormat, MetricsSpec, ProcessSpec, QueryLogSpec, TelemetrySpec,
     Threads,
 };
+pub use tracing_spans::{Collector, NotACollector, Span, Tracer, TracingSpec};

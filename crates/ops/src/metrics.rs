@@ -1,7 +1,8 @@
 //! Every metric there is. Handles are resolved when a configuration is compiled, so that the data path only adds to atomics;
 //! label values come from the configuration or from closed sets, never from a client.
 
-use crate::{EgressMetrics, OverloadMetrics, PrivacyMetrics};
+pub use crate::mesh_metrics::MeshFlow;
+use crate::{EgressMetrics, MeshMetrics, OverloadMetrics, PrivacyMetrics};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder, core::Collector,
@@ -54,6 +55,7 @@ pub struct Metrics {
     pub overload: OverloadMetrics,
     pub privacy: PrivacyMetrics,
     pub egress: EgressMetrics,
+    pub mesh: MeshMetrics,
     listeners: Mutex<HashMap<String, Arc<ListenerMetrics>>>,
 }
 
@@ -139,6 +141,7 @@ impl Metrics {
             overload: OverloadMetrics::new(&registry).expect("names used once"),
             privacy: PrivacyMetrics::new(&registry).expect("a name used once"),
             egress: EgressMetrics::new(&registry).expect("names used once"),
+            mesh: MeshMetrics::new(&registry).expect("names used once"),
             reloads: counters("portcullis_config_reloads_total", "Reloads by outcome.", &["outcome"]),
             certificate_expiry: gauges(
                 "portcullis_certificate_expiry_seconds",

@@ -1,6 +1,6 @@
 //! `[process]`, `[admin]` and `[telemetry]` as the operator writes them.
 
-use crate::OverloadSpec;
+use crate::{OverloadSpec, TracingSpec};
 use portcullis_names::{ListenAddress, Percent, TimeSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -60,6 +60,9 @@ pub struct TelemetrySpec {
     pub query_log: Option<QueryLogSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<MetricsSpec>,
+    /// A span for each exchange that is sampled (default: none).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<TracingSpec>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]

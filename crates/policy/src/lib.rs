@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access_spec;
 mod client_ip;
 mod compress;
 mod cors;
@@ -32,6 +33,7 @@ mod trace_context;
 mod waf;
 mod wanted;
 
+pub use access_spec::{AccessAction, AccessMatchSpec, AccessSpec, AccessTarget};
 pub use client_ip::{ClientIp, ClientIpHeader, ClientIpSpec};
 pub use compress::{Coding, Compressible};
 pub use cors::{Cors, CorsSpec};
@@ -56,6 +58,6 @@ pub use retry::{Body, Failed, Retry, RetryMethods, RetryOn, RetrySpec};
 pub use security_headers::SecurityHeaders;
 pub use spec::{MirrorSpec, RewriteSpec, RouteSpec, RuleSpec};
 pub use table::{Known, Lookup, RouteDefaults, RouteTable};
-pub use trace_context::TraceContext;
+pub use trace_context::{Sampling, TraceContext, TraceHeaders};
 pub use waf::{RouteWafSpec, WafExclusionSpec, WafMode, WafScoreSpec, WafShadowSpec, WafWish};
 pub use wanted::Wanted;

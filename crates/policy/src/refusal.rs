@@ -82,6 +82,8 @@ reasons! {
     Misdirected = "misdirected", 421, Client, "no route serves this host on a connection made for another (RFC 9110 §15.5.20)";
     RateLimited = "rate_limited", 429, Client, "the client asks more often than a rate limit allows";
     CorsOrigin = "cors_origin", 403, Client, "a page of this origin may not ask here (CORS)";
+    MeshDenied = "mesh_denied", 403, Client, "no access rule of the workload lets this peer call this";
+    MeshQuarantined = "mesh_quarantined", 403, Client, "the peer is in quarantine";
     BodyTooLarge = "body_too_large", 413, Client, "the request body is larger than the limit";
     HeaderTimeout = "header_timeout", 408, Client, "the request head did not come whole in time";
     BodyTimeout = "body_timeout", 408, Client, "the request body came too slowly";

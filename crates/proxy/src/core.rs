@@ -4,6 +4,7 @@
 use crate::{
     engine::Engine,
     listen::{BoundSocket, ListenerRuntime, accept},
+    mesh::Carriers,
     snapshot::{Drain, Edge},
 };
 use std::{
@@ -20,6 +21,7 @@ use tokio::{sync::mpsc, task::LocalSet};
 pub(crate) struct Core {
     edge: Arc<Edge>,
     engine: Engine,
+    carriers: Rc<Carriers>,
 }
 
 /// A count of the whole process that goes down by itself.
@@ -50,7 +52,9 @@ impl Drop for Counted {
 impl Core {
     fn new(edge: Arc<Edge>) -> Self {
         let engine = Engine::new(edge.clone());
-        Self { edge, engine }
+        let carriers = Rc::new(Carriers::default());
+        carriers.tend();
+        Self { edge, engine, carriers }
     }
 
     pub(crate) fn edge(&self) -> &Arc<Edge> {
@@ -59,6 +63,10 @@ impl Core {
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    pub(crate) fn carriers(&self) -> &Carriers {
+        &self.carriers
     }
 
     pub(crate) fn drain(&self) -> Drain {

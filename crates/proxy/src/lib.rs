@@ -8,6 +8,7 @@ mod core;
 mod egress;
 mod engine;
 pub mod listen;
+mod mesh;
 mod privacy_guard;
 mod release;
 mod snapshot;
@@ -22,6 +23,10 @@ pub use egress::{
     Capture, EgressPlan, EgressSources, EgressSpec, EgressState, InterceptPlan, LiveEgress, ProxyPlan, outward,
 };
 pub use engine::Peers;
+pub use mesh::{
+    Beyond, IdentityNews, InboundTarget, LiveMesh, MeshListener, MeshPlan, MeshSources, MeshState, Otherwise,
+    OutboundTarget, PeerEntry, PeerStatus, Security, Towards,
+};
 pub use privacy_guard::PrivacyGuard;
 pub use release::{LiveRollout, ReleaseStep, Releases};
 pub use snapshot::{Drain, Edge, Snapshot};

@@ -1,7 +1,7 @@
 //! What one published configuration is to the data path: compiled tables, pinned by each request for its whole life.
 
 use crate::{
-    api_guard::ApiGuard, core::Counter, egress::LiveEgress, engine::Peers, privacy_guard::PrivacyGuard,
+    api_guard::ApiGuard, core::Counter, egress::LiveEgress, engine::Peers, mesh::LiveMesh, privacy_guard::PrivacyGuard,
     release::Releases, waf_guard::WafGuard,
 };
 use arc_swap::ArcSwap;
@@ -20,6 +20,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 /// Immutable once published.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// Sends spans of what is sampled.
+    pub tracer: Option<Arc<portcullis_ops::Tracer>>,
     pub generation: u64,
     pub routes: Arc<RouteTable>,
     pub clusters: Arc<Clusters>,
@@ -42,6 +44,8 @@ pub struct Snapshot {
     pub keys: BTreeMap<ObjectName, KeyHandle>,
     /// The way out, where the document has one.
     pub egress: Option<Arc<LiveEgress>>,
+    /// The sidecar, where the document is one.
+    pub mesh: Option<Arc<LiveMesh>>,
     pub log: LogPlan,
     pub drain: Drain,
     pub max_connections: u32,
@@ -64,6 +68,8 @@ impl Snapshot {
             stores: self.stores.clone(),
             keys: self.keys.clone(),
             egress: self.egress.clone(),
+            mesh: self.mesh.clone(),
+            tracer: self.tracer.clone(),
             log: self.log.clone(),
             drain: self.drain,
             max_connections: self.max_connections,

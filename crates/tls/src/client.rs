@@ -107,6 +107,17 @@ impl UpstreamTls {
         Ok(Some(Self { h1, h2, server_name, group_key, trust: proof.into_trust(), client }))
     }
 
+    /// Made elsewhere: how the sidecars of a mesh prove to one another who they are is not for `[upstream.X] tls` to say.
+    /// `group_key` is equal for equal settings; see [`Self::group_key`].
+    pub fn made(
+        h1: Arc<ClientConfig>,
+        h2: Arc<ClientConfig>,
+        server_name: ServerName<'static>,
+        group_key: u64,
+    ) -> Self {
+        Self { h1, h2, server_name, group_key, trust: None, client: None }
+    }
+
     /// For a connection that offers this protocol by ALPN.
     pub fn config(&self, alpn: &[u8]) -> Arc<ClientConfig> {
         match alpn {

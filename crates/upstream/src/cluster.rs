@@ -94,6 +94,12 @@ impl Cluster {
         });
         let protocol = spec.protocol.unwrap_or(HttpProtocol::H1);
         check_protocol(spec, protocol, tls.is_some(), at, cx);
+        let made = around.made_tls.get(name);
+        if made.is_some() && spec.tls.is_some() {
+            cx.error_at_key(&at.key("tls"), "the mesh opens TLS to the upstream of a service")
+                .help("leave `tls` out, or call the upstream without a [service.X]");
+        }
+        let tls = made.cloned().or(tls);
         let mut time = |key: &str, value: Option<TimeSpan>, default: Duration| {
             if value.is_some_and(TimeSpan::is_zero) {
                 cx.error(&at.key(key), format!("{key} cannot be zero"))
@@ -527,6 +533,7 @@ mod tests {
             connect_timeout: Duration::from_secs(2),
             zone: Some("a"),
             previous,
+            made_tls: &Default::default(),
             now: Instant::now(),
         };
         Clusters::compile(specs, around, cx)

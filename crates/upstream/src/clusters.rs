@@ -4,7 +4,7 @@ use crate::{Cluster, ClusterId, UpstreamSpec};
 use portcullis_config::{Context, Path};
 use portcullis_discover::{Endpoints, Resolvers, Source};
 use portcullis_names::ObjectName;
-use portcullis_tls::{Certificates, Trusts};
+use portcullis_tls::{Certificates, Trusts, UpstreamTls};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -28,6 +28,8 @@ pub struct Surroundings<'r> {
     /// `site.zone`.
     pub zone: Option<&'r str>,
     pub previous: Option<&'r Clusters>,
+    /// How TLS is opened to upstreams whose own table does not say it: services of a mesh.
+    pub made_tls: &'r BTreeMap<ObjectName, UpstreamTls>,
     pub now: Instant,
 }
 

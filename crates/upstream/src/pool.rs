@@ -62,6 +62,7 @@ mod tests {
             connect_timeout: std::time::Duration::from_secs(1),
             zone: None,
             previous: None,
+            made_tls: &BTreeMap::new(),
             now: Instant::now(),
         };
         let policies = Clusters::policies([(&name, &spec, Path::root())], around, &mut cx);

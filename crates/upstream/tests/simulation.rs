@@ -91,6 +91,7 @@ fn compile(json: &str, previous: Option<&Clusters>, now: Instant) -> Result<Clus
         connect_timeout: Duration::from_secs(2),
         zone: Some("a"),
         previous,
+        made_tls: &Default::default(),
         now,
     };
     let mut cx = Context::default();

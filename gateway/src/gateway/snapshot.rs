@@ -4,7 +4,7 @@ use crate::{Compiled, release_board::ReleaseBoard};
 use portcullis_auth::{Identity, KeyClient, KeyHandle, KeyRefresher, SystemClock};
 use portcullis_names::ObjectName;
 use portcullis_ops::metrics::Metrics;
-use portcullis_proxy::{LiveEgress, Peers, Snapshot};
+use portcullis_proxy::{LiveEgress, LiveMesh, Peers, Snapshot};
 use portcullis_tls::system_client;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,13 +13,14 @@ pub(super) fn split(
     compiled: Compiled,
     generation: u64,
     releases: &ReleaseBoard,
-    egress: Option<Arc<LiveEgress>>,
-    metrics: &Metrics,
+    (egress, mesh): (Option<Arc<LiveEgress>>, Option<Arc<LiveMesh>>),
+    metrics: &Arc<Metrics>,
 ) -> (Arc<Compiled>, Arc<Snapshot>) {
-    let peers = Peers::new(&compiled.clusters, metrics);
+    let peers = Peers::new(&compiled.clusters, metrics, mesh.as_deref());
     let route_metrics = compiled.routes.plans().map(|plan| metrics.route(&plan.name())).collect();
     let compiled = Arc::new(compiled);
     let snapshot = Snapshot {
+        tracer: compiled.tracer.clone(),
         generation,
         routes: compiled.routes.clone(),
         clusters: compiled.clusters.clone(),
@@ -33,6 +34,7 @@ pub(super) fn split(
         stores: compiled.stores.clone(),
         keys: fetch_keys(&compiled.identities),
         egress,
+        mesh,
         log: compiled.log.clone(),
         drain: compiled.drain,
         max_connections: compiled.max_connections,

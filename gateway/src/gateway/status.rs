@@ -9,6 +9,11 @@ impl Gateway {
         serde_json::json!({
             "pid": std::process::id(),
             "generation": state.generation,
+            "sidecar": state.compiled.mesh.is_some().then(|| state.around.status()),
+            "tracing": state.compiled.tracer.as_ref().map(|tracer| {
+                let (sent, dropped) = tracer.counts();
+                serde_json::json!({ "sent": sent, "dropped": dropped })
+            }),
             "draining": state.draining,
             "connections": self.0.edge.open_connections(),
             "last_reload": state.last_reload,

@@ -77,8 +77,9 @@ impl Gateway {
                     std::fs::read_to_string(folder.join("log.txt")).unwrap()
                 );
             }
-            let (status, _) = call(&folder, "GET", "/ready", "").await?;
-            if status != 200 {
+            let (status, why) = call(&folder, "GET", "/ready", "").await?;
+            // A sidecar that waits for its identity has begun all the same.
+            if status != 200 && why["reason"] != "no identity yet" {
                 return None;
             }
             let (_, body) = call(&folder, "GET", "/listeners", "").await?;

@@ -38,8 +38,7 @@ report = true
 [trial]
 from = ["service:trial"]
 to = ["service:payments"]
-action = "allow"
-report = true
+action = "report"
 [other]
 from = ["*"]
 to = ["service:stock"]

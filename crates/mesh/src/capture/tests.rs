@@ -11,6 +11,7 @@ fn capture(method: Method, exclusion: Exclusion) -> Capture {
         method,
         inbound: Some(15006),
         outbound: Some(15001),
+        dns: Some(15053),
         exclusion,
         except_inbound_ports: [22].into(),
         except_outbound_ports: [53, 9090].into(),
@@ -26,7 +27,7 @@ fn what_cannot_work_is_refused() {
         edit(&mut capture);
         capture.checked().map(drop)
     };
-    assert_eq!(with(&|c| (c.inbound, c.outbound) = (None, None)), Err(NoCapture::Nothing));
+    assert_eq!(with(&|c| (c.inbound, c.outbound, c.dns) = (None, None, None)), Err(NoCapture::Nothing));
     assert_eq!(with(&|c| c.inbound = Some(15001)), Err(NoCapture::SamePort(15001)));
     assert_eq!(with(&|c| c.exclusion = Exclusion::Mark(TPROXY_MARK)), Err(NoCapture::OwnMark(TPROXY_MARK)));
     for bad in ["", "/x", "x/", "a b", "a/../b", "x\n-j ACCEPT", "x\"", "x;y"] {
@@ -54,7 +55,7 @@ fn the_sidecars_own_packets_are_let_go_before_anything_is_captured() {
                 !last.contains("RETURN") && out.iter().any(|line| line.contains("--dport 9090 -j RETURN")),
                 "{rules}"
             );
-            let nft = capture.checked().unwrap().nft();
+            let nft = capture.checked().unwrap().nft(&[Family::V4, Family::V6]);
             let chain = nft.split("chain output").nth(1).unwrap();
             assert!(chain.find("return").unwrap() < chain.rfind("tcp").unwrap(), "{nft}");
         }
@@ -64,8 +65,9 @@ fn the_sidecars_own_packets_are_let_go_before_anything_is_captured() {
 #[test]
 fn only_what_is_asked_for_is_captured() {
     let mut one_way = capture(Method::Redirect, Exclusion::Mark(1));
-    one_way.outbound = None;
-    let (rules, nft) = (one_way.checked().unwrap().iptables(Family::V4), one_way.checked().unwrap().nft());
+    (one_way.outbound, one_way.dns) = (None, None);
+    let (rules, nft) =
+        (one_way.checked().unwrap().iptables(Family::V4), one_way.checked().unwrap().nft(&[Family::V4, Family::V6]));
     assert!(
         !rules.contains("-A OUTPUT") && rules.contains("-A PREROUTING") && !nft.contains("chain output"),
         "{rules}"
@@ -74,7 +76,7 @@ fn only_what_is_asked_for_is_captured() {
     let transparent = capture(Method::Tproxy, Exclusion::Mark(1));
     assert_eq!(
         transparent.checked().unwrap().routes(Family::V6),
-        ["ip -6 rule add fwmark 0x539 lookup 133", "ip -6 route add local ::/0 dev lo table 133"]
+        ["ip -6 rule add fwmark 0x539 lookup 133", "ip -6 route replace local ::/0 dev lo table 133"]
     );
 }
 
@@ -108,7 +110,7 @@ fn nft_and_iptables_take_every_variant() {
             let capture = capture(method, exclusion);
             let rules = capture.checked().unwrap();
             for (program, arguments, text) in [
-                ("nft", "-c -f -", rules.nft()),
+                ("nft", "-c -f -", rules.nft(&[Family::V4, Family::V6])),
                 ("iptables-restore", "--test --noflush", rules.iptables(Family::V4)),
                 ("ip6tables-restore", "--test --noflush", rules.iptables(Family::V6)),
             ] {

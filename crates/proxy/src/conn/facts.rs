@@ -5,6 +5,7 @@
 use crate::{
     egress::{Pinned, local_process::LocalProcess},
     listen::ListenerRuntime,
+    mesh::MeshFacts,
 };
 use portcullis_ops::metrics::ListenerMetrics;
 use portcullis_tls::PeerIdentity;
@@ -35,6 +36,8 @@ pub struct ConnFacts {
     pinned: OnceLock<Box<Pinned>>,
     /// Egress: who holds the other end on this machine, once that was looked up.
     process: OnceLock<Option<Box<LocalProcess>>>,
+    /// Of a sidecar's connection.
+    mesh: Option<Box<MeshFacts>>,
 }
 
 /// What the TLS handshake settled.
@@ -46,6 +49,19 @@ pub struct TlsFacts {
     pub resumed: bool,
     /// Present only when the client showed a certificate and it was verified.
     pub identity: Option<PeerIdentity>,
+}
+
+impl TlsFacts {
+    /// Of a handshake that is over.
+    pub(crate) fn of(session: &rustls::ServerConnection) -> Self {
+        Self {
+            version: session.protocol_version().and_then(|version| version.as_str()).unwrap_or("unknown"),
+            cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
+            sni: session.server_name().map(str::to_ascii_lowercase),
+            resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+            identity: session.peer_certificates().and_then(PeerIdentity::from_chain),
+        }
+    }
 }
 
 /// Why the byte layer gave up on a connection. The engine only sees an IO error; this says what it was.
@@ -69,6 +85,7 @@ impl ConnFacts {
             tunnel: AtomicBool::new(false),
             pinned: OnceLock::new(),
             process: OnceLock::new(),
+            mesh: None,
         }
     }
 
@@ -115,6 +132,14 @@ impl ConnFacts {
 
     pub(crate) fn pinned(&self) -> Option<&Pinned> {
         self.pinned.get().map(|pinned| &**pinned)
+    }
+
+    pub(crate) fn set_mesh(&mut self, mesh: MeshFacts) {
+        self.mesh = Some(Box::new(mesh));
+    }
+
+    pub(crate) fn mesh(&self) -> Option<&MeshFacts> {
+        self.mesh.as_deref()
     }
 
     pub(crate) fn set_process(&self, found: Option<LocalProcess>) {

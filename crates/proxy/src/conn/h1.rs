@@ -146,7 +146,8 @@ impl Reads {
             | PlanProtocol::Https(_)
             | PlanProtocol::Tcp(_)
             | PlanProtocol::Tls(_)
-            | PlanProtocol::Intercept(_) => Self::Served,
+            | PlanProtocol::Intercept(_)
+            | PlanProtocol::Mesh(_) => Self::Served,
         }
     }
 }

@@ -4,6 +4,7 @@ use super::{ConnFacts, EdgeIo, h1, h2};
 use crate::{
     core::Core,
     listen::{ListenerPlan, ListenerRuntime},
+    mesh,
 };
 use std::{pin::Pin, rc::Rc, sync::Arc};
 use tokio::sync::watch;
@@ -59,6 +60,7 @@ pub(crate) async fn serve(
         biased;
         () = driver => {}
         () = patience(&conn, &facts) => {}
+        () = mesh::revoked(&facts, &conn.core) => {}
     }
 }
 

@@ -182,7 +182,8 @@ pub(crate) fn auth_of(plan: &ListenerPlan) -> Option<&Arc<AuthRule>> {
         | PlanProtocol::Https(_)
         | PlanProtocol::Tcp(_)
         | PlanProtocol::Tls(_)
-        | PlanProtocol::Intercept(_) => None,
+        | PlanProtocol::Intercept(_)
+        | PlanProtocol::Mesh(_) => None,
     }
 }
 

@@ -236,7 +236,7 @@ async fn first_octets(
 }
 
 /// Where a connection was for before it was led here. `None`: it came by itself, and would be led in a circle.
-fn original_destination(stream: &Socket, capture: Capture) -> Option<SocketAddr> {
+pub(crate) fn original_destination(stream: &Socket, capture: Capture) -> Option<SocketAddr> {
     let Socket::Tcp(tcp) = stream else { return None };
     let local = canonical(tcp.local_addr().ok()?);
     match capture {

@@ -31,5 +31,6 @@ pub(crate) use outbound::TRIES_MAX;
 pub(crate) use plan::Showing;
 pub use plan::{EgressPlan, EgressSources, ProxyPlan, outward};
 pub(crate) use record::{Ended, FlowRecord, Octets};
+pub(crate) use relay_any::relay_any;
 pub use spec::EgressSpec;
 pub(crate) use tunnel::Tunnel;

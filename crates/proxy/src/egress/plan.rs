@@ -3,9 +3,9 @@
 use super::{EgressSpec, parents::Parents};
 use portcullis_auth::AuthRule;
 use portcullis_config::{Context, Path};
-use portcullis_egress::{AccessSpec, CredentialSpec, Credentials, DestinationSpec, EgressPolicy, TlsMode};
+use portcullis_egress::{CredentialSpec, Credentials, DestinationSpec, EgressPolicy, TlsMode};
 use portcullis_names::{ObjectName, TimeSpan};
-use portcullis_policy::Outward;
+use portcullis_policy::{AccessSpec, Outward};
 use portcullis_tls::{Inspection, ServerTls, UpstreamTls, UpstreamTlsSpec};
 use portcullis_upstream::{Cluster, Clusters, Surroundings, UpstreamSpec};
 use std::{

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     conn::ConnFacts,
+    mesh::{When, judge_request},
     release::LiveRollout,
     snapshot::Edge,
     stage::{self, Ending, Exchange, Unpicked},
@@ -175,12 +176,14 @@ impl ProxyHttp for App {
         if let Some(metrics) = snapshot.route_metrics.get(plan.index) {
             exchange.active = Some(metrics.began());
         }
+        authorise(session, exchange, When::BeforeGuards)?;
         match self.guard(session, exchange, plan).await {
             Ok(Passed::Cleared(cleared)) => exchange.cleared = Some(cleared),
             Ok(Passed::Denied(denial)) => return deny(session, exchange, plan, denial).await,
             Ok(Passed::Preflight) => return preflight(session, plan).await,
             Err(reason) => return Err(Self::refuse(exchange, reason, "guard")),
         }
+        authorise(session, exchange, When::AfterGuards)?;
         screen::request_head(session, exchange, plan.index)?;
         if let Some(delay) = plan.fault.delay(fastrand::u64(..)) {
             tokio::time::sleep(delay).await;
@@ -258,11 +261,19 @@ impl ProxyHttp for App {
         let Some(endpoint) = peers.endpoints.get(index) else {
             return Err(Self::refuse(exchange, Reason::Internal, "pick"));
         };
+        if exchange.facts.mesh().is_some() {
+            exchange.endpoint = endpoint.dialer.address.socket();
+        }
         peers.metrics.attempt();
         if exchange.attempts > 1 {
             peers.metrics.retry();
         }
+        let application = exchange.facts.mesh().filter(|mesh| mesh.application.as_ref() == Some(&cluster.name));
         let mut peer = match cluster.proxy_protocol {
+            None if application.is_some() => {
+                let to = application.and_then(|mesh| mesh.target);
+                endpoint.application(to, session.req_header().version)
+            }
             None => endpoint.peer(),
             Some(version) => endpoint.peer_for(proxy_header(version, &exchange.facts).into()),
         };
@@ -563,6 +574,13 @@ impl ProxyHttp for App {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+/// Whether the caller of a sidecar's application may call this.
+fn authorise(session: &Session, exchange: &mut Exchange, when: When) -> Result<()> {
+    let header = session.req_header();
+    judge_request(exchange, header.method.as_str(), header.uri.path(), when)
+        .map_err(|(reason, stage)| App::refuse(exchange, reason, stage))
 }
 
 /// The one upgrade that is passed on.

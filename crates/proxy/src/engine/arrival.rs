@@ -3,7 +3,16 @@
 use crate::{listen::Underscores, stage::Arrival};
 use http::{HeaderName, header};
 use pingora::{Result, http::RequestHeader};
-use portcullis_policy::Reason;
+use portcullis_policy::{Reason, TraceHeaders};
+
+fn trace_headers(header: &RequestHeader) -> TraceHeaders<'_> {
+    let value = |name: &str| header.headers.get(name).map(header::HeaderValue::as_bytes);
+    TraceHeaders {
+        traceparent: value("traceparent"),
+        b3: value("b3"),
+        x_b3: ["x-b3-traceid", "x-b3-spanid", "x-b3-sampled"].map(value),
+    }
+}
 
 pub(super) fn arrival<'a>(header: &'a RequestHeader, client_ip_header: Option<&'static str>) -> Arrival<'a> {
     let value = |name: HeaderName| header.headers.get(name).map(header::HeaderValue::as_bytes);
@@ -14,7 +23,7 @@ pub(super) fn arrival<'a>(header: &'a RequestHeader, client_ip_header: Option<&'
     Arrival {
         authority,
         path: header.uri.path(),
-        traceparent: header.headers.get("traceparent").map(header::HeaderValue::as_bytes),
+        trace: trace_headers(header),
         request_id: header.headers.get("x-request-id").map(header::HeaderValue::as_bytes),
         forwarded: client_ip_header.map_or_else(Vec::new, |name| {
             header.headers.get_all(name).iter().map(header::HeaderValue::as_bytes).collect()

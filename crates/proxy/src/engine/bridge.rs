@@ -5,7 +5,7 @@
 //! cross in a task. The copy costs some microseconds a request on this path only; the peer's address is 0.0.0.0, for
 //! which pingora skips the comparison with the socket's peer and so keeps the connection in its pool.
 
-use super::dial::{DialTls, Dialer};
+use super::dial::{DialTls, Dialer, Secured};
 use async_trait::async_trait;
 use pingora::{
     ErrorType, OrErr, Result,
@@ -24,18 +24,23 @@ pub(super) struct TlsBridge {
 #[async_trait]
 impl Connect for TlsBridge {
     async fn connect(&self, _: &SocketAddr) -> Result<Stream> {
-        let mut tls = self.dialer.connect_tls(&self.tls).await?;
-        if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return pingora::Error::e_explain(
-                ErrorType::TLSHandshakeFailure,
-                format!("{} does not speak h2", self.dialer.address),
-            );
-        }
+        let secured = self.dialer.connect_tls(&self.tls).await?;
         let (ours, mut theirs) = UnixStream::pair().or_err(ErrorType::InternalError, "socket pair")?;
-        tokio::spawn(async move {
-            // Either side's end ends the other; how it ended is seen by the h2 client.
-            let _ = tokio::io::copy_bidirectional(&mut tls, &mut theirs).await;
-        });
+        // Either side's end ends the other; how it ended is seen by the h2 client.
+        match secured {
+            Secured::Tls(mut tls) => {
+                if !matches!(tls.get_ref().1.alpn_protocol(), Some(b"h2" | portcullis_mesh::ALPN_H2)) {
+                    return pingora::Error::e_explain(
+                        ErrorType::TLSHandshakeFailure,
+                        format!("{} does not speak h2", self.dialer.address),
+                    );
+                }
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut tls, &mut theirs).await });
+            }
+            Secured::Plain(mut clear) => {
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut clear, &mut theirs).await });
+            }
+        }
         Ok(ours.into())
     }
 }

@@ -8,6 +8,8 @@ use super::upstream_io::{UpstreamIo, Waits};
 use crate::{
     conn::Socket,
     egress::{LiveEgress, parents::Chained},
+    listen::Direction,
+    mesh::{self, How, LiveMesh, MeshState, PeerEntry, Towards, is_not_tls, sighting},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +19,8 @@ use pingora::{
     protocols::{ALPN, tls::CustomALPN},
     upstreams::peer::{Peer, ProxyDigestUserDataHook},
 };
-use portcullis_names::EndpointAddress;
+use portcullis_names::{EndpointAddress, ObjectName};
+use portcullis_ops::metrics::Metrics;
 use portcullis_upstream::{CircuitBreaker, ClusterLoad, Seat};
 use rustls::pki_types::ServerName;
 use std::{
@@ -25,12 +28,9 @@ use std::{
     fmt,
     future::poll_fn,
     sync::{Arc, LazyLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::{
-    net::{TcpStream, UnixStream},
-    time::timeout,
-};
+use tokio::{net::UnixStream, time::timeout};
 use tokio_rustls::client::TlsStream;
 
 /// How to reach one endpoint: made once per endpoint at compile time, carried to the connector inside the peer.
@@ -47,6 +47,8 @@ pub(crate) struct Dialer {
     pub(crate) breaker: CircuitBreaker,
     /// Egress: the parent proxy that leads there.
     pub(crate) through: Option<Through>,
+    /// What the socket is marked with, so that a sidecar's own connections are not captured.
+    pub(crate) mark: Option<u32>,
 }
 
 /// A tunnel through a parent proxy.
@@ -66,6 +68,50 @@ const FULL: ErrorType = ErrorType::Custom(OVERFLOW);
 pub(crate) struct DialTls {
     pub(crate) config: Arc<rustls::ClientConfig>,
     pub(crate) server_name: ServerName<'static>,
+    /// The endpoint is a service's sidecar.
+    pub(crate) mesh: Option<Arc<MeshDial>>,
+}
+
+/// What a handshake with a service's sidecar is told to.
+#[derive(Debug)]
+pub(crate) struct MeshDial {
+    towards: Arc<Towards>,
+    state: Arc<MeshState>,
+    metrics: Arc<Metrics>,
+}
+
+impl MeshDial {
+    /// `None`: the upstream is no service.
+    pub(super) fn new(live: &LiveMesh, upstream: &ObjectName, metrics: &Arc<Metrics>) -> Option<Arc<Self>> {
+        let towards = live.plan.towards(upstream)?.clone();
+        Some(Arc::new(Self { towards, state: live.state.clone(), metrics: metrics.clone() }))
+    }
+
+    fn entry(&self) -> Arc<PeerEntry> {
+        self.state.board.entry(Direction::Outbound, &self.towards.name().to_string())
+    }
+
+    fn sighted(&self, session: &rustls::ClientConnection) {
+        let protocol = match session.alpn_protocol() {
+            Some(portcullis_mesh::ALPN_H2) => "h2",
+            Some(_) | None => "h1",
+        };
+        self.entry().sighted(sighting(session, &self.towards, protocol));
+    }
+
+    fn failed(&self, error: &std::io::Error) {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let reason = inner.and_then(portcullis_mesh::peer_refused).map_or("handshake", |why| why.as_str());
+        self.entry().denied(reason, None);
+        self.metrics.mesh.refused("outbound", reason);
+    }
+}
+
+/// A connection as it could be had.
+pub(super) enum Secured {
+    Tls(Box<TlsStream<Socket>>),
+    /// In clear text: the endpoint of a permissive service has no sidecar.
+    Plain(Socket),
 }
 
 /// A dial on behalf of one client connection: its PROXY header goes first, and the connection is nobody else's.
@@ -132,7 +178,10 @@ impl Dial {
         }
         match &dialer.tls {
             None => Ok(UpstreamIo::clear(socket, dialer.waits(), seat)),
-            Some(tls) => Ok(UpstreamIo::tls(dialer.handshake(tls, socket).await?, dialer.waits(), seat)),
+            Some(tls) => Ok(match dialer.secure(tls, socket).await? {
+                Secured::Tls(stream) => UpstreamIo::tls(stream, dialer.waits(), seat),
+                Secured::Plain(socket) => UpstreamIo::clear(socket, dialer.waits(), seat),
+            }),
         }
     }
 }
@@ -159,29 +208,57 @@ impl Dialer {
         }
     }
 
-    pub(super) async fn connect_tls(&self, tls: &DialTls) -> Result<TlsStream<Socket>> {
+    pub(super) async fn connect_tls(&self, tls: &DialTls) -> Result<Secured> {
         let socket = self.connect().await?;
-        self.handshake(tls, socket).await
+        self.secure(tls, socket).await
     }
 
-    async fn handshake(&self, tls: &DialTls, socket: Socket) -> Result<TlsStream<Socket>> {
+    async fn secure(&self, tls: &DialTls, socket: Socket) -> Result<Secured> {
+        let downgradable = tls.mesh.as_ref().filter(|mesh| mesh.towards.how == How::MeshOrPlain);
+        let address = match &self.address {
+            EndpointAddress::Ip(address) => Some(*address),
+            EndpointAddress::Unix(_) => None,
+        };
+        if let (Some(mesh), Some(address)) = (downgradable, address)
+            && mesh.state.is_plain(address, Instant::now())
+        {
+            return Ok(Secured::Plain(socket));
+        }
         let connector = tokio_rustls::TlsConnector::from(tls.config.clone());
         match timeout(self.connect_timeout, connector.connect(tls.server_name.clone(), socket)).await {
-            Ok(Ok(stream)) => Ok(stream),
+            Ok(Ok(stream)) => {
+                if let Some(mesh) = &tls.mesh {
+                    mesh.sighted(stream.get_ref().1);
+                }
+                Ok(Secured::Tls(Box::new(stream)))
+            }
+            Ok(Err(error)) if is_not_tls(&error) && downgradable.is_some() => self.in_clear(downgradable).await,
+            // Whoever waits for the end of a request line never answers a hello.
+            Err(_) if downgradable.is_some() => self.in_clear(downgradable).await,
             Ok(Err(error)) => {
+                if let Some(mesh) = &tls.mesh {
+                    mesh.failed(&error);
+                }
                 Err(pingora::Error::because(ErrorType::TLSHandshakeFailure, format!("{}", self.address), error))
             }
             Err(_) => Err(failure(ErrorType::TLSHandshakeTimedout, self)),
         }
     }
 
+    /// The endpoint of a permissive service has no sidecar, and the hello has spoilt the connection: another one.
+    async fn in_clear(&self, mesh: Option<&Arc<MeshDial>>) -> Result<Secured> {
+        if let (Some(mesh), EndpointAddress::Ip(address)) = (mesh, &self.address) {
+            mesh.state.found_plain(*address, Instant::now());
+            mesh.metrics.mesh.plain_fallback();
+        }
+        Ok(Secured::Plain(self.connect().await?))
+    }
+
     async fn open(&self) -> Result<Socket> {
         match &self.address {
             EndpointAddress::Ip(address) => {
-                let tcp = TcpStream::connect(address).await.map_err(|error| self.refused(error))?;
-                // Requests are written whole; waiting to fill a segment only adds delay.
-                let _ = tcp.set_nodelay(true);
-                Ok(Socket::Tcp(tcp))
+                let tcp = mesh::connect(*address, self.mark, self.connect_timeout).await;
+                Ok(Socket::Tcp(tcp.map_err(|error| self.refused(error))?))
             }
             EndpointAddress::Unix(path) => {
                 Ok(Socket::Unix(UnixStream::connect(path).await.map_err(|error| self.refused(error))?))

@@ -82,7 +82,11 @@ impl Exchange {
     pub(crate) fn is_outgoing(&self) -> bool {
         match self.facts.listener.plan().protocol {
             PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => true,
-            PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => false,
+            PlanProtocol::Http
+            | PlanProtocol::Https(_)
+            | PlanProtocol::Tcp(_)
+            | PlanProtocol::Tls(_)
+            | PlanProtocol::Mesh(_) => false,
         }
     }
 }
@@ -348,7 +352,7 @@ fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>) -> 
             let host = outgoing.target.host().to_string();
             let host = host.trim_matches(['[', ']']).to_owned();
             let server_name = ServerName::try_from(host).ok()?;
-            Some((origin.group_key(), DialTls { config: origin.config(b"http/1.1"), server_name }))
+            Some((origin.group_key(), DialTls { config: origin.config(b"http/1.1"), server_name, mesh: None }))
         }
     };
     // Not of another destination, nor verified by other rules, nor opened with another certificate.
@@ -371,6 +375,7 @@ fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>) -> 
         load,
         breaker,
         through,
+        mark: None,
     });
     let idle = way.pool.as_ref().map_or(POOLED_IDLE, |pool| pool.idle_timeout.min(POOLED_IDLE));
     let peer = peers::outgoing(dialer, address, group.finish(), idle, silence);

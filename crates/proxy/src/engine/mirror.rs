@@ -1,6 +1,6 @@
 //! Copies of requests to somebody whose answer does not matter, and who can slow nobody down.
 
-use super::dial::Dialer;
+use super::dial::{Dialer, Secured};
 use crate::release::LiveRollout;
 use bytes::Bytes;
 use pingora::http::RequestHeader;
@@ -112,10 +112,10 @@ impl MirrorTap {
                 let mut socket = self.dialer.connect().await.map_err(failed)?;
                 say_and_hear(&mut socket, &request, answered).await
             }
-            Some(tls) => {
-                let mut stream = self.dialer.connect_tls(tls).await.map_err(failed)?;
-                say_and_hear(&mut stream, &request, answered).await
-            }
+            Some(tls) => match self.dialer.connect_tls(tls).await.map_err(failed)? {
+                Secured::Tls(mut stream) => say_and_hear(&mut stream, &request, answered).await,
+                Secured::Plain(mut socket) => say_and_hear(&mut socket, &request, answered).await,
+            },
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use super::{
     bridge::TlsBridge,
-    dial::{self, Dial, DialTls, Dialer},
+    dial::{self, Dial, DialTls, Dialer, MeshDial},
 };
+use crate::mesh::LiveMesh;
 use bytes::Bytes;
 use pingora::{
     protocols::{ALPN, l4::socket::SocketAddr as PeerAddress},
@@ -39,8 +40,8 @@ pub(crate) struct EndpointPeer {
 }
 
 impl Peers {
-    pub fn new(clusters: &Clusters, metrics: &Metrics) -> Self {
-        Self(clusters.iter().map(|cluster| ClusterPeers::new(cluster, metrics)).collect())
+    pub fn new(clusters: &Clusters, metrics: &Arc<Metrics>, mesh: Option<&LiveMesh>) -> Self {
+        Self(clusters.iter().map(|cluster| ClusterPeers::new(cluster, metrics, mesh)).collect())
     }
 
     /// Brings the endpoints' series up to what was counted.
@@ -66,11 +67,15 @@ impl Peers {
 }
 
 impl ClusterPeers {
-    fn new(cluster: &Cluster, metrics: &Metrics) -> Self {
+    fn new(cluster: &Cluster, metrics: &Arc<Metrics>, mesh: Option<&LiveMesh>) -> Self {
         let h2 = cluster.protocol != HttpProtocol::H1;
         let alpn: &[u8] = if h2 { b"h2" } else { b"http/1.1" };
-        let tls =
-            cluster.tls.as_ref().map(|tls| DialTls { config: tls.config(alpn), server_name: tls.server_name.clone() });
+        let service = mesh.and_then(|mesh| MeshDial::new(mesh, &cluster.name, metrics));
+        let tls = cluster.tls.as_ref().map(|tls| DialTls {
+            config: tls.config(alpn),
+            server_name: tls.server_name.clone(),
+            mesh: service.clone(),
+        });
         // pingora's pool key knows neither our TLS settings nor whose connection it is. As long as neither changes, pooled
         // connections live on over reloads.
         let mut group = DefaultHasher::new();
@@ -78,7 +83,7 @@ impl ClusterPeers {
         cluster.tls.as_ref().map(portcullis_tls::UpstreamTls::group_key).hash(&mut group);
         let group = group.finish();
         let endpoints = cluster.endpoints.iter().map(|endpoint| {
-            let metrics = metrics.endpoint(cluster.name.as_str(), &endpoint.address.to_string());
+            let handles = metrics.endpoint(cluster.name.as_str(), &endpoint.address.to_string());
             let dialer = Arc::new(Dialer {
                 address: endpoint.address.clone(),
                 tls: tls.clone(),
@@ -88,8 +93,9 @@ impl ClusterPeers {
                 load: cluster.load.clone(),
                 breaker: cluster.circuit_breaker,
                 through: None,
+                mark: mesh.and_then(|mesh| mesh.plan.mark),
             });
-            EndpointPeer { metrics, template: template(cluster, &dialer, group), dialer }
+            EndpointPeer { metrics: handles, template: template(cluster, &dialer, group), dialer }
         });
         Self { metrics: metrics.upstream(cluster.name.as_str()), endpoints: endpoints.collect() }
     }
@@ -156,6 +162,25 @@ pub(super) fn outgoing(
 impl EndpointPeer {
     pub(crate) fn peer(&self) -> Box<HttpPeer> {
         Box::new(self.template.clone())
+    }
+
+    /// The application behind a sidecar: at the address that its connection was for, by the version that the caller speaks.
+    pub(crate) fn application(&self, to: Option<SocketAddr>, version: http::Version) -> Box<HttpPeer> {
+        let mut peer = self.peer();
+        let Some(to) = to else { return peer };
+        let mut group = DefaultHasher::new();
+        (peer.group_key, version == http::Version::HTTP_2).hash(&mut group);
+        peer.group_key = group.finish();
+        peer._address = PeerAddress::Inet(to);
+        if version == http::Version::HTTP_2 {
+            peer.options.alpn = ALPN::H2;
+            peer.options.proxy_digest_user_data_hook = None;
+            return peer;
+        }
+        let dialer = Dialer { address: EndpointAddress::Ip(to), ..(*self.dialer).clone() };
+        let dial = Dial { dialer: Arc::new(dialer), proxy_header: Bytes::new() };
+        peer.options.proxy_digest_user_data_hook = Some(dial::carry(dial));
+        peer
     }
 
     /// A connection for one client: it begins with the client's PROXY header and is nobody else's.

@@ -103,8 +103,8 @@ impl UpstreamIo {
         Self::new(socket.as_raw_fd(), Raw::Clear(socket), waits, seat)
     }
 
-    pub(crate) fn tls(stream: TlsStream<Socket>, waits: Waits, seat: Seat) -> Self {
-        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(Box::new(stream)), waits, seat)
+    pub(crate) fn tls(stream: Box<TlsStream<Socket>>, waits: Waits, seat: Seat) -> Self {
+        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(stream), waits, seat)
     }
 
     fn new(fd: UniqueIDType, raw: Raw, waits: Waits, seat: Seat) -> Self {

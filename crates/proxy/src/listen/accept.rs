@@ -8,10 +8,10 @@ use crate::{
     conn::{self, ConnFacts, EdgeIo, Prefixed, Socket, TlsFacts, Transport, canonical},
     core::Core,
     egress::intercept,
-    tunnel,
+    listen::Direction,
+    mesh, tunnel,
 };
 use bytes::{Bytes, BytesMut};
-use portcullis_tls::PeerIdentity;
 use portcullis_wire::{Parse, proxy_protocol};
 use std::{
     io,
@@ -150,7 +150,7 @@ impl Connection {
         let established = match &self.plan.protocol {
             PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) => Box::pin(self.establish()).await,
             PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => return Box::pin(self.tunnel(drain)).await,
-            PlanProtocol::Intercept(_) => Box::pin(self.intercept(drain.clone())).await,
+            PlanProtocol::Intercept(_) | PlanProtocol::Mesh(_) => Box::pin(self.intercept(drain.clone())).await,
         };
         if let Some(Established { io, speaks }) = established {
             conn::serve(io, speaks, listener, core, drain).await;
@@ -179,7 +179,11 @@ impl Connection {
                 tunnel::serve_tcp(Prefixed::new(front.freeze(), stream), facts, route, &core, drain).await;
             }
             PlanProtocol::Tls(routes) => tunnel::serve_tls(front, stream, facts, routes, &core, drain, deadline).await,
-            PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => {}
+            PlanProtocol::Http
+            | PlanProtocol::Https(_)
+            | PlanProtocol::Proxy(_)
+            | PlanProtocol::Intercept(_)
+            | PlanProtocol::Mesh(_) => {}
         }
         drop(permit);
     }
@@ -189,8 +193,18 @@ impl Connection {
         let deadline = self.deadline();
         let (connection, front) = self.read_proxy_header(deadline).await?;
         let Self { stream, facts, permit, plan, core, .. } = *connection;
-        let PlanProtocol::Intercept(how) = &plan.protocol else { return None };
-        let caught = intercept::serve(stream, front, facts, how, &core, drain, deadline).await?;
+        let caught = match &plan.protocol {
+            PlanProtocol::Intercept(how) => intercept::serve(stream, front, facts, how, &core, drain, deadline).await?,
+            PlanProtocol::Mesh(how) => match how.direction() {
+                Direction::Inbound => mesh::serve_inbound(stream, front, facts, how, &core, drain, deadline).await?,
+                Direction::Outbound => mesh::serve_outbound(stream, front, facts, how, &core, drain, deadline).await?,
+            },
+            PlanProtocol::Http
+            | PlanProtocol::Https(_)
+            | PlanProtocol::Tcp(_)
+            | PlanProtocol::Tls(_)
+            | PlanProtocol::Proxy(_) => return None,
+        };
         let io = EdgeIo::new(caught.transport, caught.front, caught.facts, Box::new(permit));
         Some(Established { io: Box::new(io), speaks: caught.speaks })
     }
@@ -258,13 +272,7 @@ impl Connection {
             Some(b"h2") => conn::Speaks::H2,
             Some(_) | None => conn::Speaks::H1,
         };
-        let found = TlsFacts {
-            version: session.protocol_version().and_then(|version| version.as_str()).unwrap_or("unknown"),
-            cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
-            sni: session.server_name().map(str::to_ascii_lowercase),
-            resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
-            identity: session.peer_certificates().and_then(PeerIdentity::from_chain),
-        };
+        let found = TlsFacts::of(session);
         // A resumed session is not verified anew: it must not outlive the certificate it was made with.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if found.identity.as_ref().is_some_and(|identity| identity.not_after < i64::try_from(now).unwrap_or(i64::MAX)) {
@@ -279,7 +287,7 @@ impl Connection {
 }
 
 /// A closed set of metric labels for what goes wrong in handshakes.
-fn handshake_failure(error: &io::Error) -> &'static str {
+pub(crate) fn handshake_failure(error: &io::Error) -> &'static str {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => "client_gone",

@@ -12,4 +12,4 @@ pub use bind::BoundSocket;
 pub use limits::{Limits, LimitsSpec, MinRate};
 pub use plan::{ListenerPlan, PlanProtocol};
 pub use runtime::ListenerRuntime;
-pub use spec::{HttpVersion, ListenerSpec, Protocol, ProxyProtocolSpec, Underscores};
+pub use spec::{Direction, HttpVersion, ListenerSpec, Protocol, ProxyProtocolSpec, Underscores};

@@ -3,6 +3,7 @@
 use super::{Limits, Underscores};
 use crate::{
     egress::{Capture, InterceptPlan, ProxyPlan},
+    mesh::MeshListener,
     tunnel::{SniRoutes, TcpRoute},
 };
 use portcullis_names::{CidrSet, ListenAddress, ObjectName};
@@ -39,6 +40,8 @@ pub enum PlanProtocol {
     Proxy(ProxyPlan),
     /// Connections that do not know of us: by SNI, by Host, by their original destination.
     Intercept(InterceptPlan),
+    /// A sidecar's.
+    Mesh(MeshListener),
 }
 
 impl PlanProtocol {
@@ -47,7 +50,7 @@ impl PlanProtocol {
         match self {
             Self::Https(tls) => Some(tls),
             Self::Proxy(proxy) => proxy.tls.as_ref(),
-            Self::Http | Self::Tcp(_) | Self::Tls(_) | Self::Intercept(_) => None,
+            Self::Http | Self::Tcp(_) | Self::Tls(_) | Self::Intercept(_) | Self::Mesh(_) => None,
         }
     }
 }
@@ -60,7 +63,16 @@ impl ListenerPlan {
 
     /// Whether its sockets take connections to addresses that are not ours.
     pub fn is_tproxy(&self) -> bool {
-        matches!(&self.protocol, PlanProtocol::Intercept(InterceptPlan::Transparent(Capture::Tproxy)))
+        match &self.protocol {
+            PlanProtocol::Intercept(InterceptPlan::Transparent(capture)) => *capture == Capture::Tproxy,
+            PlanProtocol::Mesh(mesh) => mesh.is_tproxy(),
+            PlanProtocol::Intercept(InterceptPlan::Named(_))
+            | PlanProtocol::Http
+            | PlanProtocol::Https(_)
+            | PlanProtocol::Tcp(_)
+            | PlanProtocol::Tls(_)
+            | PlanProtocol::Proxy(_) => false,
+        }
     }
 
     pub(crate) fn speaks_h2(&self) -> bool {

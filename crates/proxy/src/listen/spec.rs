@@ -1,7 +1,7 @@
 //! `[listener.X]` as the operator writes it.
 
 use super::LimitsSpec;
-use crate::egress::Capture;
+use crate::{egress::Capture, mesh::Otherwise};
 use portcullis_auth::RuleAuthSpec;
 use portcullis_names::{Cidr, ListenAddress};
 use portcullis_policy::ClientIpSpec;
@@ -44,7 +44,25 @@ pub struct ListenerSpec {
     /// On an sni listener: the port that is meant at destinations (default 443, and 80 for http).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_port: Option<NonZeroU16>,
-    /// On a transparent listener: how connections come here (default redirect).
+    /// A sidecar's listener: `inbound` is what comes to its application, `outbound` what the application sends. Such a
+    /// listener finds out by itself what is spoken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+    /// Of a sidecar's listener that nothing is captured for. Inbound: the application's address. Outbound: the service that
+    /// its connections are for, `"cart"` or `"cart.acme.lab"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Of an outbound listener: what becomes of connections that are for no service (default refuse).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Otherwise>,
+    /// Of an outbound listener: the upstream that is an egress gateway; connections for no service go through it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// Of a sidecar's listener: ports whose connections are carried without a look, in place of 25, 587, 3306, 4444, 5432,
+    /// 6379, 9300 and 11211.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opaque_ports: Option<Vec<u16>>,
+    /// On a transparent listener, or a sidecar's without `to`: how connections come here (default redirect).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
     /// On an https listener at port 443: answer port 80 of the same address with 308 (default true).
@@ -71,6 +89,26 @@ pub enum Protocol {
     Sni,
     /// The same where the packet filter leads connections here, with the port they were for.
     Transparent,
+    /// A sidecar's: by `direction`, never written.
+    #[serde(skip)]
+    Mesh,
+}
+
+/// Which way the connections of a sidecar's listener go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Direction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
 }
 
 /// CGI and its heirs (WSGI, Rack, PHP) read `X_Forwarded_For` and `X-Forwarded-For` as one variable, so that a client could
@@ -103,6 +141,9 @@ pub struct ProxyProtocolSpec {
 
 impl ListenerSpec {
     pub fn effective_protocol(&self) -> Protocol {
+        if self.direction.is_some() {
+            return Protocol::Mesh;
+        }
         self.protocol.unwrap_or(match (&self.certificates, self.address.port()) {
             (Some(_), _) | (None, Some(443)) => Protocol::Https,
             (None, _) => Protocol::Http,

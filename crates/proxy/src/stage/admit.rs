@@ -3,7 +3,7 @@
 use super::Exchange;
 use crate::{conn::ConnFacts, snapshot::Snapshot};
 use portcullis_names::normalise_host;
-use portcullis_policy::{Reason, TraceContext, normalise_path};
+use portcullis_policy::{Reason, Sampling, TraceContext, TraceHeaders, normalise_path};
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -16,7 +16,7 @@ pub(crate) struct Arrival<'a> {
     pub(crate) authority: &'a str,
     /// The path without its query.
     pub(crate) path: &'a str,
-    pub(crate) traceparent: Option<&'a [u8]>,
+    pub(crate) trace: TraceHeaders<'a>,
     pub(crate) request_id: Option<&'a [u8]>,
     /// The values of the header that the listener takes the client's address from.
     pub(crate) forwarded: Vec<&'a [u8]>,
@@ -49,9 +49,13 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
     let client_ip = plan.client_ip.decide(peer, &arrival.forwarded);
     let kept_id =
         arrival.request_id.filter(|id| peer_is_trusted && id_is_plain(id)).and_then(|id| std::str::from_utf8(id).ok());
+    // What a sidecar's connection is for is known without its requests.
+    let host = facts.mesh().and_then(|mesh| mesh.service.as_ref()).map_or(host, ToString::to_string);
+    let sampled = snapshot.tracer.as_ref().is_some_and(|tracer| tracer.samples(fastrand::u64(..)));
+    let sampling = if sampled { Sampling::Sampled } else { Sampling::NotSampled };
     Exchange {
         request_id: kept_id.map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_owned),
-        trace: Some(TraceContext::continue_from(arrival.traceparent, fastrand::u128(..), fastrand::u64(..))),
+        trace: Some(TraceContext::continue_from(&arrival.trace, fastrand::u128(..), fastrand::u64(..), sampling)),
         body_limit: plan.limits.body_bytes,
         snapshot,
         facts,
@@ -98,6 +102,8 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         encoder: None,
         outgoing: None,
         endpoint: None,
+        mesh: None,
+        would_refuse: Vec::new(),
         fate,
     }
 }

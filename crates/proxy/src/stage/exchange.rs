@@ -5,11 +5,13 @@ use crate::{
     conn::ConnFacts,
     engine::HeadGate,
     engine::{Contract, Encoder, Inspector, MirrorTap, Outgoing, Redactor},
+    mesh::MeshCall,
     release::Releases,
     snapshot::Snapshot,
 };
 use portcullis_auth::{Authenticated, AuthzEdits};
 use portcullis_limit::{ConcurrencyPermit, Key, Outcome, RateLimit, Verdict};
+use portcullis_names::ObjectName;
 use portcullis_ops::metrics::ActiveRequest;
 use portcullis_policy::{Cleared, Plan, Reason, Scheme, TraceContext};
 use portcullis_upstream::{Cluster, ClusterId, Permit, Pick, StickyToken, Tried, Wish};
@@ -96,6 +98,10 @@ pub(crate) struct Exchange {
     pub(crate) outgoing: Option<Box<Outgoing>>,
     /// Egress: the address of the present attempt.
     pub(crate) endpoint: Option<SocketAddr>,
+    /// Inbound to a sidecar: what the policy said. Held as long as the request is under way.
+    pub(crate) mesh: Option<Box<MeshCall>>,
+    /// Rules that only report, and would have refused it.
+    pub(crate) would_refuse: Vec<ObjectName>,
     /// Why it failed, and in which stage that was found.
     pub(crate) fate: Option<(Reason, &'static str)>,
 }
@@ -132,7 +138,8 @@ impl Exchange {
     }
 
     pub(crate) fn scheme(&self) -> Scheme {
-        if self.facts.tls.is_some() { Scheme::Https } else { Scheme::Http }
+        // What sidecars do between them is none of the applications' business: they speak http.
+        if self.facts.tls.is_some() && self.facts.mesh().is_none() { Scheme::Https } else { Scheme::Http }
     }
 
     /// The first cause stands; what follows is its consequence.

@@ -1,18 +1,26 @@
-//! The end of every exchange, once: metrics and the access-log line.
+//! The end of every exchange, once: metrics, the access-log line, and the span where one is sampled.
 
 use super::Exchange;
 use crate::{
     engine::{Breach, Difference, Finding, Outgoing, Redactor, ShadowReport},
+    mesh::{count_request, described},
     privacy_guard::PrivacyGuard,
     snapshot::Edge,
     waf_guard::WafGuard,
 };
-use portcullis_ops::access_log::{Record, now_text};
-use portcullis_policy::Side;
+use portcullis_ops::{
+    Span,
+    access_log::{Record, now_text},
+};
+use portcullis_policy::{Side, TraceContext};
 use portcullis_rollout::Outcome;
 use portcullis_waf::Audit;
 use serde::Serialize;
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 /// What only the engine knows when it is over.
 pub(crate) struct Ending<'e> {
@@ -71,8 +79,12 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     if let Some((reason, _)) = exchange.fate {
         edge.metrics.refused(reason.as_str());
     }
+    count_request(edge, exchange, ending, took);
     if let Some(outgoing) = &exchange.outgoing {
         count_outgoing(edge, exchange, outgoing);
+    }
+    if let (Some(tracer), Some(trace)) = (&snapshot.tracer, exchange.trace.filter(|trace| trace.sampled)) {
+        tracer.record(span(exchange, ending, trace, took, &hidden.text(&exchange.path)));
     }
     let failed = exchange.fate.is_some() || ending.status >= 500;
     if !snapshot.log.takes(failed, fastrand::u64(..)) {
@@ -90,6 +102,11 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
     let outgoing = exchange.outgoing.as_deref();
     let caller = outgoing.map(|outgoing| outgoing.caller.name());
     let reported = outgoing.and_then(|outgoing| outgoing.reported);
+    let mesh = described(exchange);
+    // Behind a sidecar the endpoint is where the connection was for.
+    let behind =
+        facts.mesh().filter(|mesh| cluster.is_some_and(|cluster| mesh.application.as_ref() == Some(&cluster.name)));
+    let application = endpoint.and(behind).and_then(|mesh| mesh.target).map(|target| target.to_string());
     let record = Record {
         request_id: &exchange.request_id,
         trace_id: exchange.trace.map(|trace| trace.trace),
@@ -112,12 +129,24 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         status: ending.status,
         route: route.as_deref(),
         upstream: cluster.map(|cluster| cluster.name.as_str()),
-        endpoint: endpoint
-            .zip(cluster)
-            .and_then(|(index, cluster)| Some(cluster.endpoints.get(index)?.address.to_string()))
+        endpoint: application
+            .or_else(|| {
+                endpoint
+                    .zip(cluster)
+                    .and_then(|(index, cluster)| Some(cluster.endpoints.get(index)?.address.to_string()))
+            })
             .or_else(|| exchange.endpoint.map(|endpoint| endpoint.to_string())),
-        rule: outgoing.and_then(|outgoing| outgoing.rule()).map(|rule| rule.as_str()),
-        destination: outgoing.and_then(|outgoing| outgoing.destination()).map(|name| name.as_str()),
+        rule: outgoing
+            .and_then(|outgoing| outgoing.rule())
+            .or_else(|| exchange.mesh.as_ref()?.rule.as_ref())
+            .map(|rule| rule.as_str()),
+        destination: outgoing
+            .and_then(|outgoing| outgoing.destination())
+            .map(|name| name.as_str())
+            .or(mesh.as_ref().map(|mesh| mesh.destination.as_str())),
+        source: mesh.as_ref().map(|mesh| mesh.source.as_str()),
+        security: mesh.as_ref().map(|mesh| mesh.security.as_str()),
+        verdict: exchange.mesh.as_ref().map(|call| call.verdict),
         attempts: exchange.attempts,
         reason: exchange.fate.map(|(reason, _)| reason.as_str()).or(reported.map(|reason| reason.as_str())),
         ended_by: exchange.fate.map(|(reason, _)| reason.side().as_str()),
@@ -130,6 +159,43 @@ pub(crate) fn record(edge: &Edge, exchange: &mut Exchange, ending: &Ending<'_>, 
         referer: referer.as_deref(),
     };
     edge.access_log.write(&snapshot.log, &record);
+}
+
+/// This hop: no header field and no query, and of the path what the log may have.
+fn span(exchange: &Exchange, ending: &Ending<'_>, trace: TraceContext, took: Duration, path: &str) -> Span {
+    let route = exchange.plan().map(|plan| plan.name());
+    let mut text = vec![
+        ("http.request.method", ending.method.to_owned()),
+        ("url.path", path.to_owned()),
+        ("server.address", exchange.host.clone()),
+        ("client.address", exchange.client_ip.to_string()),
+        ("network.protocol.name", ending.protocol.to_owned()),
+        ("portcullis.request_id", exchange.request_id.clone()),
+    ];
+    let cluster = exchange.cluster.and_then(|cluster| exchange.snapshot.clusters.get(cluster));
+    text.extend(route.as_ref().map(|route| ("http.route", route.to_string())));
+    text.extend(cluster.map(|cluster| ("portcullis.upstream", cluster.name.to_string())));
+    if let Some(mesh) = described(exchange) {
+        text.push(("portcullis.mesh.source", mesh.source));
+        text.push(("portcullis.mesh.destination", mesh.destination));
+    }
+    let name = route.map_or_else(|| ending.method.to_owned(), |route| format!("{} {route}", ending.method));
+    Span {
+        trace: trace.trace,
+        span: trace.span,
+        parent: trace.parent,
+        name,
+        began: SystemTime::now().checked_sub(took).unwrap_or(SystemTime::UNIX_EPOCH),
+        took,
+        failed: match (exchange.fate, ending.status) {
+            (Some((reason, _)), _) => Some(reason.as_str()),
+            // Semantic conventions for HTTP servers: 4xx are the client's.
+            (None, 500..) => Some("status"),
+            (None, _) => None,
+        },
+        text,
+        numbers: vec![("http.response.status_code", i64::from(ending.status))],
+    }
 }
 
 /// What went out, by destination.

@@ -1,0 +1,293 @@
+//! What comes in for the application: found out what it is, opened where a sidecar sent it, refused where the mode says so.
+
+use super::{
+    InboundTarget, LiveMesh, MeshFacts, MeshListener, Security,
+    board::Sighting,
+    dialling::connect,
+    facts::peer_label,
+    first::{First, Patience, first, whose},
+    record::{Ended, TunnelRecord},
+    tunnels::{self, CONNECT},
+};
+use crate::{
+    conn::{ConnFacts, Prefixed, Socket, Speaks, TlsFacts, Transport},
+    core::Core,
+    egress::intercept::{Caught, original_destination},
+    listen::{Direction, accept::handshake_failure},
+};
+use bytes::{Bytes, BytesMut};
+use portcullis_mesh::{
+    ALPN_H2, ALPN_TUNNEL, Hello, Inbound, Mode, OpaquePorts, Protocol, Request, SERVER_FIRST_AFTER, Wire, peer_refused,
+    svid_id,
+};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+/// A silent client may be a sidecar whose hello is still on its way: even where servers are known to speak first, it is given
+/// this long.
+const HELLO_COMES: Duration = Duration::from_millis(30);
+
+/// What a connection turned out to be.
+struct Found {
+    wire: Wire,
+    protocol: Protocol,
+    /// Opened while it was found out who speaks first.
+    application: Option<TcpStream>,
+}
+
+impl Found {
+    fn new(wire: Wire, protocol: Protocol) -> Self {
+        Self { wire, protocol, application: None }
+    }
+}
+
+/// What is served: the application and how it is protected.
+struct Arrival {
+    live: Arc<LiveMesh>,
+    target: SocketAddr,
+    mode: Mode,
+    deadline: Instant,
+}
+
+/// Carries streams of octets to their end, or gives an http connection back.
+pub(crate) async fn serve(
+    mut stream: Socket,
+    mut front: BytesMut,
+    mut facts: ConnFacts,
+    listener: &MeshListener,
+    core: &Rc<Core>,
+    drain: watch::Receiver<bool>,
+    deadline: Instant,
+) -> Option<Caught> {
+    let MeshListener::Inbound { to, opaque, application } = listener else { return None };
+    let live = core.edge().snapshot().mesh.clone()?;
+    let target = match to {
+        InboundTarget::At(address) => *address,
+        InboundTarget::Captured(capture) => match original_destination(&stream, *capture) {
+            Some(original) => original,
+            None => {
+                facts.metrics.connection_refused("no_original_destination");
+                return None;
+            }
+        },
+    };
+    let plan = &live.plan;
+    let mode = plan.modes.of(&plan.own.namespace, &plan.own.service, target.port());
+    let mut mesh = MeshFacts::new(Direction::Inbound, Security::Plain, target.port());
+    (mesh.target, mesh.application) = (Some(target), Some(application.clone()));
+    let arrival = Arrival { live, target, mode, deadline };
+    let found = arrival.find_out(&mesh, &mut stream, &mut front, opaque).await;
+    let Found { wire, protocol, application: opened } = match found {
+        Some(found) => found,
+        None => {
+            facts.metrics.connection_refused("client_gone");
+            return None;
+        }
+    };
+    match mode.inbound(wire, mesh.relation(&arrival.live)) {
+        Inbound::Terminate => return arrival.terminate(stream, front, facts, mesh, core, drain).await,
+        Inbound::Refuse(why) => {
+            let mut record = arrival.record(&mesh, "inbound");
+            record.verdict = "denied";
+            record.security = if wire == Wire::AppTls { Security::AppTls } else { Security::Plain };
+            facts.set_mesh(mesh);
+            record.tell(core.edge(), &facts, Ended::Refused(why.as_str()), (0, 0));
+            return None;
+        }
+        Inbound::PassThrough => mesh.security = Security::AppTls,
+        Inbound::Plain => {}
+    }
+    arrival.sighted(&mut mesh, None, protocol_name(protocol));
+    if matches!(protocol, Protocol::Http1 | Protocol::Http2) {
+        facts.set_mesh(mesh);
+        let transport = Transport::Clear(Prefixed::new(Bytes::new(), stream));
+        return Some(Caught { transport, front, facts: Arc::new(facts), speaks: Speaks::ByPreface });
+    }
+    let record = arrival.record(&mesh, "inbound");
+    facts.set_mesh(mesh);
+    let clear = tunnels::Clear { stream, front, opened };
+    tunnels::carry_clear(clear, &facts, &arrival.live, record, core, drain).await;
+    None
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tls => "tls",
+        Protocol::Http1 => "h1",
+        Protocol::Http2 => "h2",
+        Protocol::Opaque => "opaque",
+    }
+}
+
+impl Arrival {
+    /// `None`: the client is gone, or has said nothing where only a hello would do.
+    async fn find_out(
+        &self,
+        mesh: &MeshFacts,
+        stream: &mut Socket,
+        front: &mut BytesMut,
+        opaque: &OpaquePorts,
+    ) -> Option<Found> {
+        let (port, now) = (self.target.port(), Instant::now());
+        let known = self.live.state.inbound_ports(|ports| ports.patience(port, SERVER_FIRST_AFTER, now.into_std()));
+        // In strict mode nobody but a sidecar is let in, and sidecars speak first.
+        let patience = if self.mode == Mode::Strict { self.deadline } else { now + known.max(HELLO_COMES) };
+        match first(stream, front, Patience { first: patience.min(self.deadline), whole: self.deadline }).await {
+            First::Gone => None,
+            First::Silence if self.mode == Mode::Strict => Some(Found::new(Wire::Clear, Protocol::Opaque)),
+            First::Silence => self.who_speaks(mesh, stream, front, opaque).await,
+            First::Is(protocol) => Some(self.found(protocol, stream, front, opaque).await),
+        }
+    }
+
+    async fn found(
+        &self,
+        protocol: Protocol,
+        stream: &mut Socket,
+        front: &mut BytesMut,
+        opaque: &OpaquePorts,
+    ) -> Found {
+        let port = self.target.port();
+        if protocol == Protocol::Tls && whose(stream, front, self.deadline).await == Hello::Mesh {
+            return Found::new(Wire::MeshTls, Protocol::Tls);
+        }
+        self.live.state.inbound_ports(|ports| ports.client_spoke_first(port));
+        match protocol {
+            Protocol::Tls => Found::new(Wire::AppTls, Protocol::Tls),
+            other => Found::new(Wire::Clear, if opaque.contains(port) { Protocol::Opaque } else { other }),
+        }
+    }
+
+    /// The client was silent for long. Either the server speaks now, or the client was only slow: its hello may have been lost
+    /// on the way once, and must not be taken for the application's.
+    async fn who_speaks(
+        &self,
+        mesh: &MeshFacts,
+        stream: &mut Socket,
+        front: &mut BytesMut,
+        opaque: &OpaquePorts,
+    ) -> Option<Found> {
+        let silent = Found::new(Wire::Clear, Protocol::Opaque);
+        let application = if mesh.decide(&self.live, Request::Unseen).verdict.lets_through() {
+            connect(self.target, self.live.plan.mark, CONNECT).await.ok()
+        } else {
+            None
+        };
+        let Some(application) = application else { return Some(silent) };
+        let port = self.target.port();
+        tokio::select! {
+            biased;
+            read = timeout_at(self.deadline, stream.read_buf(front)) => match read {
+                Ok(Ok(1..)) => {
+                    let patience = Patience { first: self.deadline, whole: self.deadline };
+                    match first(stream, front, patience).await {
+                        First::Is(protocol) => Some(self.found(protocol, stream, front, opaque).await),
+                        First::Gone | First::Silence => None,
+                    }
+                }
+                Ok(_) => None,
+                Err(_) => Some(Found { application: Some(application), ..silent }),
+            },
+            _ = application.readable() => {
+                self.live.state.inbound_ports(|ports| ports.server_spoke_first(port, Instant::now().into_std()));
+                Some(Found { application: Some(application), ..silent })
+            }
+        }
+    }
+
+    async fn terminate(
+        self,
+        stream: Socket,
+        front: BytesMut,
+        mut facts: ConnFacts,
+        mut mesh: MeshFacts,
+        core: &Rc<Core>,
+        drain: watch::Receiver<bool>,
+    ) -> Option<Caught> {
+        let acceptor = tokio_rustls::TlsAcceptor::from(self.live.plan.server.clone());
+        let handshake = acceptor.accept(Prefixed::new(front.freeze(), stream));
+        let tls = match timeout_at(self.deadline, handshake).await {
+            Ok(Ok(tls)) => tls,
+            failed => {
+                let reason = match failed {
+                    Ok(Err(error)) => {
+                        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+                        tracing::debug!(listener = %facts.listener.name, peer = ?facts.source, %error, "mesh handshake failed");
+                        inner.and_then(peer_refused).map_or(handshake_failure(&error), |why| why.as_str())
+                    }
+                    Ok(Ok(_)) | Err(_) => "timeout",
+                };
+                facts.metrics.handshake_failed(reason);
+                core.edge().metrics.mesh.refused("inbound", reason);
+                return None;
+            }
+        };
+        let session = tls.get_ref().1;
+        let found = TlsFacts::of(session);
+        facts.metrics.handshake_done(found.version, found.resumed);
+        let leaf = session.peer_certificates().and_then(|chain| chain.first());
+        let own = &self.live.plan.workload;
+        // The handshake has judged it already; without an id there is nobody.
+        mesh.peer = leaf.and_then(|leaf| svid_id(leaf, &[own.spiffe.trust_domain()]).ok());
+        mesh.namespace = mesh.peer.as_ref().and_then(|peer| own.namespace_of(peer));
+        mesh.security = Security::Mtls;
+        let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
+        let (protocol, speaks) = match alpn.as_deref() {
+            Some(ALPN_TUNNEL) => ("tunnel", None),
+            Some(ALPN_H2) => ("h2", Some(Speaks::H2)),
+            Some(_) | None => ("h1", Some(Speaks::H1)),
+        };
+        self.sighted(&mut mesh, Some(&found), protocol);
+        facts.tls = Some(Box::new(found));
+        // A peer in quarantine is told so before it has said anything.
+        let decision = mesh.decide(&self.live, Request::Unseen);
+        if let portcullis_mesh::Verdict::Quarantined(rule) = &decision.verdict {
+            let mut record = self.record(&mesh, protocol);
+            (record.verdict, record.rule) = (decision.verdict.as_str(), Some(rule.clone()));
+            facts.set_mesh(mesh);
+            record.tell(core.edge(), &facts, Ended::Refused("mesh_quarantined"), (0, 0));
+            return None;
+        }
+        facts.set_mesh(mesh);
+        let facts = Arc::new(facts);
+        match speaks {
+            Some(speaks) => {
+                let transport = Transport::Tls(Box::new(tls));
+                Some(Caught { transport, front: BytesMut::new(), facts, speaks })
+            }
+            None => {
+                tunnels::serve_carrier(tls, facts, core, drain).await;
+                None
+            }
+        }
+    }
+
+    fn record(&self, mesh: &MeshFacts, protocol: &'static str) -> TunnelRecord {
+        let mut record = TunnelRecord::new(Direction::Inbound, protocol, &self.live);
+        record.source = mesh.source();
+        record.identity = mesh.peer.as_ref().map(|peer| peer.as_str().to_owned());
+        record.security = mesh.security;
+        record.entry.clone_from(&mesh.entry);
+        record.endpoint = Some(self.target);
+        record
+    }
+
+    fn sighted(&self, mesh: &mut MeshFacts, tls: Option<&TlsFacts>, protocol: &'static str) {
+        let name = peer_label(mesh.peer.as_ref(), mesh.namespace.as_deref());
+        let entry = self.live.state.board.entry(Direction::Inbound, &name);
+        entry.sighted(Sighting {
+            identity: mesh.peer.as_ref().map(|peer| peer.as_str().to_owned()),
+            mode: Some(self.mode.as_str()),
+            security: Some(mesh.security),
+            cipher: tls.map(|tls| tls.cipher),
+            protocol: Some(protocol),
+            not_after: tls.and_then(|tls| tls.identity.as_ref()).map(|identity| identity.not_after),
+        });
+        mesh.entry = Some(entry);
+    }
+}
