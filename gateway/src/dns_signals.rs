@@ -130,7 +130,7 @@ pub(crate) fn report(
     let load = used.fold(connected, f64::max);
     let shed = Resource::ALL.into_iter().map(|resource| overload.of(resource).level.shed).fold(0.0, f64::max);
     // The casts saturate.
-    let thousandths = |share: f64| (share * 1_000.0) as u16;
+    let thousandths = |share: f64| (share * 1_000.0).round() as u16;
     GatewayReport {
         presence,
         load: Some(thousandths(load)),

@@ -6,11 +6,15 @@
 use portcullis_waf::{Connection, Disk, Source, Waf};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// It has parentheses, so that `@detectSQLi` has to look.
 const BROWSER: &str =
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36";
+
+/// One test at a time: what the process holds is measured.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Megabytes of a compiled rule set with the prefilter of one paranoia level.
 const MEGABYTES: i64 = 60;
@@ -74,6 +78,7 @@ fn an_ordinary_request_allocates_nothing_with_the_core_rule_set() {
 }
 
 fn measure(sources: &[Source]) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut waf = None;
     let compiled = allocation_counter::measure(|| {
         waf = Waf::compile(sources, &Disk).ok();
@@ -101,6 +106,7 @@ const GROWTH_KIB: u64 = 8 << 10;
 
 #[test]
 fn a_hundred_reloads_leave_nothing_behind() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut settled = 0;
     for reload in 1..=RELOADS {
         let waf = Waf::compile(&own_rules("[12]"), &Disk).unwrap();
