@@ -256,7 +256,7 @@ async fn rfc7583_3_keys_replace_one_another_while_every_answer_stays_secure() {
     assert_eq!(mode & 0o777, 0o600, "{file:?}");
     let gateway = gateway.restart().await;
     let after = answer(gateway.addr("dns"), "example.test.", RecordType::DNSKEY);
-    assert!(keys.iter().any(|key| is_entry(&key) && after.contains(key)), "{keys:?} {after:?}");
+    assert!(keys.iter().any(|key| is_entry(key) && after.contains(key)), "{keys:?} {after:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
