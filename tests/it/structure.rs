@@ -1,6 +1,10 @@
-//! The house rules that a machine can hold: which crate may know which.
+//! The house rules that a machine can hold: which crate may know which, and that no file stands beside the program unused.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// What each crate may depend on inside the workspace; ARCHITECTURE.md draws the same arrows.
 const ARROWS: [(&str, &[&str]); 25] = [
@@ -79,6 +83,42 @@ fn dependencies_point_only_where_the_architecture_says() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The compiler does not see a file that nobody declares: what a merge brings back lies there unread.
+#[test]
+fn every_source_file_is_declared_by_another() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crates = std::fs::read_dir(root.join("crates")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files = Vec::new();
+    for package in crates.chain(["gateway", "gslb", ""].map(|name| root.join(name))) {
+        sources(&package.join("src"), &mut files);
+        sources(&package.join("tests/it"), &mut files);
+    }
+    assert!(files.len() > 500, "{} files", files.len());
+    let is_root = |file: &PathBuf| ["lib.rs", "main.rs", "mod.rs"].iter().any(|name| file.ends_with(name));
+    let unread: Vec<_> = files.iter().filter(|file| !is_root(file) && !is_declared(file)).collect();
+    assert!(unread.is_empty(), "no `mod` declares these: {unread:#?}");
+}
+
+fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            sources(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn is_declared(file: &Path) -> bool {
+    let (folder, name) = (file.parent().unwrap(), file.file_stem().unwrap().to_str().unwrap());
+    let above = ["lib.rs", "main.rs", "mod.rs"].map(|name| folder.join(name));
+    above.into_iter().chain([folder.with_extension("rs")]).any(|parent| {
+        let text = std::fs::read_to_string(parent).unwrap_or_default();
+        text.lines().any(|line| line.trim_end().ends_with(&format!("mod {name};")))
+    })
 }
 
 fn packages() -> BTreeMap<String, Vec<String>> {
