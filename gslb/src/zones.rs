@@ -347,6 +347,10 @@ impl ServedZone {
         let Some(mut signer) = Signer::compile(spec, &apex, ttl, rolled, &dnssec_at, cx) else { return };
         if let Some(before) = previous.and_then(|previous| previous.zone.signer.as_ref()) {
             signer.adopt(before);
+            if signer.leaves_its_parent(before, &apex) {
+                cx.warning(&dnssec_at, format!("zone {apex} has none of the keys left that its parent may point to"))
+                    .help("keep the old one beside the new one until the parent has the new one's DS and no cache the old one's");
+            }
         }
         if self.transfer.is_some() {
             if signer.denial == DenialSpec::Compact {

@@ -242,7 +242,8 @@ async fn three_nodes_agree_through_kill_partition_and_restart() {
     fleet.nodes["us-1"].counts("portcullis_dns_isolated ", &[], 0.0).await;
 
     // A reload forgets nothing that was heard, and takes another rule.
-    let other = config("ap-1", "ap", &fleet.wires, port, QUICK).replace("settle = \"100ms\"", "settle = \"0s\"\nquorum = 1");
+    let other =
+        config("ap-1", "ap", &fleet.wires, port, QUICK).replace("settle = \"100ms\"", "settle = \"0s\"\nquorum = 1");
     let (status, body) = fleet.nodes.get_mut("ap-1").unwrap().reload(&other).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(fleet.peer_state("ap-1", "eu-1").await, "fresh");

@@ -152,7 +152,8 @@ impl Conflict {
             Self::Algorithm(Algorithm::Ed25519) => ("algorithm", "ed25519"),
         };
         let forget = file.map_or_else(String::new, |file| format!(", remove {}", file.display()));
-        let message = format!("zone {apex} is signed with {key} = \"{serves}\": with others at once no answer would be valid");
+        let message =
+            format!("zone {apex} is signed with {key} = \"{serves}\": with others at once no answer would be valid");
         cx.error(&at.key(key), message).help(format!(
             "{key} = \"{serves}\"; or have the parent take the DS away, wait until nobody has it (`parent_ttl`), stop{forget} and start"
         ));

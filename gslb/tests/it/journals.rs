@@ -58,7 +58,8 @@ fn journal(folder: &Path) -> PathBuf {
 fn rfc1995_changes_are_given_after_a_restart_as_before_it() {
     for counts in [false, true] {
         let folder = tempfile::tempdir().unwrap();
-        let of = |n: u32| document(&format!("192.0.2.{n}"), &if counts { String::new() } else { format!(", serial = {n}") });
+        let of =
+            |n: u32| document(&format!("192.0.2.{n}"), &if counts { String::new() } else { format!(", serial = {n}") });
         let first = compile(folder.path(), &of(1), None, 0);
         let second = compile(folder.path(), &of(2), Some(&first), 10);
         let told = since(&second, serial(&first));
