@@ -401,6 +401,7 @@ async fn a_store_carries_the_words_of_nodes_that_have_no_way_to_one_another() {
                 ((node, "ap-1"), Relay::start()),
             ]),
             port,
+            QUICK,
         );
         let (before, rest) = whole.split_once("[dns.fleet.peer.").unwrap();
         let (_, after) = rest.split_once("[zone.x]").unwrap();
