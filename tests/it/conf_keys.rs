@@ -8,34 +8,14 @@ use std::{
 };
 
 /// Tables whose examples are not complete yet. To widen the test, take a line away.
-const NOT_YET: [&str; 13] = [
-    "access",
-    "api",
-    "credential",
-    "destination",
-    "dns",
-    "egress",
-    "mtls",
-    "privacy",
-    "public_service",
-    "service",
-    "waf",
-    "workload",
-    "zone",
-];
+const NOT_YET: [&str; 10] =
+    ["access", "credential", "destination", "dns", "egress", "mtls", "public_service", "service", "workload", "zone"];
 
 /// Keys elsewhere that belong to those tables.
-const OF_THOSE: [(&str, &str); 11] = [
-    ("DefaultsSpec", "api"),
-    ("DefaultsSpec", "privacy"),
-    ("DefaultsSpec", "waf"),
+const OF_THOSE: [(&str, &str); 4] = [
     ("ListenerSpec", "auth"),
     ("ListenerSpec", "capture"),
     ("ListenerSpec", "target_port"),
-    ("RuleSpec", "api"),
-    ("RuleSpec", "privacy"),
-    ("RuleSpec", "waf"),
-    ("TelemetrySpec", "audit_log"),
     ("TelemetrySpec", "query_log"),
 ];
 

@@ -56,7 +56,9 @@ pub(super) async fn reached(session: &mut Session, exchange: &mut Exchange, gate
         || exchange.contract.as_ref().is_some_and(|contract| contract.holds_request())
         || exchange.redactor.as_ref().is_some_and(|redactor| redactor.holds_request());
     if !holds {
-        gate.as_ref().map_or((), HeadGate::open);
+        if let Some(gate) = gate {
+            gate.open();
+        }
         return Ok(());
     }
     let header = session.req_header();
