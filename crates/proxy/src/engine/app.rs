@@ -1,6 +1,7 @@
 //! The adapter between pingora's phases and our stages. It holds no policy: each phase asks a stage and does what it says.
 
 use super::{
+    ahead,
     arrival::{arrival, hold_underscores, join_cookies},
     egress, fate,
     guard::Passed,
@@ -402,18 +403,21 @@ impl ProxyHttp for App {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let exchange = exchange(ctx)?;
-        stream_watch::progress(body.as_ref().map_or(0, Bytes::len));
+        if exchange.ahead.is_none() {
+            stream_watch::progress(body.as_ref().map_or(0, Bytes::len));
+        }
         if end {
             stream_watch::complete();
         }
-        let fresh = body.as_ref().map_or_else(Bytes::new, |chunk| exchange.body_in.pass(chunk));
         if exchange.facts.is_tunnel() {
+            if let Some(chunk) = body {
+                exchange.body_in.pass(chunk);
+            }
             return Ok(());
         }
-        if exchange.body_in.received() > exchange.body_limit {
-            return Err(Self::refuse(exchange, Reason::BodyTooLarge, "inspect"));
+        if !ahead::replace(exchange, body) {
+            ahead::take_in(exchange, body, end)?;
         }
-        screen::request_chunk(exchange, body, &fresh, end)?;
         if let (Some(tap), Some(chunk)) = (&mut exchange.mirror, body) {
             tap.body(chunk);
         }
