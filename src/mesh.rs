@@ -56,7 +56,7 @@ fn status_text(status: &Value) -> String {
     let own = &status["workload"];
     let expiry = match own["seconds_to_expiry"].as_i64() {
         Some(left) if left >= 0 => format!("certificate good for {left} s"),
-        Some(past) => format!("certificate over since {} s", -past),
+        Some(past) => format!("certificate OVER since {} s: no mTLS is spoken until there is another", -past),
         None => "no identity yet".to_owned(),
     };
     let mut text = format!(

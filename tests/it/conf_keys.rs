@@ -8,29 +8,15 @@ use std::{
 };
 
 /// Tables whose examples are not complete yet. To widen the test, take a line away.
-const NOT_YET: [&str; 13] = [
-    "access",
-    "api",
-    "credential",
-    "destination",
-    "dns",
-    "egress",
-    "mtls",
-    "privacy",
-    "public_service",
-    "service",
-    "waf",
-    "workload",
-    "zone",
-];
+const NOT_YET: [&str; 10] =
+    ["access", "api", "credential", "destination", "dns", "egress", "privacy", "public_service", "waf", "zone"];
 
 /// Keys elsewhere that belong to those tables.
-const OF_THOSE: [(&str, &str); 11] = [
+const OF_THOSE: [(&str, &str); 10] = [
     ("DefaultsSpec", "api"),
     ("DefaultsSpec", "privacy"),
     ("DefaultsSpec", "waf"),
     ("ListenerSpec", "auth"),
-    ("ListenerSpec", "capture"),
     ("ListenerSpec", "target_port"),
     ("RuleSpec", "api"),
     ("RuleSpec", "privacy"),

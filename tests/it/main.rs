@@ -38,6 +38,7 @@ mod lifecycle;
 mod limit_keys;
 mod limits;
 mod mesh;
+mod mesh_hbone;
 mod mesh_identity;
 mod mesh_kit;
 mod mesh_policy;

@@ -3,6 +3,7 @@
 
 use crate::{
     engine::Engine,
+    footprint,
     listen::{BoundSocket, ListenerRuntime, accept},
     mesh::Carriers,
     snapshot::{Drain, Edge},
@@ -54,6 +55,12 @@ impl Core {
         let engine = Engine::new(edge.clone());
         let carriers = Rc::new(Carriers::default());
         carriers.tend();
+        tokio::task::spawn_local(async {
+            loop {
+                tokio::time::sleep(footprint::EVERY).await;
+                footprint::give_back_heap();
+            }
+        });
         Self { edge, engine, carriers }
     }
 
