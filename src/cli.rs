@@ -28,7 +28,13 @@ impl Cli {
             Program::Portcullis => "portcullis",
             Program::MeshProxy => "mesh-proxy",
         };
-        let matches = Self::command().name(name).get_matches_from(crate::mesh::arguments(program, arguments));
+        let mut command = Self::command().name(name);
+        if program == Program::MeshProxy {
+            command = command.about(
+                "A workload's sidecar from one TOML file: identity, mTLS, capture, and the gateway's whole pipeline",
+            );
+        }
+        let matches = command.get_matches_from(crate::mesh::arguments(program, arguments));
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }

@@ -43,6 +43,7 @@ mod mesh_identity;
 mod mesh_kit;
 mod mesh_policy;
 mod mesh_scenario;
+mod mesh_soak;
 mod mesh_tunnels;
 #[path = "../../gslb/tests/it/mmdb.rs"]
 mod mmdb;

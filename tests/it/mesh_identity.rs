@@ -142,7 +142,8 @@ async fn an_identity_that_is_over_proves_nothing_is_seen_and_ends_the_connection
     })
     .await;
     let api = mesh.server("acme.lab/api", app.addr, &allow("cart", "service:cart")).await;
-    let cart = mesh.client("acme.lab/cart", "acme.lab/api", api.addr("inbound"), "").await;
+    let own = crate::support::mesh::inbound(app.addr);
+    let cart = mesh.client("acme.lab/cart", "acme.lab/api", api.addr("inbound"), &own).await;
     let id = Mesh::id("acme.lab/cart");
     let short = mesh.root.leaf_valid(&[&id], time::Duration::seconds(6));
     mesh.write(cart.path(), &short, &mesh.root.certificate_pem);
@@ -171,6 +172,17 @@ async fn an_identity_that_is_over_proves_nothing_is_seen_and_ends_the_connection
     assert!(cart.metric("portcullis_mesh_refusals_total", &["outbound", "identity_expired"]).await >= 1.0);
     assert_eq!(cart.metric("portcullis_mesh_identity_renewals_total", &["expired"]).await, 1.0);
     assert_eq!(cart.admin("GET", "/ready", "").await.0, 503);
+    // Of the other side as well: a caller that might speak in the clear is told by an alert, and does not.
+    let folder = tempfile::tempdir().unwrap();
+    let permissive = [outbound("acme.lab/api", &[cart.addr("inbound")]), "[mtls]\nmode = \"permissive\"\n".to_owned()];
+    let caller = mesh.workload(folder.path(), "acme.lab/other") + &permissive.concat();
+    let caller = crate::support::gateway::Gateway::start_in(folder, &caller).await;
+    assert_eq!(Client::connect(caller.addr("outbound")).await.get("api", "/").await.status, 502);
+    eventually("it is counted", async || {
+        (cart.metric("portcullis_mesh_refusals_total", &["inbound", "identity_expired"]).await >= 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(caller.metric("portcullis_mesh_plain_fallbacks_total", &[]).await, 0.0);
     // The next one mends it.
     mesh.write(cart.path(), &mesh.leaf("acme.lab/cart"), &mesh.root.certificate_pem);
     eventually("it can call again", async || {

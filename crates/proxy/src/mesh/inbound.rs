@@ -200,13 +200,18 @@ impl Arrival {
         opaque: &OpaquePorts,
     ) -> Option<Found> {
         let silent = Found::new(Wire::Clear, Protocol::Opaque);
-        let application = if mesh.decide(&self.live, Request::Unseen).verdict.lets_through() {
-            connect(target, self.live.plan.mark, CONNECT).await.ok()
-        } else {
-            None
-        };
-        let Some(application) = application else { return Some(silent) };
         let port = target.port();
+        if !mesh.decide(&self.live, Request::Unseen).verdict.lets_through() {
+            // The server will not speak, because octets would not be let through to it unread: as in strict mode, only what the
+            // client says can be let in.
+            let patience = Patience { first: self.deadline, whole: self.deadline };
+            return match first(stream, front, patience).await {
+                First::Is(protocol) => Some(self.found(port, protocol, stream, front, opaque).await),
+                First::Silence => Some(silent),
+                First::Gone => None,
+            };
+        }
+        let Ok(application) = connect(target, self.live.plan.mark, CONNECT).await else { return Some(silent) };
         tokio::select! {
             biased;
             read = timeout_at(self.deadline, stream.read_buf(front)) => match read {
@@ -237,31 +242,26 @@ impl Arrival {
         drain: watch::Receiver<bool>,
     ) -> Option<Caught> {
         let now = SystemTime::now();
-        // Refused here, where the reason is known, rather than by a handshake that has nothing to show.
-        let own = match self.live.plan.identity.at(now) {
-            Ok(own) => own,
-            Err(why) => {
-                facts.metrics.handshake_failed(why.as_str());
-                core.edge().metrics.mesh.refused("inbound", why.as_str());
-                return None;
-            }
-        };
+        // Without one to show the handshake fails by an alert: a closed connection would look like a peer without TLS, to which
+        // permissive callers speak in the clear.
+        let own = self.live.plan.identity.at(now);
         let config = match self.carries {
             Carries::Mesh => &self.live.plan.server,
             Carries::Hbone => &self.live.plan.hbone,
         };
         let acceptor = tokio_rustls::TlsAcceptor::from(config.clone());
         let handshake = acceptor.accept(Prefixed::new(front.freeze(), stream));
-        let tls = match timeout_at(self.deadline, handshake).await {
-            Ok(Ok(tls)) => tls,
-            failed => {
-                let reason = match failed {
-                    Ok(Err(error)) => {
+        let (tls, own) = match (timeout_at(self.deadline, handshake).await, own) {
+            (Ok(Ok(tls)), Ok(own)) => (tls, own),
+            (failed, own) => {
+                let reason = match (failed, own) {
+                    (_, Err(why)) => why.as_str(),
+                    (Ok(Err(error)), Ok(_)) => {
                         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
                         tracing::debug!(listener = %facts.listener.name, peer = ?facts.source, %error, "mesh handshake failed");
                         inner.and_then(peer_refused).map_or(handshake_failure(&error), |why| why.as_str())
                     }
-                    Ok(Ok(_)) | Err(_) => "timeout",
+                    (Ok(Ok(_)) | Err(_), Ok(_)) => "timeout",
                 };
                 facts.metrics.handshake_failed(reason);
                 core.edge().metrics.mesh.refused("inbound", reason);
