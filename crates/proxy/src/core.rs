@@ -4,7 +4,6 @@
 use crate::{
     conn::watch_memory,
     engine::Engine,
-    footprint,
     listen::{BoundSocket, ListenerRuntime, accept},
     mesh::Carriers,
     snapshot::{Drain, Edge},
@@ -56,12 +55,6 @@ impl Core {
         let engine = Engine::new(edge.clone());
         let carriers = Rc::new(Carriers::default());
         carriers.tend();
-        tokio::task::spawn_local(async {
-            loop {
-                tokio::time::sleep(footprint::EVERY).await;
-                footprint::give_back_heap();
-            }
-        });
         Self { edge, engine, carriers }
     }
 
