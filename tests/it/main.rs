@@ -38,10 +38,12 @@ mod lifecycle;
 mod limit_keys;
 mod limits;
 mod mesh;
+mod mesh_hbone;
 mod mesh_identity;
 mod mesh_kit;
 mod mesh_policy;
 mod mesh_scenario;
+mod mesh_soak;
 mod mesh_tunnels;
 #[path = "../../gslb/tests/it/mmdb.rs"]
 mod mmdb;
