@@ -8,13 +8,9 @@ use std::{
 };
 
 /// Tables whose examples are not complete yet. To widen the test, take a line away.
-const NOT_YET: [&str; 13] = [
-    "access",
+const NOT_YET: [&str; 9] = [
     "api",
-    "credential",
-    "destination",
     "dns",
-    "egress",
     "mtls",
     "privacy",
     "public_service",
@@ -26,12 +22,12 @@ const NOT_YET: [&str; 13] = [
 
 /// Keys elsewhere that belong to those tables.
 const OF_THOSE: [(&str, &str); 11] = [
+    ("AccessMatchSpec", "claims"),
+    ("AccessMatchSpec", "ports"),
+    ("AccessSpec", "report"),
     ("DefaultsSpec", "api"),
     ("DefaultsSpec", "privacy"),
     ("DefaultsSpec", "waf"),
-    ("ListenerSpec", "auth"),
-    ("ListenerSpec", "capture"),
-    ("ListenerSpec", "target_port"),
     ("RuleSpec", "api"),
     ("RuleSpec", "privacy"),
     ("RuleSpec", "waf"),
