@@ -194,7 +194,10 @@ async fn a_destination_that_chooses_http_1_is_served_by_that_and_not_asked_again
     let seen = outside.requests();
     assert!(seen.len() == 3 && seen.iter().all(|seen| seen.line() == "GET /x HTTP/1.1"), "{seen:?}");
     let records = gateway.records();
-    assert!(records.iter().filter(|record| record["status"] == 200).all(|record| record["attempts"] == 1), "{records:?}");
+    assert!(
+        records.iter().filter(|record| record["status"] == 200).all(|record| record["attempts"] == 1),
+        "{records:?}"
+    );
 }
 
 #[tokio::test]

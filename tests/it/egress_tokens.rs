@@ -52,7 +52,8 @@ async fn a_signed_jwt_is_exchanged_for_a_token_and_says_what_it_is_told_to() {
     let point = rcgen::PublicKeyData::der_bytes(&key);
     let part = |from: usize, to: usize| data_encoding::BASE64URL_NOPAD.encode(&point[from..to]);
     let public = DecodingKey::from_ec_components(&part(1, 33), &part(33, 65)).unwrap();
-    let common = "issuer = \"gw\", key = { file = \"sign.key\" }, algorithm = \"ES256\", private_addresses = [\"127.0.0.0/8\"]";
+    let common =
+        "issuer = \"gw\", key = { file = \"sign.key\" }, algorithm = \"ES256\", private_addresses = [\"127.0.0.0/8\"]";
     for (keys, subject, audience, key_id, scope) in [
         ("", "gw", url.as_str(), None, None),
         (", subject = \"stock\"", "stock", &url, None, None),
@@ -67,7 +68,10 @@ async fn a_signed_jwt_is_exchanged_for_a_token_and_says_what_it_is_told_to() {
         }
         let form = form(&tokens.last());
         assert_eq!(form["grant_type"], "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer", "{keys}");
-        assert_eq!(form.get("scope").map(String::as_str).map(|scope| scope.replace("%20", "+")), scope.map(str::to_owned));
+        assert_eq!(
+            form.get("scope").map(String::as_str).map(|scope| scope.replace("%20", "+")),
+            scope.map(str::to_owned)
+        );
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_audience(&[audience]);
         validation.set_issuer(&["gw"]);

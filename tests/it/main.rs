@@ -23,6 +23,7 @@ mod egress_clients;
 mod egress_credentials;
 mod egress_h2;
 mod egress_inside;
+mod egress_outputs;
 mod egress_parents;
 mod egress_reload;
 mod egress_security;

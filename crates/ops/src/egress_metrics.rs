@@ -44,7 +44,10 @@ impl EgressMetrics {
         )?;
         registry.register(Box::new(tunnels.clone()))?;
         let ejected = IntGaugeVec::new(
-            Opts::new("portcullis_egress_addresses_ejected", "Addresses of hosts that are left alone for what they did."),
+            Opts::new(
+                "portcullis_egress_addresses_ejected",
+                "Addresses of hosts that are left alone for what they did.",
+            ),
             &["destination"],
         )?;
         registry.register(Box::new(ejected.clone()))?;

@@ -59,9 +59,15 @@ async fn a_reset_passes_through_as_a_reset() {
 async fn what_is_idle_or_cut_ends() {
     let (_client, client_side) = pair().await;
     let (_origin, origin_side) = pair().await;
-    let end =
-        relay(client_side, origin_side, &PipePool::new(1 << 20), &Moved::default(), Duration::from_millis(5), pending())
-            .await;
+    let end = relay(
+        client_side,
+        origin_side,
+        &PipePool::new(1 << 20),
+        &Moved::default(),
+        Duration::from_millis(5),
+        pending(),
+    )
+    .await;
     assert!(matches!(end, TunnelEnd::Idle));
     let (_client, client_side) = pair().await;
     let (_origin, origin_side) = pair().await;

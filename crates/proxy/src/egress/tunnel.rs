@@ -13,8 +13,8 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use portcullis_egress::{
-    Binding, CallerName, Destination, FirstOctets, LiveTunnel, Moved, Permit, Protocol, Reason, Request, Resolved, SNIFF_MAX, Target, TunnelEnd,
-    TunnelPlace, TunnelStanding, bind, relay, sniff,
+    Binding, CallerName, Destination, FirstOctets, LiveTunnel, Moved, Permit, Protocol, Reason, Request, Resolved,
+    SNIFF_MAX, Target, TunnelEnd, TunnelPlace, TunnelStanding, bind, relay, sniff,
 };
 use portcullis_ops::OpenTunnel;
 use portcullis_wire::Parse;
@@ -284,9 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Flow<S> {
                 (ClientEnd::Socket(tcp), Socket::Tcp(origin)) => {
                     relay(tcp, origin, &state.pipes, &moved, idle, cut).await
                 }
-                (ClientEnd::Socket(tcp), origin @ Socket::Unix(_)) => {
-                    relay_any(tcp, origin, &moved, idle, cut).await
-                }
+                (ClientEnd::Socket(tcp), origin @ Socket::Unix(_)) => relay_any(tcp, origin, &moved, idle, cut).await,
                 (ClientEnd::Stream(stream), origin) => relay_any(stream, origin, &moved, idle, cut).await,
             }
         };

@@ -211,12 +211,10 @@ impl Connection {
         let (connection, front) = self.read_proxy_header(deadline).await?;
         let Self { stream, facts, permit, plan, core, .. } = *connection;
         let caught = match &plan.protocol {
-            PlanProtocol::Intercept(how) => {
-                match intercept::serve(stream, front, facts, how, &core, deadline).await? {
-                    Intercepted::Http(caught) => caught,
-                    Intercepted::Tunnel(ready) => return Some(Found::Tunnel(ready, permit)),
-                }
-            }
+            PlanProtocol::Intercept(how) => match intercept::serve(stream, front, facts, how, &core, deadline).await? {
+                Intercepted::Http(caught) => caught,
+                Intercepted::Tunnel(ready) => return Some(Found::Tunnel(ready, permit)),
+            },
             PlanProtocol::Mesh(how) => match how.direction() {
                 Direction::Inbound => mesh::serve_inbound(stream, front, facts, how, &core, drain, deadline).await?,
                 Direction::Outbound => mesh::serve_outbound(stream, front, facts, how, &core, drain, deadline).await?,
