@@ -29,6 +29,7 @@ use portcullis_health::{Override, Prober};
 use portcullis_ops::{
     OverloadSampler, OverloadSources, Shedding,
     access_log::AccessLog,
+    give_back_memory,
     handover::{self, NamedSocket},
     metrics::Metrics,
     systemd,
@@ -159,6 +160,7 @@ impl Gateway {
         let sources = OverloadSources::system(compiled.fixed.threads);
         let mut sampler = JoinSet::new();
         sampler.spawn(OverloadSampler::new(sources, shedding.clone()).run());
+        sampler.spawn(give_back_memory());
         let edge = Arc::new(Edge::new(snapshot, metrics.clone(), access_log, audit_log, shedding));
         let cores = (0..compiled.fixed.threads)
             .map(|index| CoreThread::start(edge.clone(), index))

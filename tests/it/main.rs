@@ -49,6 +49,7 @@ mod mesh_tunnels;
 #[path = "../../gslb/tests/it/mmdb.rs"]
 mod mmdb;
 mod observe;
+mod overload;
 mod policy_keys;
 mod privacy;
 mod probe_keys;

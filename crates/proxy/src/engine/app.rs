@@ -531,7 +531,9 @@ impl ProxyHttp for App {
         // A body that nobody will read ends the connection; what is left of it must not be taken for a request.
         // After an upstream was involved pingora closes in any case; then the client must be told.
         let attempted = ctx.0.as_ref().is_some_and(|exchange| exchange.attempts > 0);
-        let can_reuse_downstream = !attempted && session.is_body_done() && !matches!(reason, Reason::Malformed { .. });
+        // One that is shed goes: its memory is what is short, and it may find another gateway.
+        let goes = matches!(reason, Reason::Malformed { .. } | Reason::Overloaded);
+        let can_reuse_downstream = !attempted && session.is_body_done() && !goes;
         if !can_reuse_downstream {
             session.set_keepalive(None);
         }

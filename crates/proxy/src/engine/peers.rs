@@ -101,6 +101,17 @@ impl ClusterPeers {
     }
 }
 
+/// What one client that does not read its download can make us hold of it; 256 MB a second over a way of a millisecond.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// RFC 9113 §6.9.1.
+const WINDOW_MAX: u32 = (1 << 31) - 1;
+
+/// Room for all streams of a connection: those that stand still leave the others theirs. pingora's own default is that of a
+/// single stream.
+fn connection_window(streams: u32) -> u32 {
+    STREAM_WINDOW.saturating_mul(streams).min(WINDOW_MAX)
+}
+
 fn template(cluster: &Cluster, dialer: &Arc<Dialer>, group: u64) -> HttpPeer {
     let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 1);
     let mut peer = match &dialer.address {
@@ -124,6 +135,8 @@ fn template(cluster: &Cluster, dialer: &Arc<Dialer>, group: u64) -> HttpPeer {
         }
         HttpProtocol::H2 | HttpProtocol::H2c => {
             options.alpn = ALPN::H2;
+            options.h2_stream_window_size = Some(STREAM_WINDOW);
+            options.h2_connection_window_size = Some(connection_window(cluster.streams));
             if let Some(tls) = &dialer.tls {
                 options.custom_l4 = Some(Arc::new(Bridge { dialer: dialer.clone(), wants: Wants::H2(tls.clone()) }));
                 let mut endpoint = DefaultHasher::new();

@@ -102,6 +102,10 @@ fn begin(stream: Socket, peer: Option<SocketAddr>, listener: &Arc<ListenerRuntim
         listener.metrics.connection_refused("process_full");
         return;
     }
+    if core.is_short_of_memory() {
+        listener.metrics.connection_refused("overloaded");
+        return;
+    }
     let plan = listener.plan();
     // Behind a balancer the peer is the balancer: its share is not a client's.
     let counted = peer.map(|peer| peer.ip()).filter(|peer| !plan.is_relay(*peer));
