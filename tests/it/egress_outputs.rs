@@ -14,7 +14,7 @@ fn config(outside: &Outside, folder: &Path, credential: &str, more: &str) -> Str
     std::fs::write(folder.join("canary"), format!("{CANARY}\n")).unwrap();
     format!(
         "{}[listener.out]\naddress = \"127.0.0.1:0\"\nprotocol = \"proxy\"\n\
-         [destination.api]\nhosts = [\"allowed.test\"]\nports = [{}]\ntls = \"originate\"\ntrust = \"outside\"\n\
+         [destination.api]\nhosts = [\"allowed.test\", \"gone.test\"]\nports = [{}]\ntls = \"originate\"\ntrust = \"outside\"\n\
          credential = \"key\"\nprivate_addresses = [\"127.0.0.0/8\"]\nwaf = {{ mode = \"block\" }}\n\
          [waf.site]\nrules = [\"builtin\"]\n\
          [access.all]\nfrom = [\"*\"]\nto = [\"destination:api\"]\naction = \"allow\"\n\
@@ -25,8 +25,12 @@ fn config(outside: &Outside, folder: &Path, credential: &str, more: &str) -> Str
 }
 
 async fn get(gateway: &Gateway, path: &str) -> (u16, String) {
+    get_from(gateway, "allowed.test", path).await
+}
+
+async fn get_from(gateway: &Gateway, host: &str, path: &str) -> (u16, String) {
     let mut client = Client::connect(gateway.addr("out")).await;
-    client.send(format!("GET http://allowed.test{path} HTTP/1.1\r\nHost: allowed.test\r\n\r\n")).await;
+    client.send(format!("GET http://{host}{path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
     let answer = client.response().await;
     (answer.status, answer.text())
 }
@@ -58,8 +62,8 @@ async fn no_kind_of_secret_is_in_any_output_even_when_everything_is_logged() {
         let mut told = Vec::new();
         assert_eq!(get(&gateway, "/a").await.0, 200, "{credential}");
         told.push(get(&gateway, "/?id=1%27%20UNION%20SELECT%20password%20FROM%20users--").await.1);
-        outside.point("allowed.test", &["127.0.0.9"]);
-        let (status, page) = get(&gateway, "/gone").await;
+        outside.point("gone.test", &["127.0.0.9"]);
+        let (status, page) = get_from(&gateway, "gone.test", "/").await;
         assert_eq!(status, 502, "{credential}");
         told.push(page);
         for path in ["/status", "/config", "/listeners", "/egress/learned"] {
