@@ -629,6 +629,11 @@ impl Gateway {
         for (rule, counts) in snapshot.egress.iter().flat_map(|egress| egress.plan.policy.counts()) {
             self.0.edge.metrics.egress.rule(rule.as_str(), counts.applied, counts.would_deny);
         }
+        if let Some(egress) = &snapshot.egress {
+            let ejected = egress.state.ejected(Instant::now());
+            let ejected = ejected.iter().map(|(destination, addresses)| (destination.as_str(), *addresses));
+            self.0.edge.metrics.egress.ejected(ejected);
+        }
         if let Some(svid) = snapshot.mesh.as_ref().and_then(|mesh| mesh.plan.identity.current()) {
             self.0.edge.metrics.mesh.identity(svid.seconds_to_expiry(SystemTime::now()));
         }

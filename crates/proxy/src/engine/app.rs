@@ -301,6 +301,11 @@ impl ProxyHttp for App {
         let Ok(exchange) = exchange(ctx) else { return error };
         let now = Instant::now();
         error.as_up();
+        let index = exchange.pick.as_ref().map(|pick| pick.index);
+        if exchange.outgoing.as_mut().is_some_and(|outgoing| outgoing.chose_h1(&error, index, now)) {
+            error.set_retry(true);
+            return error;
+        }
         let reason = fate::reason(&error, &exchange.facts);
         if reason != Reason::CircuitOpen {
             stage::judge(exchange, TryOutcome::NotConnected, now);

@@ -31,8 +31,8 @@ pub struct MeshState {
     changes: watch::Sender<u64>,
 }
 
-/// Of 256 KiB each; as egress, and for the same reason (`fs.pipe-user-pages-soft`, 64 MiB).
-const PIPES_MAX: usize = 64;
+/// A quarter of what the kernel gives an unprivileged user (`fs.pipe-user-pages-soft`, 64 MiB); the rest is for egress.
+const PIPE_BYTES_MAX: usize = 16 << 20;
 /// How long an endpoint without a sidecar is believed to have none.
 const PLAIN_FOR: Duration = Duration::from_secs(30);
 const PLAIN_MAX: usize = 4096;
@@ -48,7 +48,7 @@ impl MeshState {
     fn new() -> Self {
         Self {
             board: Board::default(),
-            pipes: PipePool::new(PIPES_MAX),
+            pipes: PipePool::new(PIPE_BYTES_MAX),
             inbound_ports: Mutex::default(),
             outbound_ports: Mutex::default(),
             plain: Mutex::default(),
