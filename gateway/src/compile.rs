@@ -164,7 +164,7 @@ pub(crate) fn compile(
     let dns = to_listen.dns(cx);
     let egress = egress::compile(&spec, around, previous, cx);
     let demanded = compile_guards::demanded(&spec, known, cx);
-    let routes = compile_routes(&spec, &listeners, &clusters, geo.as_deref(), known, &demanded, cx);
+    let routes = compile_routes(&spec, &listeners, &clusters, known, &demanded, cx);
     let routes = egress::with_outward(routes, &spec, known, cx);
     let (slos, rollouts) = compile_releases(&spec, &routes, &clusters, cx);
     let waf_sets = WafSets::compile(&spec.waf, &routes, previous, cx);
@@ -227,7 +227,6 @@ fn compile_routes(
     spec: &Spec,
     listeners: &[ListenerPlan],
     clusters: &Clusters,
-    geo: Option<&Geo>,
     guards: KnownGuards<'_>,
     demanded: &Level,
     cx: &mut Context,
@@ -260,7 +259,7 @@ fn compile_routes(
     };
     RouteTable::compile(
         &spec.route,
-        &Known { listeners: &names, upstreams: &upstreams, geo, guards, demanded },
+        &Known { listeners: &names, upstreams: &upstreams, geo: spec.geo.as_ref(), guards, demanded },
         defaults,
         cx,
     )

@@ -201,13 +201,14 @@ impl Log {
         };
         let mut proposals: Vec<Proposal> = Vec::new();
         for (group, seen) in self.groups.iter().filter(|(group, _)| wanted(group)) {
+            let share = if seen.len() < KEPT { Share::All } else { Share::TheFirst };
             let mut by_path: BTreeMap<String, Vec<&Seen>> = BTreeMap::new();
             let harmless = seen.iter().filter(|seen| !self.hostile(seen.client, wish.hostile_rules));
             harmless.for_each(|seen| by_path.entry(seen.path.clone()).or_default().push(seen));
             for (path, seen) in merged(by_path) {
                 let clients: BTreeSet<IpAddr> = seen.iter().map(|seen| seen.client).collect();
                 if clients.len() >= wish.min_clients && seen.len() as u64 >= wish.min_requests {
-                    proposals.push(Proposal::new(group.clone(), path, &seen, clients.len()));
+                    proposals.push(Proposal::new(group.clone(), path, &seen, clients.len(), share));
                 }
             }
         }
@@ -294,11 +295,19 @@ fn is_id(part: &str) -> bool {
     is_number(part) || (part.len() >= 16 && part.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'))
 }
 
+/// How many lines of a group a proposal was made from.
+#[derive(Clone, Copy)]
+enum Share {
+    All,
+    TheFirst,
+}
+
 struct Proposal {
     group: Group,
     path: String,
     methods: BTreeSet<String>,
     requests: u64,
+    share: Share,
     clients: usize,
     message: String,
     excerpt: String,
@@ -307,7 +316,7 @@ struct Proposal {
 }
 
 impl Proposal {
-    fn new(group: Group, path: String, seen: &[&Seen], clients: usize) -> Self {
+    fn new(group: Group, path: String, seen: &[&Seen], clients: usize, share: Share) -> Self {
         let times = || seen.iter().map(|seen| seen.time.as_str());
         let example = seen.last();
         Self {
@@ -315,6 +324,7 @@ impl Proposal {
             path,
             methods: seen.iter().map(|seen| seen.method.clone()).collect(),
             requests: seen.len() as u64,
+            share,
             clients,
             message: example.map_or_else(String::new, |seen| seen.message.clone()),
             excerpt: example.map_or_else(String::new, |seen| seen.excerpt.clone()),
@@ -325,7 +335,12 @@ impl Proposal {
 
     fn reason(&self) -> String {
         let day = |time: &str| time.get(..10).unwrap_or(time).to_owned();
-        format!("{} requests from {} clients, {} to {}", self.requests, self.clients, day(&self.first), day(&self.last))
+        let of = match self.share {
+            Share::All => String::new(),
+            Share::TheFirst => format!(" of the first {KEPT}"),
+        };
+        let (first, last) = (day(&self.first), day(&self.last));
+        format!("{}{of} requests from {} clients, {first} to {last}", self.requests, self.clients)
     }
 
     fn spec(&self) -> ExclusionSpec {

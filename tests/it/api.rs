@@ -49,6 +49,13 @@ paths:
           multipart/form-data:
             schema: { type: object, required: [title, file], additionalProperties: false, properties: { title: { type: string, maxLength: 8 }, size: { type: integer }, file: { type: string, format: binary }, more: { $ref: "#/components/schemas/Pet" } } }
       responses: { default: { description: any } }
+  /notes:
+    post:
+      requestBody:
+        content:
+          application/xml: { schema: { $ref: "#/components/schemas/Pet" } }
+          text/csv: { schema: { type: string } }
+      responses: { default: { description: any, content: { text/xml: { schema: { type: array, items: { type: string } } }, text/plain: {} } } }
   /call:
     post:
       requestBody: { content: { application/grpc: {} } }
@@ -501,4 +508,34 @@ async fn forms_with_files_and_styled_parameters_are_held_against_their_schemas()
     }
     let cut = send("POST", "/v1/pictures", "Content-Type: multipart/form-data; boundary=B\r\n", b"--B\r\n");
     assert_eq!(ask(&gateway, cut).await.status, 400);
+}
+
+/// A schema of XML says nothing to us: that is told, and may be refused.
+#[tokio::test]
+async fn what_has_a_schema_that_nobody_can_read_is_told_or_refused() {
+    let origin = Origin::start(|seen: &Seen| {
+        let kind = seen.header("x-want").unwrap_or("text/plain");
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 4\r\n\r\n<a/>").into_bytes()
+    })
+    .await;
+    let note = |kind: &str, want: &str| {
+        send("POST", "/v1/notes", &format!("Content-Type: {kind}\r\nX-Want: {want}\r\n"), b"<Pet/>")
+    };
+    for (validate, xml, csv, answer, told) in [
+        ("request = \"block\"", 200, 200, 200, 1),
+        ("request = \"block\", unsupported = \"off\"", 200, 200, 200, 0),
+        ("request = \"block\", unsupported = \"block\"", 415, 200, 200, 1),
+        ("response = \"log\", unsupported = \"block\"", 415, 200, 502, 2),
+        ("request = \"off\", response = \"log\", unsupported = \"block\"", 200, 200, 502, 1),
+    ] {
+        let gateway = edge(&origin, &format!("validate = {{ {validate} }}")).await;
+        assert_eq!(ask(&gateway, note("application/xml", "text/plain")).await.status, xml, "{validate}");
+        assert_eq!(ask(&gateway, note("text/csv", "text/plain")).await.status, csv, "{validate}");
+        assert_eq!(ask(&gateway, note("text/csv", "text/xml")).await.status, answer, "{validate}");
+        let lines = audits(&gateway, told).await;
+        let kinds = lines.iter().flat_map(|line| line["violations"].as_array().cloned().unwrap_or_default());
+        let kinds: Vec<String> = kinds.map(|breach| breach["kind"].to_string()).collect();
+        assert_eq!(kinds.len(), told, "{validate}: {kinds:?}");
+        assert!(kinds.iter().all(|kind| kind.contains("unsupported")), "{kinds:?}");
+    }
 }

@@ -45,10 +45,13 @@ async fn all_of_conf_passes_the_check() {
         "ca issue --namespace acme.lab --service api",
         "ca issue --namespace acme.lab --service cart",
         "ca issue --namespace acme.lab --service web --into svid",
+        "ca issue --namespace acme.lab --service gone",
+        "ca revoke ca/workloads/acme.lab/gone.crt",
     ] {
         let (code, out) = run_in(&mesh, &words.split(' ').collect::<Vec<_>>()).await;
         assert_eq!(code, 0, "{words}\n{out}");
     }
+    std::fs::copy(mesh.join("ca/namespaces/acme.lab.crl"), mesh.join("svid/revoked.crl")).unwrap();
     let mut checked = 0;
     for folder in [folder.path(), &mesh] {
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -178,7 +178,7 @@ async fn what_defaults_demand_is_relaxed_only_where_they_permit() {
     ] {
         std::fs::write(folder.path().join("edge.toml"), format!("{base}{text}")).unwrap();
         let (code, out) = run_in(folder.path(), &["check", "edge.toml"]).await;
-        assert!(code == 1 && out.contains(message), "{message}\n{out}");
+        assert!(code == 1 && out.contains(message) && out.contains("\n1 error"), "{message}\n{out}");
     }
 }
 
@@ -336,7 +336,7 @@ async fn a_process_short_of_cpu_sheds_with_503_and_its_admin_still_answers() {
     for (overload, message) in [("", "overload"), ("cpu = \"100%\"", "99%"), ("memory = \"5%\"", "10%")] {
         std::fs::write(folder.path().join("edge.toml"), config(overload)).unwrap();
         let (code, out) = run_in(folder.path(), &["check", "edge.toml"]).await;
-        assert!(code == 1 && out.contains(message), "{message}\n{out}");
+        assert!(code == 1 && out.contains(message) && out.contains("\n1 error"), "{message}\n{out}");
     }
 }
 
@@ -370,9 +370,10 @@ async fn where_an_address_is_routes_counts_and_is_told() {
         ("match.country = [\"uk\"]\n", "two capital letters"),
         ("rate_limit = { rate = \"1/s\", key = \"country\" }\n", "nothing says where an address is"),
         ("[geo]\nfile = \"not.mmdb\"\n", "no database in MaxMind's format"),
+        ("match.country = [\"GB\"]\n[geo]\nfile = \"not.mmdb\"\n", "no database in MaxMind's format"),
     ] {
         std::fs::write(folder.path().join("edge.toml"), format!("{base}{rest}")).unwrap();
         let (code, out) = run_in(folder.path(), &["check", "edge.toml"]).await;
-        assert!(code == 1 && out.contains(message), "{message}\n{out}");
+        assert!(code == 1 && out.contains(message) && out.contains("\n1 error"), "{message}\n{out}");
     }
 }

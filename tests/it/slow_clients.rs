@@ -1,10 +1,17 @@
 //! Clients that take their time: each is met with the patience that the listener has, and nobody else waits for them.
 
-use crate::support::{client::Client, eventually, gateway::Gateway, origin::Origin};
+use crate::support::{
+    client::Client,
+    eventually,
+    gateway::Gateway,
+    h2_origin::{H2Answer, H2Origin},
+    origin::Origin,
+};
+use bytes::Bytes;
 use std::time::{Duration, Instant};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 async fn edge(origin: &Origin, limits: &str) -> Gateway {
@@ -147,4 +154,36 @@ async fn ten_thousand_idle_connections_cost_little_and_bother_nobody() {
     for client in idle.iter_mut().step_by(997) {
         assert_eq!(client.get("a", "/").await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn a_download_that_nobody_reads_leaves_the_other_streams_of_its_upstream_connection_alone() {
+    let origin = H2Origin::start(|parts, _| match parts.uri.path() {
+        "/large" => H2Answer::Large(Bytes::from(vec![b'x'; 32 << 20])),
+        _ => H2Answer::Plain("ok"),
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "[process]\nthreads = 1\nupgrade = \"unix:u.sock\"\n[admin]\naddress = \"unix:admin.sock\"\n[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"{}\"]\nprotocol = \"h2c\"\n[route.app]\nupstream = \"app\"\n",
+        origin.addr
+    );
+    std::fs::write(folder.path().join("edge.toml"), config).unwrap();
+    let gateway = Gateway::start_file(folder, &[]).await;
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(gateway.addr("http")).await.unwrap();
+        stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut first = [0; 1];
+        stream.read_exact(&mut first).await.unwrap();
+        idle.push(stream);
+        assert_served(&gateway).await;
+    }
+    // As much as is taken of each has been taken when this many have gone by.
+    for _ in 0..200 {
+        assert_served(&gateway).await;
+    }
+    assert_eq!(origin.connections.load(std::sync::atomic::Ordering::SeqCst), 1);
 }

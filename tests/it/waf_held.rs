@@ -1,9 +1,10 @@
 //! What an upstream sees of a request whose body is looked at first: all of it or nothing.
 
 use crate::support::{
-    client::Client,
+    client::{Client, h2},
     eventually,
     gateway::Gateway,
+    h2_origin::{H2Answer, H2Origin},
     origin::{Origin, Seen, ok},
 };
 use std::{
@@ -157,4 +158,84 @@ async fn a_pooled_connection_that_ends_while_a_body_is_held_costs_nothing() {
     let response = client.response().await;
     assert_eq!((response.status, response.text().as_str()), (200, "served"));
     assert_eq!(*served.lock().unwrap(), 2);
+}
+
+/// Heads of a shared connection cannot wait, so the body is judged before its head is sent.
+#[tokio::test]
+async fn an_upstream_of_http_2_sees_nothing_either() {
+    let origin = H2Origin::start(|_, _| H2Answer::Plain("served")).await;
+    let config = format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\n[privacy.cards]\ndetect = [\"card\"]\nrequest = \"mask\"\n\
+         [upstream.app]\nendpoints = [\"{}\"]\nprotocol = \"h2c\"\n[route.app]\nupstream = \"app\"\nwaf.mode = \"block\"\nprivacy = \"cards\"\n",
+        origin.addr
+    );
+    let gateway = Gateway::start(&config).await;
+    let mut client = Client::connect(gateway.addr("http")).await;
+    client.send(sized("q=hello")).await;
+    assert_eq!(client.response().await.status, 200);
+    // In pieces, with time between them in which a head could go out; and for one that waits to be told.
+    let request = sized(ATTACK);
+    let (start, end) = request.split_at(HEAD.len() + 30);
+    let mut client = Client::connect(gateway.addr("http")).await;
+    client.send(start).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    client.send(end).await;
+    assert_eq!(client.response().await.status, 403);
+    let mut client = Client::connect(gateway.addr("http")).await;
+    client.send(format!("{HEAD}Expect: 100-continue\r\nContent-Length: 7\r\n\r\n")).await;
+    let mut told = [0; 25];
+    client.stream.read_exact(&mut told).await.unwrap();
+    client.send("q=hello").await;
+    assert_eq!(client.response().await.status, 200);
+    // Over HTTP/2 a body need not say its length.
+    let stream = tokio::net::TcpStream::connect(gateway.addr("http")).await.unwrap();
+    let mut sender = h2(stream).await.ready().await.unwrap();
+    for (body, status) in [("q=hello", 200), (ATTACK, 403), ("card=4111111111111111", 200)] {
+        let request = http::Request::post("http://shop.test/form").header("user-agent", "Mozilla/5.0");
+        let request = request.header("accept", "*/*").header("content-type", "application/x-www-form-urlencoded");
+        let (response, mut stream) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+        let (start, end) = body.split_at(body.len() / 2);
+        stream.send_data(start.into(), false).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stream.send_data(end.into(), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), status, "{body}");
+        sender = sender.ready().await.unwrap();
+    }
+    let seen: Vec<String> =
+        origin.seen.lock().unwrap().iter().map(|(_, body)| String::from_utf8_lossy(body).into_owned()).collect();
+    assert_eq!(
+        seen,
+        ["q=hello", "q=hello", "q=hello", "card=************1111"],
+        "whole, once, and none that was refused"
+    );
+}
+
+/// What the engine does not keep is sent as it comes, its head ahead of it: all of it, and only what was looked at.
+#[tokio::test]
+async fn large_bodies_reach_an_upstream_of_http_2_whole() {
+    let origin = H2Origin::start(|_, _| H2Answer::Plain("served")).await;
+    let gateway = Gateway::start(&format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"{}\"]\nprotocol = \"h2c\"\n[route.app]\nupstream = \"app\"\nwaf.mode = \"block\"\n",
+        origin.addr
+    ))
+    .await;
+    for size in [1, 16_384, 65_530, 65_536, 65_537, 90_000, 300_000] {
+        let body: String = "word ".chars().cycle().take(size).collect();
+        for request in [sized(&body), chunked(&body)] {
+            let mut client = Client::connect(gateway.addr("http")).await;
+            client.send(request).await;
+            assert_eq!(client.response().await.status, 200, "{size}");
+            let seen = origin.seen.lock().unwrap().pop().unwrap().1;
+            assert!(seen == body.as_bytes(), "{size}: {}", seen.len());
+        }
+        let stream = tokio::net::TcpStream::connect(gateway.addr("http")).await.unwrap();
+        let mut sender = h2(stream).await.ready().await.unwrap();
+        let request = http::Request::post("http://shop.test/form").header("user-agent", "Mozilla/5.0");
+        let request = request.header("accept", "*/*").header("content-type", "text/plain");
+        let (response, mut stream) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+        stream.send_data(body.clone().into(), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200, "{size}");
+        let seen = origin.seen.lock().unwrap().pop().unwrap().1;
+        assert!(seen == body.as_bytes(), "{size}: {}", seen.len());
+    }
 }

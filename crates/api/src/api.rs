@@ -21,6 +21,7 @@ pub struct Api {
     request: ApiMode,
     response: ApiMode,
     unknown: ApiMode,
+    unsupported: ApiMode,
     body_max: usize,
     /// Path prefixes of the servers.
     bases: BTreeSet<String>,
@@ -55,6 +56,7 @@ impl Api {
             modes.response.unwrap_or(ApiMode::Off),
             modes.unknown.unwrap_or(ApiMode::Log),
         );
+        let unsupported = modes.unsupported.unwrap_or(ApiMode::Log);
         if [request, response, unknown].iter().all(|mode| *mode == ApiMode::Off) {
             cx.error(&at.key("validate"), "nothing is looked at: everything is off").help("leave the API out instead");
         }
@@ -65,7 +67,7 @@ impl Api {
         match compiled {
             Ok((paths, bases)) => {
                 let body_max = usize::try_from(body_max).unwrap_or(usize::MAX);
-                Some(Self { request, response, unknown, body_max, bases, paths })
+                Some(Self { request, response, unknown, unsupported, body_max, bases, paths })
             }
             Err(faults) => {
                 let file = cx.resolve(&here, &spec.openapi);
@@ -85,6 +87,9 @@ impl Api {
             ViolationGroup::Request => self.request,
             ViolationGroup::Response => self.response,
             ViolationGroup::Unknown => self.unknown,
+            ViolationGroup::Unsupported if self.request == ApiMode::Off => ApiMode::Off,
+            ViolationGroup::ResponseUnsupported if self.response == ApiMode::Off => ApiMode::Off,
+            ViolationGroup::Unsupported | ViolationGroup::ResponseUnsupported => self.unsupported,
         }
     }
 

@@ -25,8 +25,10 @@ enum Form {
     UrlEncoded(Schema, Kinds),
     /// With files.
     Multipart(Schema, Kinds),
-    /// Known, and not looked into.
+    /// Known, and there is nothing to look into.
     Opaque,
+    /// There is a schema of parts, and nobody here reads the format.
+    Unsupported,
 }
 
 /// Fields of one form that are looked at.
@@ -52,6 +54,7 @@ impl Content {
                     faults.push(fault);
                     Form::Opaque
                 }
+                None if has_parts(document, &at) => Form::Unsupported,
                 None => Form::Opaque,
             };
             all.push(Media { range, form });
@@ -81,13 +84,18 @@ const FORM_DATA: &str = "multipart/form-data";
 impl Media {
     /// Whether a body of this type has to be there as a whole.
     pub(crate) fn is_looked_into(&self) -> bool {
-        !matches!(self.form, Form::Opaque)
+        !matches!(self.form, Form::Opaque | Form::Unsupported)
+    }
+
+    /// Whether there is a schema that such a body cannot be held against.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self.form, Form::Unsupported)
     }
 
     /// Where a body differs, and from which rule.
     pub(crate) fn differences(&self, content_type: &str, body: &[u8]) -> Vec<(String, String)> {
         match &self.form {
-            Form::Opaque => Vec::new(),
+            Form::Opaque | Form::Unsupported => Vec::new(),
             Form::Json(schema) => match serde_json::from_slice::<Value>(body) {
                 Ok(value) => schema.differences(&value),
                 Err(error) => {
@@ -140,6 +148,15 @@ pub(crate) fn pairs(text: &str) -> Vec<(String, String)> {
 
 fn essence(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Whether a schema says more of a value than that it is text or octets.
+fn has_parts(document: &Document, at: &str) -> bool {
+    let Ok((_, schema)) = document.follow(at) else { return false };
+    let structured = |kind: &Value| matches!(kind.as_str(), Some("object" | "array"));
+    let kinds = schema.get("type").map(|kind| kind.as_array().map_or(std::slice::from_ref(kind), Vec::as_slice));
+    kinds.is_some_and(|kinds| kinds.iter().any(structured))
+        || ["properties", "items", "allOf", "anyOf", "oneOf"].iter().any(|key| schema.get(key).is_some())
 }
 
 fn is_json(range: &str) -> bool {

@@ -33,6 +33,8 @@ struct Body {
     content: Content,
 }
 
+const UNSUPPORTED: &str = "its format is not looked into, so that its schema says nothing";
+
 impl Operation {
     /// `pointer`: of the operation; `shared`: where the parameters of its path are.
     pub(crate) fn compile(
@@ -90,6 +92,7 @@ impl Operation {
             (Some(body), Presence::Absent) if body.required => one(ViolationKind::BodyMissing, "it is required"),
             (Some(_), Presence::Absent) => Vec::new(),
             (Some(body), Presence::Present) => match content_type.map(|kind| body.content.find(kind)) {
+                Some(Some(media)) if media.is_unsupported() => one(ViolationKind::BodyUnsupported, UNSUPPORTED),
                 Some(Some(_)) => Vec::new(),
                 None => one(ViolationKind::ContentType, "the request does not say what its body is"),
                 Some(None) => one(ViolationKind::ContentType, "the operation does not take this content type"),
@@ -117,6 +120,7 @@ impl Operation {
             Some(content) if presence == Presence::Present && !content.is_empty() => match content_type
                 .map(|kind| content.find(kind))
             {
+                Some(Some(media)) if media.is_unsupported() => one(ViolationKind::ResponseBodyUnsupported, UNSUPPORTED),
                 Some(Some(_)) => Vec::new(),
                 _ => one(ViolationKind::ResponseContentType, "the operation does not answer with this content type"),
             },

@@ -31,6 +31,9 @@ pub struct ValidateSpec {
     /// Paths, methods and query parameters that the document does not know (default log).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown: Option<ApiMode>,
+    /// Bodies with a schema in a format that is not looked into, such as XML (default log); where their direction is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsupported: Option<ApiMode>,
 }
 
 /// From the mildest to the strictest.

@@ -18,6 +18,10 @@ pub enum ViolationGroup {
     Request,
     Response,
     Unknown,
+    /// Of requests that cannot be looked into.
+    Unsupported,
+    /// Of responses that cannot.
+    ResponseUnsupported,
 }
 
 macro_rules! kinds {
@@ -61,9 +65,11 @@ kinds! {
     BodyMissing = "body_missing", Request, 400;
     BodyUnexpected = "body_unexpected", Request, 400;
     BodyTooLarge = "body_too_large", Request, 413;
+    BodyUnsupported = "body_unsupported", Unsupported, 415;
     ResponseStatus = "response_status", Response, 502;
     ResponseContentType = "response_content_type", Response, 502;
     ResponseBody = "response_body", Response, 502;
+    ResponseBodyUnsupported = "response_body_unsupported", ResponseUnsupported, 502;
 }
 
 impl Violation {

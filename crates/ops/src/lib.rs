@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod admin;
 mod egress_metrics;
+mod give_back;
 pub mod handover;
 pub mod log;
 mod mesh_metrics;
@@ -23,6 +24,7 @@ pub mod systemd;
 mod tracing_spans;
 
 pub use egress_metrics::{EgressMetrics, OpenTunnel};
+pub use give_back::give_back_memory;
 pub use mesh_metrics::MeshMetrics;
 pub use overload::{
     MemoryLimit, MemoryWatch, Overload, OverloadAction, OverloadState, Resource, ResourceLevel, ResourceLevels,

@@ -107,6 +107,10 @@ pub struct ResourceState {
     pub shadowed_total: u64,
 }
 
+/// Of 2^32 requests, half: in the middle between where shedding ends and the limit. By default that is 95 % of it, where
+/// Envoy's edge example frees what it can; at 98 % it stops accepting.
+const SHORT_OF_MEMORY_FROM: u32 = u32::MAX / 2;
+
 /// What the data path has to do.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Orders {
@@ -183,6 +187,16 @@ impl Shedding {
         }
         self.count(orders.resource, orders.action).fetch_add(1, Ordering::Relaxed);
         orders.action == OverloadAction::Shed
+    }
+
+    /// Whether memory is so short that even those who are turned away with an answer are too many: no new connection is
+    /// taken, and bodies of the requests that were let in are read slowly. For CPU neither would save anything.
+    pub fn is_short_of_memory(&self) -> bool {
+        Orders::unpack(self.0.orders.load(Ordering::Relaxed)).is_some_and(|orders| {
+            orders.resource == Resource::Memory
+                && orders.action == OverloadAction::Shed
+                && orders.share >= SHORT_OF_MEMORY_FROM
+        })
     }
 
     pub fn state(&self) -> OverloadState {
@@ -289,6 +303,21 @@ mod tests {
         assert_eq!(shed_of_1000(&shedding), 0);
         let cpu = shedding.state().cpu;
         assert!(cpu.shed_total == 0 && cpu.shadowed_total.abs_diff(500) <= 1, "{cpu:?}");
+    }
+
+    #[test]
+    fn memory_is_short_when_half_of_the_requests_are_shed_for_it() {
+        for (memory, cpu, action, expected) in [
+            (0.49, 0.0, OverloadAction::Shed, false),
+            (0.51, 0.0, OverloadAction::Shed, true),
+            (1.0, 0.0, OverloadAction::Shadow, false),
+            (0.9, 0.95, OverloadAction::Shed, false),
+            (0.0, 0.0, OverloadAction::Shed, false),
+        ] {
+            let shedding = Shedding::new(Overload::default());
+            shedding.publish(levels(memory, cpu), action);
+            assert_eq!(shedding.is_short_of_memory(), expected, "{memory} {cpu} {action:?}");
+        }
     }
 
     #[test]

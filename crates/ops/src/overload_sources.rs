@@ -1,7 +1,5 @@
-//! Reads how much memory and CPU time are used, and how much there is: from `/proc`, and from control groups (version 2).
-//!
-//! Decides nothing. What runs in version 1 groups, which kernels and container platforms are giving up, is measured
-//! against the machine.
+//! Reads how much memory and CPU time are used, and how much there is: from `/proc`, and from control groups of both
+//! versions (cgroups(7)). Decides nothing.
 
 use crate::{CpuReading, MemoryLimit, MemoryReading};
 use std::{
@@ -87,11 +85,11 @@ impl OverloadSources {
     /// The group that is closest to its limit: any of those above may be the one that the kernel kills in.
     fn group_memory(&self) -> Result<Option<MemoryReading>, ReadError> {
         let mut tightest: Option<MemoryReading> = None;
-        for group in self.groups()? {
-            let Some(limit_bytes) = limit(&group.join("memory.max"))? else { continue };
-            let current = number(&group.join("memory.current"))?;
+        for (group, files) in self.groups(&MEMORY_V2, &MEMORY_V1)? {
+            let Some(limit_bytes) = limit(&group.join(files.limit))? else { continue };
+            let current = number(&group.join(files.usage))?;
             // File cache that nobody uses is given up before anything is killed.
-            let cache = inactive_file(&group.join("memory.stat"))?;
+            let cache = counter(&group.join("memory.stat"), files.idle_cache)?;
             let reading = MemoryReading { used_bytes: current.saturating_sub(cache), limit_bytes };
             let share = |reading: &MemoryReading| reading.used_bytes as f64 / reading.limit_bytes.max(1) as f64;
             if tightest.as_ref().is_none_or(|tightest| share(&reading) > share(tightest)) {
@@ -116,42 +114,105 @@ impl OverloadSources {
     /// CPUs' worth of time that the control groups allow.
     fn quota(&self) -> Result<Option<f64>, ReadError> {
         let mut least: Option<f64> = None;
-        for group in self.groups()? {
-            let path = group.join("cpu.max");
-            let Some(text) = read_if_there(&path)? else { continue };
-            let (quota, period) = text.trim_end().split_once(' ').ok_or(ReadError::Garbled { path: path.clone() })?;
-            if quota == "max" {
-                continue;
-            }
-            let (Ok(quota), Ok(period)) = (quota.parse::<f64>(), period.parse::<f64>()) else {
-                return Err(ReadError::Garbled { path });
-            };
-            if quota > 0.0 && period > 0.0 {
-                least = Some(least.map_or(quota / period, |least| least.min(quota / period)));
+        for (group, read) in self.groups(&(quota_v2 as ReadQuota), &(quota_v1 as ReadQuota))? {
+            if let Some(quota) = read(&group)? {
+                least = Some(least.map_or(quota, |least| least.min(quota)));
             }
         }
         Ok(least)
     }
 
-    /// The folder of our control group and those of all above it. None where there are no groups of version 2.
-    fn groups(&self) -> Result<Vec<PathBuf>, ReadError> {
+    /// The folders of our control groups and of all above them, each with what belongs to its version. Machines that have
+    /// both versions at once keep a controller in one of them, so that folders of the other do not have its files.
+    fn groups<'a, T: Versioned>(&self, v2: &'a T, v1: &'a T) -> Result<Vec<(PathBuf, &'a T)>, ReadError> {
         let Some(list) = read_if_there(&self.process.join("cgroup"))? else { return Ok(Vec::new()) };
-        // cgroups(7): the line of version 2 begins with "0::".
-        let Some(own) = list.lines().find_map(|line| line.strip_prefix("0::")) else { return Ok(Vec::new()) };
-        let mut groups = vec![self.groups.clone()];
-        for part in Path::new(own).components() {
-            match part {
-                Component::Normal(name) if groups.len() < DEPTH_MAX => {
-                    let inner = groups.last().unwrap_or(&self.groups).join(name);
-                    groups.push(inner);
-                }
-                // Outside of what our namespace shows: "/..", seen from a container in somebody else's group.
-                Component::ParentDir | Component::Normal(_) => break,
-                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        let mut groups = Vec::new();
+        for line in list.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(own)) = (fields.next(), fields.next()) else { continue };
+            if controllers.is_empty() {
+                groups.extend(self.ancestry(&self.groups, own).map(|folder| (folder, v2)));
+            } else if controllers.split(',').any(|name| name == T::CONTROLLER) {
+                let root = self.groups.join(T::CONTROLLER);
+                groups.extend(self.ancestry(&root, own).map(|folder| (folder, v1)));
             }
         }
         Ok(groups)
     }
+
+    /// `root` and each folder from there to `own`. What is outside of what our namespace shows ("/..", seen from a
+    /// container in somebody else's group) is left out.
+    fn ancestry(&self, root: &Path, own: &str) -> impl Iterator<Item = PathBuf> {
+        let mut folder = root.to_owned();
+        let names = Path::new(own).components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
+        let names = names.map_while(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir | Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+        });
+        let names: Vec<_> = names.take(DEPTH_MAX).collect();
+        std::iter::once(folder.clone()).chain(names.into_iter().map(move |name| {
+            folder.push(name);
+            folder.clone()
+        }))
+    }
+}
+
+/// What is read of a controller's group, which differs between the versions.
+trait Versioned {
+    /// Its name in `/proc/self/cgroup`, and the usual name of the folder where version 1 mounts it.
+    const CONTROLLER: &str;
+}
+
+/// Names of files and of a line.
+#[derive(Debug)]
+struct MemoryFiles {
+    limit: &'static str,
+    usage: &'static str,
+    /// In `memory.stat`, with all groups inside.
+    idle_cache: &'static str,
+}
+
+const MEMORY_V2: MemoryFiles =
+    MemoryFiles { limit: "memory.max", usage: "memory.current", idle_cache: "inactive_file" };
+const MEMORY_V1: MemoryFiles =
+    MemoryFiles { limit: "memory.limit_in_bytes", usage: "memory.usage_in_bytes", idle_cache: "total_inactive_file" };
+/// Version 1 says "no limit" with the largest number of whole pages; no machine has a part of that.
+const UNLIMITED: u64 = 1 << 60;
+
+impl Versioned for MemoryFiles {
+    const CONTROLLER: &str = "memory";
+}
+
+/// CPUs' worth of time that one group allows; `None`: all.
+type ReadQuota = fn(&Path) -> Result<Option<f64>, ReadError>;
+
+impl Versioned for ReadQuota {
+    const CONTROLLER: &str = "cpu";
+}
+
+fn quota_v2(group: &Path) -> Result<Option<f64>, ReadError> {
+    let path = group.join("cpu.max");
+    let Some(text) = read_if_there(&path)? else { return Ok(None) };
+    match text.trim_end().split_once(' ') {
+        Some(("max", _)) => Ok(None),
+        Some((quota, period)) => quota_of(quota, period, path),
+        None => Err(ReadError::Garbled { path }),
+    }
+}
+
+fn quota_v1(group: &Path) -> Result<Option<f64>, ReadError> {
+    let path = group.join("cpu.cfs_quota_us");
+    match read_if_there(&path)?.as_deref().map(str::trim_end) {
+        None | Some("-1") => Ok(None),
+        Some(quota) => quota_of(quota, read(&group.join("cpu.cfs_period_us"))?.trim_end(), path),
+    }
+}
+
+fn quota_of(quota: &str, period: &str, path: PathBuf) -> Result<Option<f64>, ReadError> {
+    let (Ok(quota), Ok(period)) = (quota.parse::<f64>(), period.parse::<f64>()) else {
+        return Err(ReadError::Garbled { path });
+    };
+    Ok((quota > 0.0 && period > 0.0).then_some(quota / period))
 }
 
 /// How many CPUs `Cpus_allowed_list: 0-3,8` speaks of.
@@ -168,7 +229,10 @@ fn allowed_cpus(status: &str) -> Option<usize> {
 fn limit(path: &Path) -> Result<Option<u64>, ReadError> {
     match read_if_there(path)?.as_deref().map(str::trim_end) {
         None | Some("max") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| ReadError::Garbled { path: path.to_owned() }),
+        Some(text) => match text.parse() {
+            Ok(bytes) => Ok(Some(bytes).filter(|bytes| *bytes < UNLIMITED)),
+            Err(_) => Err(ReadError::Garbled { path: path.to_owned() }),
+        },
     }
 }
 
@@ -176,9 +240,10 @@ fn number(path: &Path) -> Result<u64, ReadError> {
     read(path)?.trim_end().parse().map_err(|_| ReadError::Garbled { path: path.to_owned() })
 }
 
-fn inactive_file(path: &Path) -> Result<u64, ReadError> {
+/// The number behind a name, one to a line.
+fn counter(path: &Path, name: &str) -> Result<u64, ReadError> {
     let stat = read(path)?;
-    let bytes = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse().ok());
+    let bytes = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
     bytes.ok_or_else(|| ReadError::Garbled { path: path.to_owned() })
 }
 
@@ -250,7 +315,25 @@ mod tests {
         memory("a wider one above", &with(&[inner, outer("900\n")].concat()), group, Some((500, 1000)));
         memory("no limit", &with(&unlimited), group, None);
         memory("no limit, so the machine's", &with(&unlimited), either, machine);
-        memory("version 1", &[("proc/self/cgroup", "4:memory:/pod\n")], either, machine);
+        let first = ("proc/self/cgroup", "9:name=systemd:/\n4:memory:/pod\n2:cpu,cpuacct:/other\n0::/\n");
+        let files = |limit| {
+            [
+                first,
+                ("cgroup/memory/pod/memory.limit_in_bytes", limit),
+                ("cgroup/memory/pod/memory.usage_in_bytes", "700\n"),
+                ("cgroup/memory/pod/memory.stat", "inactive_file 1\ntotal_inactive_file 50\n"),
+            ]
+        };
+        memory("version 1", &files("1000\n"), group, Some((650, 1000)));
+        memory("version 1 without a limit", &files("9223372036854771712\n"), either, machine);
+        memory("version 1, another's folder", &[("proc/self/cgroup", "4:memory:/pod\n")], either, machine);
+        let seen_from_inside = [
+            ("proc/self/cgroup", "4:memory:/docker/abc\n"),
+            ("cgroup/memory/memory.limit_in_bytes", "10\n"),
+            ("cgroup/memory/memory.usage_in_bytes", "7\n"),
+            ("cgroup/memory/memory.stat", "total_inactive_file 2\n"),
+        ];
+        memory("version 1 in a container", &seen_from_inside, group, Some((5, 10)));
         memory("no groups", &[], either, machine);
         memory("no groups, no limit", &[], group, None);
         let root = [
@@ -269,7 +352,8 @@ mod tests {
     /// CPUs that may be used.
     #[track_caller]
     fn cores(threads: usize, status: &str, quota: &[(&str, &str)], expected: f64) {
-        let files = [("proc/self/stat", STAT), ("proc/self/cgroup", "0::/pod/box\n"), ("proc/self/status", status)];
+        let groups = ("proc/self/cgroup", "2:cpu,cpuacct:/old\n0::/pod/box\n");
+        let files = [("proc/self/stat", STAT), groups, ("proc/self/status", status)];
         let (_folder, sources) = sources(&[&files, quota].concat(), threads);
         let reading = sources.cpu().unwrap();
         assert_eq!(reading.cores, expected, "{threads} threads, {status}, {quota:?}");
@@ -289,6 +373,9 @@ mod tests {
         cores(2, "", &[(own, "400000 100000\n")], 2.0);
         cores(4, "", &[(own, "max 100000\n"), (outer, "100000 100000\n")], 1.0);
         cores(4, "", &[(own, "100000 100000\n"), (outer, "300000 100000\n")], 1.0);
+        let (quota, period) = ("cgroup/cpu/old/cpu.cfs_quota_us", ("cgroup/cpu/old/cpu.cfs_period_us", "100000\n"));
+        cores(4, "", &[(quota, "-1\n"), period], 4.0);
+        cores(4, "", &[(quota, "150000\n"), period], 1.5);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub enum OverloadSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OverloadTable {
-    /// From 10% to 99% of the limit of the control group (version 2 only; its memory without inactive file cache), or
+    /// From 10% to 99% of the limit of the control group (either version; its memory without inactive file cache), or
     /// without one, of the machine's memory (that of this process). Above it requests are shed, the more the closer it
     /// comes to 100%, until it is five points below.
     #[serde(skip_serializing_if = "Option::is_none")]

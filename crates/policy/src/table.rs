@@ -6,7 +6,7 @@
 //! What is still equal is an error when the table is compiled.
 
 use crate::{
-    CarriedGuards, Geo, KnownGuards, Level, ListenerId, Outward, Plan, RequestView, RouteSpec, SecurityHeaders,
+    CarriedGuards, GeoSpec, KnownGuards, Level, ListenerId, Outward, Plan, RequestView, RouteSpec, SecurityHeaders,
     UpstreamId,
     matcher::{Conditions, MatchSpec, PathMatch},
     rule_builder::compile_route,
@@ -60,7 +60,8 @@ pub struct Known<'k> {
     /// Listeners that speak HTTP.
     pub listeners: &'k BTreeMap<String, ListenerId>,
     pub upstreams: &'k BTreeMap<String, UpstreamId>,
-    pub geo: Option<&'k Geo>,
+    /// What conditions on places stand on; whether it can be read is its own error.
+    pub geo: Option<&'k GeoSpec>,
     pub guards: KnownGuards<'k>,
     /// What `[defaults]` demands of every request.
     pub demanded: &'k Level,

@@ -2,6 +2,7 @@
 //! accepted them.
 
 use crate::{
+    conn::watch_memory,
     engine::Engine,
     listen::{BoundSocket, ListenerRuntime, accept},
     mesh::Carriers,
@@ -77,6 +78,10 @@ impl Core {
         self.edge.connections.get() >= self.edge.snapshot().max_connections
     }
 
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        self.edge.shedding.is_short_of_memory()
+    }
+
     pub(crate) fn count_connection(&self) -> Counted {
         self.edge.connections.count()
     }
@@ -102,6 +107,7 @@ impl CoreThread {
         let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
+                watch_memory(edge.shedding.clone());
                 let core = Rc::new(Core::new(edge));
                 while let Some((socket, listener)) = incoming.recv().await {
                     tokio::task::spawn_local(accept::run(socket, listener, core.clone()));

@@ -100,3 +100,25 @@ fn compressed_answers_are_inspected() {
     let unknown = send(&[], b"", Some((&[html, ("content-encoding", "br")], page)));
     assert_eq!(unknown.cut, [Cut::Encoding]);
 }
+
+/// What is accepted and does nothing is told: mostly it stands in the wrong place.
+#[test]
+fn lines_that_change_nothing_are_told_with_their_place() {
+    for (text, note) in [
+        ("SecRuleRemoveById 77\n", "SecRuleRemoveById changes nothing: no rule before this line is of it"),
+        ("SecRuleRemoveByTag attack-x\n", "SecRuleRemoveByTag changes nothing"),
+        ("SecRuleUpdateTargetById 77 \"!ARGS:a\"\n", "SecRuleUpdateTargetById changes nothing"),
+        ("SecAction \"id:9,phase:1,pass,skipAfter:END\"\n", "skipAfter:END skips the rest of the phase"),
+        ("SecMarker END\nSecAction \"id:9,phase:1,pass,skipAfter:END\"\n", "skipAfter:END skips the rest of the phase"),
+        ("SecAction \"id:9,phase:1,pass,skipAfter:END\"\nSecMarker END\n", ""),
+        ("SecAction \"id:9,phase:1,pass\"\nSecRuleRemoveById 1-20\n", ""),
+    ] {
+        let source = portcullis_waf::Source::Text { name: "own.conf".to_owned(), text: text.to_owned() };
+        let waf = portcullis_waf::Waf::compile(&[source], &portcullis_waf::Disk).unwrap();
+        let told: Vec<String> = waf.notes().iter().map(|note| format!("{}: {}", note.origin, note.message)).collect();
+        match note {
+            "" => assert!(told.is_empty(), "{text}: {told:?}"),
+            note => assert!(told.len() == 1 && told[0].starts_with("own.conf:") && told[0].contains(note), "{told:?}"),
+        }
+    }
+}

@@ -92,6 +92,13 @@ fn hostile() -> Vec<(&'static str, &'static str, String, Vec<u8>)> {
         ("escapes in escapes", FORM, none(), [b"q=".to_vec(), b"%2525u0025".repeat(12_000)].concat()),
         ("dots and slashes", FORM, none(), [b"q=".to_vec(), b"..%2f".repeat(24_000)].concat()),
         ("commands", FORM, none(), [b"q=".to_vec(), b";cat $(a|b)".repeat(10_000)].concat()),
+        // Each ends some of what the prefilter looks for, and few the same.
+        (
+            "ends of words",
+            FORM,
+            none(),
+            [b"q=".to_vec(), b"ssselectetcscripthptmleval(systemor".repeat(3_500)].concat(),
+        ),
         ("tags", FORM, none(), [b"q=".to_vec(), b"<a b=c ".repeat(16_000)].concat()),
     ]
 }

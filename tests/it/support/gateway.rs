@@ -1,6 +1,6 @@
 //! A real `portcullis run` process in a folder of its own.
 
-use super::eventually;
+use super::{eventually, memory_group::MemoryGroup};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -39,16 +39,34 @@ impl Gateway {
 
     /// The same in a folder that already holds certificates and the like.
     pub(crate) async fn start_in(folder: TempDir, config: &str) -> Self {
+        Self::start_with(folder, config, &[]).await
+    }
+
+    pub(crate) async fn start_with(folder: TempDir, config: &str, env: &[(&str, &str)]) -> Self {
         std::fs::write(folder.path().join("edge.toml"), format!("{PREAMBLE}{config}")).unwrap();
-        Self::start_file(folder, &[]).await
+        Self::start_file(folder, env).await
+    }
+
+    /// The same in a control group.
+    pub(crate) async fn start_in_group(group: &MemoryGroup, config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("edge.toml"), format!("{PREAMBLE}{config}")).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(group.folder()).arg(binary());
+        Self::start_command(folder, command).await
     }
 
     pub(crate) async fn start_file(folder: TempDir, env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(binary());
+        command.envs(env.iter().copied());
+        Self::start_command(folder, command).await
+    }
+
+    async fn start_command(folder: TempDir, mut command: Command) -> Self {
         let log = std::fs::File::create(folder.path().join("log.txt")).unwrap();
-        let child = Command::new(binary())
+        let child = command
             .args(["run", "edge.toml"])
             .current_dir(folder.path())
-            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -25,6 +25,8 @@ pub(crate) enum H2Answer {
     Plain(&'static str),
     /// A gRPC message, and its status in the trailers.
     Grpc(Vec<u8>, u32),
+    /// A large body.
+    Large(Bytes),
     Never,
 }
 
@@ -73,6 +75,11 @@ async fn serve(
         H2Answer::Plain(text) => {
             if let Ok(mut stream) = respond.send_response(head("text/plain"), false) {
                 let _ = stream.send_data(Bytes::from_static(text.as_bytes()), true);
+            }
+        }
+        H2Answer::Large(body) => {
+            if let Ok(mut stream) = respond.send_response(head("application/octet-stream"), false) {
+                let _ = stream.send_data(body, true);
             }
         }
         H2Answer::Grpc(message, status) => {

@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod h2_origin;
+pub(crate) mod memory_group;
 pub(crate) mod mesh;
 pub(crate) mod origin;
 pub(crate) mod outside;

@@ -4,7 +4,7 @@
 //! starts, body framing is scanned here as it flows, and bytes behind the message stay here until the next one begins.
 //! So the engine's own parser cannot be desynchronised, whatever it would accept.
 
-use super::{ConnFacts, Fault, Transport, body_clock::BodyClock, h2_watch::H2Watch, linger};
+use super::{ConnFacts, Fault, Transport, UnderWay, body_clock::BodyClock, h2_watch::H2Watch, linger};
 use bytes::BytesMut;
 use pingora::protocols::{
     ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
@@ -47,9 +47,13 @@ enum Reading {
     Message {
         head_left: usize,
         body: BodyScanner,
-        body_done: bool,
+        /// `None`: it is whole, or there is none.
+        under_way: Option<UnderWay>,
     },
-    H2(Box<H2Watch>),
+    H2 {
+        watch: Box<H2Watch>,
+        frames: UnderWay,
+    },
 }
 
 const GATHER_LIMIT: usize = 16 * 1024;
@@ -117,7 +121,8 @@ impl EdgeIo {
 
     /// The head of `head_len` octets at the front of [`Self::ahead`] was accepted: the engine may read this message.
     pub(crate) fn begin_message(&mut self, head_len: usize, framing: Framing, body: BodyScanner, clock: BodyClock) {
-        self.reading = Reading::Message { head_left: head_len, body, body_done: framing == Framing::None };
+        let under_way = (framing != Framing::None).then(UnderWay::begin);
+        self.reading = Reading::Message { head_left: head_len, body, under_way };
         self.wrote_since_message = false;
         self.clock = clock;
     }
@@ -134,7 +139,7 @@ impl EdgeIo {
     }
 
     pub(crate) fn begin_h2(&mut self, watch: H2Watch) {
-        self.reading = Reading::H2(Box::new(watch));
+        self.reading = Reading::H2 { watch: Box::new(watch), frames: UnderWay::stream() };
     }
 
     /// Drops octets of a head that no engine is to see.
@@ -186,7 +191,7 @@ impl EdgeIo {
 
     /// The bytes of one message, head first, then exactly its body.
     fn poll_read_message(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Reading::Message { head_left, body, body_done } = &mut self.reading else {
+        let Reading::Message { head_left, body, under_way } = &mut self.reading else {
             return Poll::Ready(Err(io::Error::other("the engine read between messages")));
         };
         if *head_left > 0 {
@@ -195,17 +200,21 @@ impl EdgeIo {
             *head_left -= taken;
             return Poll::Ready(Ok(()));
         }
+        if self.facts.is_tunnel() && self.ahead.is_empty() {
+            let octets = under_way.get_or_insert_with(UnderWay::stream);
+            let transport = self.transport.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+            return octets.poll_read(Pin::new(transport), cx, buf);
+        }
         if self.facts.is_tunnel() {
-            return self.poll_read_tunnel(cx, buf);
+            return self.poll_read_ahead(buf);
         }
-        if *body_done {
-            return self.poll_read_behind(cx);
-        }
+        let Some(reading) = under_way else { return self.poll_read_behind(cx) };
         let start = buf.filled().len();
         if self.ahead.is_empty() {
             let transport = self.transport.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-            match Pin::new(transport).poll_read(cx, buf) {
+            match reading.poll_read(Pin::new(transport), cx, buf) {
                 Poll::Ready(outcome) => outcome?,
+                Poll::Pending if reading.is_pausing() => return Poll::Pending,
                 Poll::Pending => {
                     if self.clock.poll_too_slow(cx, Instant::now()).is_ready() {
                         self.facts.set_fault(Fault::SlowBody);
@@ -234,7 +243,9 @@ impl EdgeIo {
             }
         };
         self.clock.received(advance.taken as u64, Instant::now());
-        *body_done = advance.done;
+        if advance.done {
+            *under_way = None;
+        }
         if let Some(behind) = fresh.get(advance.taken..).filter(|behind| !behind.is_empty()) {
             let mut ahead = BytesMut::with_capacity(behind.len() + self.ahead.len());
             ahead.extend_from_slice(behind);
@@ -245,14 +256,10 @@ impl EdgeIo {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read_tunnel(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            let taken = self.ahead.len().min(buf.remaining());
-            buf.put_slice(&self.ahead.split_to(taken));
-            return Poll::Ready(Ok(()));
-        }
-        let transport = self.transport.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        Pin::new(transport).poll_read(cx, buf)
+    fn poll_read_ahead(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let taken = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(taken));
+        Poll::Ready(Ok(()))
     }
 
     /// The message is complete and the engine listens for a client that leaves: end of stream is reported, a pipelined
@@ -273,13 +280,13 @@ impl EdgeIo {
     }
 
     fn poll_read_h2(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Reading::H2(watch) = &mut self.reading else {
+        let Reading::H2 { watch, frames } = &mut self.reading else {
             return Poll::Ready(Err(io::Error::other("not an h2 connection")));
         };
         let transport = self.transport.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let start = buf.filled().len();
         if self.ahead.is_empty() {
-            ready!(Pin::new(&mut *transport).poll_read(cx, buf))?;
+            ready!(frames.poll_read(Pin::new(&mut *transport), cx, buf))?;
             self.facts.metrics.bytes_in((buf.filled().len() - start) as u64);
         } else {
             let taken = self.ahead.len().min(buf.remaining());
@@ -302,7 +309,7 @@ impl AsyncRead for EdgeIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let io = self.get_mut();
         match io.reading {
-            Reading::H2(_) => io.poll_read_h2(cx, buf),
+            Reading::H2 { .. } => io.poll_read_h2(cx, buf),
             Reading::Idle | Reading::Message { .. } => io.poll_read_message(cx, buf),
         }
     }
@@ -311,7 +318,7 @@ impl AsyncRead for EdgeIo {
 impl AsyncWrite for EdgeIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let io = self.get_mut();
-        if let Reading::H2(watch) = &mut io.reading {
+        if let Reading::H2 { watch, .. } = &mut io.reading {
             let transport = io.transport.as_mut().ok_or(io::ErrorKind::NotConnected)?;
             let sent = ready!(Pin::new(transport).poll_write(cx, bytes))?;
             watch.outbound(bytes.get(..sent).unwrap_or_default());
@@ -353,7 +360,7 @@ impl AsyncWrite for EdgeIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let io = self.get_mut();
-        if let Reading::H2(watch) = &mut io.reading {
+        if let Reading::H2 { watch, .. } = &mut io.reading {
             let transport = io.transport.as_mut().ok_or(io::ErrorKind::NotConnected)?;
             let sent = ready!(Pin::new(transport).poll_write_vectored(cx, slices))?;
             let mut left = sent;
@@ -371,7 +378,7 @@ impl AsyncWrite for EdgeIo {
 
     /// h2 frames go out as they are, header and payload in one send; h1 is gathered instead.
     fn is_write_vectored(&self) -> bool {
-        matches!(self.reading, Reading::H2(_))
+        matches!(self.reading, Reading::H2 { .. })
     }
 }
 
@@ -379,8 +386,8 @@ impl AsyncWrite for EdgeIo {
 impl Drop for EdgeIo {
     fn drop(&mut self) {
         let unread = match &self.reading {
-            Reading::Message { body_done, .. } => !body_done || !self.ahead.is_empty(),
-            Reading::Idle | Reading::H2(_) => false,
+            Reading::Message { under_way, .. } => under_way.is_some() || !self.ahead.is_empty(),
+            Reading::Idle | Reading::H2 { .. } => false,
         };
         if !(unread && self.wrote_since_message) || self.facts.is_tunnel() {
             return;

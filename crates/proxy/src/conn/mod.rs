@@ -11,6 +11,7 @@ mod refuse;
 mod serve;
 mod socket;
 mod transport;
+mod under_way;
 
 pub(crate) use body_clock::BodyClock;
 pub(crate) use edge_io::EdgeIo;
@@ -19,3 +20,4 @@ pub use facts::{ConnFacts, TlsFacts};
 pub(crate) use serve::{Conn, Speaks, serve};
 pub(crate) use socket::{Socket, canonical};
 pub(crate) use transport::{Fronted, Prefixed, Transport};
+pub(crate) use under_way::{UnderWay, watch_memory};

@@ -1,6 +1,7 @@
 //! The adapter between pingora's phases and our stages. It holds no policy: each phase asks a stage and does what it says.
 
 use super::{
+    ahead,
     arrival::{arrival, hold_underscores, join_cookies},
     egress, fate,
     guard::Passed,
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::{
     conn::ConnFacts,
+    listen::Direction,
     mesh::{When, judge_request},
     release::LiveRollout,
     snapshot::Edge,
@@ -277,6 +279,11 @@ impl ProxyHttp for App {
             None => endpoint.peer(),
             Some(version) => endpoint.peer_for(proxy_header(version, &exchange.facts).into()),
         };
+        let goes_out = exchange.facts.mesh().is_some_and(|mesh| mesh.direction == Direction::Outbound);
+        if let Some(live) = snapshot.mesh.as_ref().filter(|_| goes_out) {
+            // Connections that were opened by an earlier identity are not begun on any more: they end with it.
+            peer.group_key = peer.group_key.wrapping_add(live.plan.identity.generation());
+        }
         let streaming = is_websocket(session.req_header()) || is_grpc(session.req_header());
         peer.options.read_timeout = Some(match exchange.plan() {
             _ if streaming => STREAM_IDLE,
@@ -294,6 +301,11 @@ impl ProxyHttp for App {
         let Ok(exchange) = exchange(ctx) else { return error };
         let now = Instant::now();
         error.as_up();
+        let index = exchange.pick.as_ref().map(|pick| pick.index);
+        if exchange.outgoing.as_mut().is_some_and(|outgoing| outgoing.chose_h1(&error, index, now)) {
+            error.set_retry(true);
+            return error;
+        }
         let reason = fate::reason(&error, &exchange.facts);
         if reason != Reason::CircuitOpen {
             stage::judge(exchange, TryOutcome::NotConnected, now);
@@ -402,18 +414,21 @@ impl ProxyHttp for App {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let exchange = exchange(ctx)?;
-        stream_watch::progress(body.as_ref().map_or(0, Bytes::len));
+        if exchange.ahead.is_none() {
+            stream_watch::progress(body.as_ref().map_or(0, Bytes::len));
+        }
         if end {
             stream_watch::complete();
         }
-        let fresh = body.as_ref().map_or_else(Bytes::new, |chunk| exchange.body_in.pass(chunk));
         if exchange.facts.is_tunnel() {
+            if let Some(chunk) = body {
+                exchange.body_in.pass(chunk);
+            }
             return Ok(());
         }
-        if exchange.body_in.received() > exchange.body_limit {
-            return Err(Self::refuse(exchange, Reason::BodyTooLarge, "inspect"));
+        if !ahead::replace(exchange, body) {
+            ahead::take_in(exchange, body, end)?;
         }
-        screen::request_chunk(exchange, body, &fresh, end)?;
         if let (Some(tap), Some(chunk)) = (&mut exchange.mirror, body) {
             tap.body(chunk);
         }
@@ -460,7 +475,7 @@ impl ProxyHttp for App {
             strip_hop_by_hop(response);
         }
         if !response.status.is_informational() {
-            if exchange.facts.listener.is_draining() {
+            if exchange.facts.is_ending() {
                 session.set_keepalive(None);
             }
             exchange.answered = response.status.as_u16();
@@ -526,7 +541,9 @@ impl ProxyHttp for App {
         // A body that nobody will read ends the connection; what is left of it must not be taken for a request.
         // After an upstream was involved pingora closes in any case; then the client must be told.
         let attempted = ctx.0.as_ref().is_some_and(|exchange| exchange.attempts > 0);
-        let can_reuse_downstream = !attempted && session.is_body_done() && !matches!(reason, Reason::Malformed { .. });
+        // One that is shed goes: its memory is what is short, and it may find another gateway.
+        let goes = matches!(reason, Reason::Malformed { .. } | Reason::Overloaded);
+        let can_reuse_downstream = !attempted && session.is_body_done() && !goes;
         if !can_reuse_downstream {
             session.set_keepalive(None);
         }

@@ -146,8 +146,12 @@ impl Contract {
         };
         api.mode(group) != ApiMode::Off
             && match group {
-                ViolationGroup::Response => operation.looks_into_response(self.status, Some(content_type)),
-                ViolationGroup::Request | ViolationGroup::Unknown => operation.looks_into_body(Some(content_type)),
+                ViolationGroup::Response | ViolationGroup::ResponseUnsupported => {
+                    operation.looks_into_response(self.status, Some(content_type))
+                }
+                ViolationGroup::Request | ViolationGroup::Unknown | ViolationGroup::Unsupported => {
+                    operation.looks_into_body(Some(content_type))
+                }
             }
     }
 
@@ -285,8 +289,10 @@ impl Gathered {
         }
         if self.plain.len() > max {
             let kind = match group {
-                ViolationGroup::Response => ViolationKind::ResponseBody,
-                ViolationGroup::Request | ViolationGroup::Unknown => ViolationKind::BodyTooLarge,
+                ViolationGroup::Response | ViolationGroup::ResponseUnsupported => ViolationKind::ResponseBody,
+                ViolationGroup::Request | ViolationGroup::Unknown | ViolationGroup::Unsupported => {
+                    ViolationKind::BodyTooLarge
+                }
             };
             return Err(Violation::new(
                 kind,
@@ -300,16 +306,20 @@ impl Gathered {
     fn differences(&self, operation: &Operation, status: u16) -> Vec<Violation> {
         let content_type = Some(self.content_type.as_str());
         match self.group {
-            ViolationGroup::Response => operation.check_response_body(status, content_type, &self.plain),
-            ViolationGroup::Request | ViolationGroup::Unknown => operation.check_body(content_type, &self.plain),
+            ViolationGroup::Response | ViolationGroup::ResponseUnsupported => {
+                operation.check_response_body(status, content_type, &self.plain)
+            }
+            ViolationGroup::Request | ViolationGroup::Unknown | ViolationGroup::Unsupported => {
+                operation.check_body(content_type, &self.plain)
+            }
         }
     }
 }
 
 fn body_kind(group: ViolationGroup) -> ViolationKind {
     match group {
-        ViolationGroup::Response => ViolationKind::ResponseBody,
-        ViolationGroup::Request | ViolationGroup::Unknown => ViolationKind::Body,
+        ViolationGroup::Response | ViolationGroup::ResponseUnsupported => ViolationKind::ResponseBody,
+        ViolationGroup::Request | ViolationGroup::Unknown | ViolationGroup::Unsupported => ViolationKind::Body,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Keeps a request's head from the upstream for as long as the request's body is held back: of a request that is refused for
 //! its body the upstream sees nothing.
 //!
-//! Only over HTTP/1.1, where a connection carries one request at a time. On a shared HTTP/2 connection the head goes ahead; the body
-//! does not.
+//! Only over HTTP/1.1, where a connection carries one request at a time. On a shared HTTP/2 connection no head can wait: there
+//! [`ahead`](super::ahead) looks at the body first.
 
 use pingora::{
     http::ResponseHeader,

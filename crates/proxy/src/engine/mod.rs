@@ -1,5 +1,6 @@
 //! pingora as the HTTP engine: everything that touches its types is below here.
 
+mod ahead;
 mod app;
 mod arrival;
 mod bridge;
@@ -33,6 +34,7 @@ use crate::{
     snapshot::Edge,
     stage::{self, Ending},
 };
+pub(crate) use ahead::Ahead;
 use app::App;
 pub(crate) use contract::{Breach, Contract};
 use dial::DialConnector;

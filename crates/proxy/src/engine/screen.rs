@@ -2,6 +2,7 @@
 //! pass is held against the documents of the API; and that is searched for personal data.
 
 use super::{
+    ahead,
     app::App,
     contract::Contract,
     head_gate::HeadGate,
@@ -51,22 +52,28 @@ pub(super) fn has_body(session: &mut Session) -> bool {
 /// that it wants the body (RFC 9110 §10.1.1), and we do.
 pub(super) async fn reached(session: &mut Session, exchange: &mut Exchange, gate: Option<HeadGate>) -> Result<()> {
     exchange.head_gate = None;
-    let Some(gate) = gate else { return Ok(()) };
     let holds = exchange.inspector.as_ref().is_some_and(|inspector| inspector.holds_request())
         || exchange.contract.as_ref().is_some_and(|contract| contract.holds_request())
         || exchange.redactor.as_ref().is_some_and(|redactor| redactor.holds_request());
     if !holds {
-        gate.open();
+        if let Some(gate) = gate {
+            gate.open();
+        }
         return Ok(());
     }
-    gate.close();
-    exchange.head_gate = Some(gate);
     let header = session.req_header();
     let waits = header.headers.contains_key(http::header::EXPECT) && header.version != http::Version::HTTP_10;
     if waits && !session.is_body_done() && !std::mem::replace(&mut exchange.said_continue, true) {
         session.write_continue_response().await?;
     }
-    Ok(())
+    match gate {
+        Some(gate) => {
+            gate.close();
+            exchange.head_gate = Some(gate);
+            Ok(())
+        }
+        None => ahead::look(session, exchange).await,
+    }
 }
 
 /// The head that the upstream is sent, after all else was done to it.

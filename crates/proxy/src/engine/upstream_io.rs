@@ -2,7 +2,7 @@
 //! RFC 9112 before pingora's parser sees it, so a garbled answer becomes a 502, not somebody else's response.
 
 use super::head_gate::HeadGate;
-use crate::conn::Socket;
+use crate::conn::{Socket, UnderWay};
 use bytes::BytesMut;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
@@ -34,6 +34,8 @@ pub(crate) struct UpstreamIo {
     /// Response octets read and judged, not yet taken by the engine; or a head that is not whole yet.
     ahead: BytesMut,
     reading: Reading,
+    /// The body that is being read.
+    under_way: Option<UnderWay>,
     request: RequestKind,
     waits: Waits,
     alarm: Option<Pin<Box<Sleep>>>,
@@ -88,7 +90,10 @@ enum Then {
     Head,
     Body(BodyScanner),
     Done,
+    /// A body until the connection's end.
     Raw,
+    /// Another protocol.
+    Tunnel,
 }
 
 const GATHER_LIMIT: usize = 16 * 1024;
@@ -113,6 +118,7 @@ impl UpstreamIo {
             fd,
             ahead: BytesMut::new(),
             reading: Reading::Resting,
+            under_way: None,
             request: RequestKind::Other,
             waits,
             alarm: None,
@@ -157,7 +163,7 @@ impl UpstreamIo {
                         self.alarm = None;
                     }
                     let then = match head.framing {
-                        _ if head.status == 101 => Then::Raw,
+                        _ if head.status == 101 => Then::Tunnel,
                         _ if head.is_interim() => Then::Head,
                         ResponseFraming::Message(Framing::None | Framing::Length(0)) => Then::Done,
                         ResponseFraming::Message(framing) => {
@@ -180,7 +186,7 @@ impl UpstreamIo {
             }
             let mut stack = [std::mem::MaybeUninit::uninit(); HEAD_READ];
             let mut fresh = ReadBuf::uninit(&mut stack);
-            if self.raw.poll_read(cx, &mut fresh)?.is_pending() {
+            if Pin::new(&mut self.raw).poll_read(cx, &mut fresh)?.is_pending() {
                 if let Some(since) = self.stuck {
                     self.alarm.get_or_insert_with(|| Box::pin(sleep_until((since + self.waits.write).into())));
                 }
@@ -205,7 +211,7 @@ impl UpstreamIo {
         while self.ahead.len() < whole {
             let mut stack = [std::mem::MaybeUninit::uninit(); HEAD_READ];
             let mut fresh = ReadBuf::uninit(&mut stack);
-            if self.raw.poll_read(cx, &mut fresh)?.is_pending() {
+            if Pin::new(&mut self.raw).poll_read(cx, &mut fresh)?.is_pending() {
                 let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(HELD_TIME)));
                 ready!(alarm.as_mut().poll(cx));
                 break;
@@ -231,6 +237,11 @@ impl UpstreamIo {
             return;
         }
         let Reading::HandOut { then, .. } = std::mem::replace(&mut self.reading, Reading::Resting) else { return };
+        self.under_way = match then {
+            Then::Head | Then::Done => None,
+            Then::Body(_) | Then::Raw => Some(UnderWay::begin()),
+            Then::Tunnel => Some(UnderWay::stream()),
+        };
         self.reading = match then {
             Then::Head => Reading::Head(Cursor::default()),
             Then::Body(scanner) => Reading::Body(scanner),
@@ -238,7 +249,7 @@ impl UpstreamIo {
                 self.seat.done();
                 Reading::Resting
             }
-            Then::Raw => Reading::Raw,
+            Then::Raw | Then::Tunnel => Reading::Raw,
         };
     }
 
@@ -259,6 +270,7 @@ impl UpstreamIo {
                 if advance.done {
                     self.seat.done();
                     self.reading = Reading::Resting;
+                    self.under_way = None;
                 }
                 Poll::Ready(Ok(()))
             }
@@ -271,7 +283,10 @@ impl UpstreamIo {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
-            return self.raw.poll_read(cx, buf);
+            return match &mut self.under_way {
+                Some(body) => body.poll_read(Pin::new(&mut self.raw), cx, buf),
+                None => Pin::new(&mut self.raw).poll_read(cx, buf),
+            };
         }
         let taken = self.ahead.len().min(buf.remaining());
         buf.put_slice(&self.ahead.split_to(taken));
@@ -298,14 +313,16 @@ fn bad(refusal: Refusal) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, refusal.as_str())
 }
 
-impl Raw {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
+impl AsyncRead for Raw {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
             Self::Clear(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
         }
     }
+}
 
+impl Raw {
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Clear(socket) => Pin::new(socket).poll_write(cx, bytes),

@@ -93,6 +93,7 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         body_out: 0,
         mirror: None,
         head_gate: None,
+        ahead: None,
         said_continue: false,
         inspector: None,
         redactor: None,

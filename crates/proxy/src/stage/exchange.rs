@@ -3,8 +3,7 @@
 use super::body_in::BodyIn;
 use crate::{
     conn::ConnFacts,
-    engine::HeadGate,
-    engine::{Contract, Encoder, Inspector, MirrorTap, Outgoing, Redactor},
+    engine::{Ahead, Contract, Encoder, HeadGate, Inspector, MirrorTap, Outgoing, Redactor},
     mesh::MeshCall,
     release::Releases,
     snapshot::Snapshot,
@@ -80,6 +79,8 @@ pub(crate) struct Exchange {
     pub(crate) mirror: Option<MirrorTap>,
     /// The upstream connection's, while the head waits for a verdict on the body.
     pub(crate) head_gate: Option<HeadGate>,
+    /// What was read of the body before its head was sent.
+    pub(crate) ahead: Option<Ahead>,
     /// The client that asked whether to send its body was told to.
     pub(crate) said_continue: bool,
     /// What the WAF has seen of it.

@@ -23,8 +23,8 @@ const SPELLED_BYTES: usize = 24;
 /// Bytes of a class that is spelled out.
 const CLASS: usize = 24;
 
-/// What is searched for is no longer than this: longer literals only make the automaton larger.
-const WINDOW_BYTES: usize = 6;
+/// What is searched for is no longer than this: longer literals find little more.
+pub(super) const WINDOW_BYTES: usize = 6;
 
 /// What every match must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,7 +161,7 @@ fn is_rare(byte: u8) -> bool {
 }
 
 /// How unlikely a string is in ordinary text.
-fn weight(text: &[u8]) -> u32 {
+pub(super) fn weight(text: &[u8]) -> u32 {
     let byte = |byte: &u8| match byte {
         byte if is_rare(*byte) => 4,
         b'e' | b't' | b'a' | b'o' | b'i' | b'n' | b's' | b'r' => 2,

@@ -26,11 +26,12 @@ pub(super) struct Form {
 }
 
 impl Forms {
-    /// Begins with the value as it came.
-    pub(super) fn begin(&mut self, value: &[u8], present: ByteSet, words: usize) {
+    /// Begins with the value as it came, at which all rules look until they are withdrawn.
+    pub(super) fn begin(&mut self, value: &[u8], present: ByteSet, all: &Mask) {
         self.used = 0;
         self.known.clear();
-        let place = self.next(words);
+        let place = self.next(all.0.len());
+        place.rules.join(all);
         place.text.extend_from_slice(value);
         place.present = present;
     }
@@ -95,6 +96,13 @@ impl Forms {
                 target.like = before.iter().position(|form| form.text.eq_ignore_ascii_case(&target.text));
                 Some(to)
             }
+        }
+    }
+
+    /// Says that some rules do not look at the value as it came.
+    pub(super) fn withdraw(&mut self, rules: &Mask) {
+        if let Some(form) = self.forms.first_mut() {
+            form.rules.leave(rules);
         }
     }
 

@@ -6,6 +6,7 @@
 mod content;
 mod factors;
 mod forms;
+mod grams;
 mod plan;
 mod scan;
 
@@ -187,6 +188,10 @@ impl Mask {
     #[inline]
     fn join(&mut self, other: &Self) {
         self.0.iter_mut().zip(&other.0).for_each(|(own, other)| *own |= other);
+    }
+
+    fn leave(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(own, other)| *own &= !other);
     }
 
     fn keep(&mut self, other: &Self) {

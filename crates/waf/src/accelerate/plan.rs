@@ -1,19 +1,13 @@
 //! What is searched for in which value, for all rules that run at one paranoia level.
 
-use aho_corasick::automaton::Automaton as _;
-use aho_corasick::dfa::DFA;
-use aho_corasick::nfa::contiguous::NFA;
-use aho_corasick::{Anchored, MatchKind, StartKind};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Mask;
 use super::content::{Alphabet, ChainId, Chains, Content, Filter, Side};
+use super::grams::Grams;
 use crate::operator::{ByteSet, may_be_sql};
 use crate::seclang::variable::Variable;
 use crate::transaction::origin::{Origin, STABLE_SCALARS};
-
-/// Literals beyond this are searched for by a slower automaton that takes less memory.
-const DFA_LITERAL_BYTES: usize = 200_000;
 
 /// The search for one paranoia level.
 #[derive(Debug)]
@@ -47,8 +41,18 @@ pub(super) struct Load {
     pub(super) idle: bool,
     /// A value without any of these is the same in all its forms; `None` when that is never so.
     pub(super) triggers: Option<ByteSet>,
-    pub(super) chains: Vec<(ChainId, Mask)>,
+    pub(super) groups: Vec<Group>,
+    /// Rules that look at a value in more than one form.
+    pub(super) several: Mask,
     pub(super) side: Side,
+}
+
+/// Chains that the same bytes set off, so that one look at a value spares them all.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    /// As of a [`Chain`](super::content::Chain).
+    pub(super) triggers: Option<ByteSet>,
+    pub(super) chains: Vec<(ChainId, Mask)>,
 }
 
 impl Plan {
@@ -67,15 +71,8 @@ impl Plan {
             (*variable, builder.load(looks, side_of(*variable)))
         });
         let scalars = scalars.filter(|(_, load)| !load.idle).collect();
-        let (request, response) = std::thread::scope(|scope| {
-            let response = scope.spawn(|| builder.search(Side::Response, Alphabet::Any));
-            let all = scope.spawn(|| builder.search(Side::Request, Alphabet::Any));
-            let names = builder.search(Side::Request, Alphabet::Name);
-            let texts = builder.search(Side::Request, Alphabet::Text);
-            let all = all.join().unwrap_or_else(|_| builder.search(Side::Request, Alphabet::Any));
-            let response = response.join().unwrap_or_else(|_| builder.search(Side::Response, Alphabet::Any));
-            ([names, texts, all], response)
-        });
+        let request = Alphabet::ALL.map(|alphabet| builder.search(Side::Request, alphabet));
+        let response = builder.search(Side::Response, Alphabet::Any);
         Self { sites, scalars, request, response, active }
     }
 
@@ -105,7 +102,7 @@ impl Plan {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.request.iter().chain([&self.response]).map(|search| search.automaton.memory_bytes()).sum()
+        self.request.iter().chain([&self.response]).map(|search| search.grams.memory_bytes()).sum()
     }
 }
 
@@ -149,24 +146,34 @@ impl<'b> Builder<'b> {
 
     fn load(&self, looks: impl Fn(&Content) -> bool, side: Side) -> Load {
         let mut all = Mask::empty(self.words);
+        let mut several = Mask::empty(self.words);
         let mut chains: BTreeMap<ChainId, Mask> = BTreeMap::new();
         for (number, content) in self.active().filter(|(_, content)| looks(content)) {
             all.insert(number);
+            if content.chains.len() > 1 {
+                several.insert(number);
+            }
             for chain in &content.chains {
                 chains.entry(*chain).or_insert_with(|| Mask::empty(self.words)).insert(number);
             }
         }
-        let triggers = chains.keys().filter_map(|chain| self.chains.get(*chain)).map(|chain| chain.triggers);
-        let triggers = triggers.into_iter().try_fold(ByteSet::default(), |all, own| Some(all.union(own?)));
-        Load { idle: all.is_empty(), all, triggers, chains: chains.into_iter().collect(), side }
+        let mut groups: Vec<Group> = Vec::new();
+        for (id, rules) in chains {
+            let Some(triggers) = self.chains.get(id).map(|chain| chain.triggers) else { continue };
+            match groups.iter_mut().find(|group| group.triggers == triggers) {
+                Some(group) => group.chains.push((id, rules)),
+                None => groups.push(Group { triggers, chains: vec![(id, rules)] }),
+            }
+        }
+        let triggers = groups.iter().try_fold(ByteSet::default(), |all, group| Some(all.union(group.triggers?)));
+        Load { idle: all.is_empty(), all, triggers, groups, several, side }
     }
 
     fn search(&self, side: Side, alphabet: Alphabet) -> Search {
         let mut owners: BTreeMap<&[u8], Vec<u16>> = BTreeMap::new();
         let mut search = Search {
             outside: alphabet.bytes().inverse(),
-            automaton: Automaton::None,
-            owners: Vec::new(),
+            grams: Grams::new(BTreeMap::new()),
             by_literal: Mask::empty(self.words),
             direct: Mask::empty(self.words),
             needs: vec![Need::Bytes(ByteSet::default()); self.contents.len()],
@@ -190,8 +197,7 @@ impl<'b> Builder<'b> {
                 *place = need;
             }
         }
-        search.automaton = Automaton::new(owners.keys().copied());
-        search.owners = owners.into_values().map(Vec::into_boxed_slice).collect();
+        search.grams = Grams::new(owners);
         search
     }
 }
@@ -208,10 +214,9 @@ pub(super) enum Need {
 pub(super) struct Search {
     /// Values that hold one of these bytes are searched by another.
     outside: ByteSet,
-    automaton: Automaton,
-    /// The rules that each literal speaks for.
-    owners: Vec<Box<[u16]>>,
-    pub(super) by_literal: Mask,
+    /// The literals, and the rules that each speaks for.
+    grams: Grams,
+    by_literal: Mask,
     direct: Mask,
     needs: Vec<Need>,
 }
@@ -220,15 +225,13 @@ impl Search {
     /// Adds to `hits` the rules of `mask` that the text may satisfy; `present` are its bytes.
     pub(super) fn run(&self, text: &[u8], present: ByteSet, mask: &Mask, hits: &mut Mask) {
         if mask.meets(&self.by_literal) {
-            let mut hit = |literal: usize| {
-                for rule in self.owners.get(literal).map_or(&[][..], |owners| owners) {
-                    let rule = usize::from(*rule);
+            self.grams.each_match(text, present, |owners| {
+                for rule in owners.iter().map(|rule| usize::from(*rule)) {
                     if mask.contains(rule) {
                         hits.insert(rule);
                     }
                 }
-            };
-            self.automaton.each_match(text, &mut hit);
+            });
         }
         for (at, (wanted, looked_for)) in mask.0.iter().zip(&self.direct.0).enumerate() {
             for bit in super::bits(wanted & looked_for) {
@@ -241,70 +244,6 @@ impl Search {
                 if may_match {
                     hits.insert(rule);
                 }
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Automaton {
-    None,
-    Fast(Box<DFA>),
-    Small(Box<NFA>),
-}
-
-impl Automaton {
-    fn new<'l>(literals: impl Iterator<Item = &'l [u8]> + Clone) -> Self {
-        let total: usize = literals.clone().map(<[u8]>::len).sum();
-        if total == 0 {
-            return Self::None;
-        }
-        let fast = || {
-            DFA::builder()
-                .ascii_case_insensitive(true)
-                .match_kind(MatchKind::Standard)
-                .start_kind(StartKind::Unanchored)
-                .prefilter(false)
-                .build(literals.clone())
-                .ok()
-        };
-        if let Some(automaton) = (total <= DFA_LITERAL_BYTES).then(fast).flatten() {
-            return Self::Fast(Box::new(automaton));
-        }
-        let small = NFA::builder()
-            .ascii_case_insensitive(true)
-            .match_kind(MatchKind::Standard)
-            .prefilter(false)
-            .build(literals);
-        small.map_or(Self::None, |automaton| Self::Small(Box::new(automaton)))
-    }
-
-    fn each_match(&self, text: &[u8], found: &mut impl FnMut(usize)) {
-        match self {
-            Self::None => {}
-            Self::Fast(automaton) => each_match(automaton.as_ref(), text, found),
-            Self::Small(automaton) => each_match(automaton.as_ref(), text, found),
-        }
-    }
-
-    fn memory_bytes(&self) -> usize {
-        match self {
-            Self::None => 0,
-            Self::Fast(automaton) => automaton.memory_usage(),
-            Self::Small(automaton) => automaton.memory_usage(),
-        }
-    }
-}
-
-/// Every literal that occurs, overlapping ones too.
-#[inline]
-fn each_match<A: aho_corasick::automaton::Automaton>(automaton: &A, text: &[u8], found: &mut impl FnMut(usize)) {
-    let Ok(mut state) = automaton.start_state(Anchored::No) else { return };
-    for byte in text {
-        state = automaton.next_state(Anchored::No, state, *byte);
-        if automaton.is_special(state) && automaton.is_match(state) {
-            for index in 0..automaton.match_len(state) {
-                found(automaton.match_pattern(state, index).as_usize());
             }
         }
     }

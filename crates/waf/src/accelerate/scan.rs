@@ -149,18 +149,21 @@ impl Scan {
             return;
         }
         let mut forms = std::mem::take(&mut self.forms);
-        forms.begin(value, present, load.all.0.len());
-        for (chain, rules) in &load.chains {
-            let Some(chain) = context.chains.get(*chain) else { continue };
-            if plain && chain.triggers.is_some_and(|triggers| !triggers.meets(present)) {
-                forms.add(0, rules);
+        forms.begin(value, present, &load.all);
+        for group in &load.groups {
+            if plain && group.triggers.is_some_and(|triggers| !triggers.meets(present)) {
                 continue;
             }
-            match forms.walk(chain, context.map, work) {
-                Some(form) => forms.add(form, rules),
-                None => self.covered.reset(self.covered.0.len(), 0),
+            for (chain, rules) in &group.chains {
+                forms.withdraw(rules);
+                match context.chains.get(*chain).map(|chain| forms.walk(chain, context.map, work)) {
+                    Some(Some(form)) => forms.add(form, rules),
+                    Some(None) => self.covered.reset(self.covered.0.len(), 0),
+                    None => {}
+                }
             }
         }
+        forms.add(0, &load.several);
         for form in forms.used() {
             self.string(context, load.side, id, &form.text, form.present, &form.rules);
         }

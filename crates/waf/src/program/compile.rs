@@ -113,15 +113,17 @@ impl<'f> Compiler<'f> {
                 Ok(())
             }
             ("secdefaultaction", [actions]) => self.default_action(origin, actions),
-            ("secruleremovebyid", ids) => self.remove(&action::ids(&ids.join(" "))?),
-            ("secruleremovebytag", [tag]) => self.remove(&action::by_tag(tag)?),
-            ("secruleremovebymsg", [message]) => self.remove(&action::by_message(message)?),
-            ("secruleupdatetargetbyid", [rule, targets, rest @ ..]) => self.update_target_by_id(rule, targets, rest),
+            ("secruleremovebyid", ids) => self.remove(statement, &action::ids(&ids.join(" "))?),
+            ("secruleremovebytag", [tag]) => self.remove(statement, &action::by_tag(tag)?),
+            ("secruleremovebymsg", [message]) => self.remove(statement, &action::by_message(message)?),
+            ("secruleupdatetargetbyid", [rule, targets, rest @ ..]) => {
+                self.update_target_by_id(statement, rule, targets, rest)
+            }
             ("secruleupdatetargetbytag", [tag, targets, rest @ ..]) => {
-                self.update_targets(&action::by_tag(tag)?, targets, rest.first().copied())
+                self.update_targets(statement, &action::by_tag(tag)?, targets, rest.first().copied())
             }
             ("secruleupdatetargetbymsg", [message, targets, rest @ ..]) => {
-                self.update_targets(&action::by_message(message)?, targets, rest.first().copied())
+                self.update_targets(statement, &action::by_message(message)?, targets, rest.first().copied())
             }
             ("secruleupdateactionbyid", [rule, actions]) => self.update_actions(origin, rule, actions),
             ("include" | "includeoptional", [pattern]) => {
@@ -244,16 +246,31 @@ impl<'f> Compiler<'f> {
         Ok(())
     }
 
-    fn remove(&mut self, selector: &RuleSelector) -> Result<(), String> {
+    /// Says so when a line that changes earlier rules is of none: often it stands before them.
+    fn note_idle(&mut self, statement: &Statement, is_chosen: impl Fn(&usize) -> bool) {
+        if !(0..self.drafts.len()).any(|at| is_chosen(&at)) {
+            let name = &statement.name;
+            self.problems.note(&statement.origin, format!("{name} changes nothing: no rule before this line is of it"));
+        }
+    }
+
+    fn remove(&mut self, statement: &Statement, selector: &RuleSelector) -> Result<(), String> {
         let chosen = draft::select(selector, &self.drafts)?;
+        self.note_idle(statement, |at| chosen.contains(*at));
         self.removed.extend((0..self.drafts.len()).filter(|at| chosen.contains(*at)));
         Ok(())
     }
 
     /// `ID` or `ID:link`.
-    fn update_target_by_id(&mut self, rule: &str, targets: &str, rest: &[&str]) -> Result<(), String> {
+    fn update_target_by_id(
+        &mut self,
+        statement: &Statement,
+        rule: &str,
+        targets: &str,
+        rest: &[&str],
+    ) -> Result<(), String> {
         match rule.split_once(':') {
-            None => self.update_targets(&action::ids(rule)?, targets, rest.first().copied()),
+            None => self.update_targets(statement, &action::ids(rule)?, targets, rest.first().copied()),
             Some((id, link)) => {
                 let head = self.head(id)?;
                 let link: usize = link.parse().map_err(|_| format!("\"{link}\" is not the number of a link"))?;
@@ -268,8 +285,15 @@ impl<'f> Compiler<'f> {
         found.ok_or_else(|| format!("rule {id} is not defined before this line"))
     }
 
-    fn update_targets(&mut self, selector: &RuleSelector, targets: &str, replaced: Option<&str>) -> Result<(), String> {
+    fn update_targets(
+        &mut self,
+        statement: &Statement,
+        selector: &RuleSelector,
+        targets: &str,
+        replaced: Option<&str>,
+    ) -> Result<(), String> {
         let chosen = draft::select(selector, &self.drafts)?;
+        self.note_idle(statement, |at| chosen.contains(*at));
         (0..self.drafts.len())
             .filter(|at| chosen.contains(*at))
             .try_for_each(|at| self.update_target(at, targets, replaced))
@@ -317,6 +341,14 @@ impl<'f> Compiler<'f> {
             return Err(self.problems.errors);
         }
         let tx_names = TxNames::assign(&mut rules);
+        for (at, rule) in heads.iter().filter_map(|at| Some((*at, rules.get(*at)?))) {
+            if let Some(marker) =
+                rule.actions.skip_after.as_deref().filter(|name| !follows(at, name, &rules, &self.markers))
+            {
+                let note = format!("skipAfter:{marker} skips the rest of the phase: no such marker or rule follows");
+                self.problems.note(&rule.origin, note);
+            }
+        }
         let mut phases = Phase::ALL.map(|phase| entries(&rules, &heads, &self.markers, phase));
         let accelerator = Accelerator::new(&rules, &mut phases);
         let looks = |rule: &Rule| {
@@ -327,6 +359,13 @@ impl<'f> Compiler<'f> {
         let (settings, notes) = (self.settings, self.problems.notes);
         Ok(Program { settings, rules, phases, notes, tx_names, accelerator, file_contents })
     }
+}
+
+/// Whether a marker, or a rule of that id, stands behind the rule at `at`.
+fn follows(at: usize, marker: &str, rules: &[Rule], markers: &[(usize, String)]) -> bool {
+    let id: Option<u32> = marker.parse().ok();
+    markers.iter().any(|(place, name)| *place > at && name == marker)
+        || id.is_some_and(|id| rules.iter().skip(at + 1).any(|rule| rule.id == id))
 }
 
 /// The heads of one phase, with the places that skips lead to.
