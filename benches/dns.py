@@ -5,7 +5,8 @@
 
 Each server answers with one UDP thread pinned to core 0; dnsperf has core 1. The figure to trust is CPU microseconds per
 query: the scheduler's clock of all threads of the server, divided by the queries that were answered. Rates of dnsperf are
-shown as they are; at 300 k a second it is itself near its end. A server that is not installed is left out, aloud.
+shown as they are; at 300 k a second it is itself near its end. With --real-time (root) what else the machine does is kept from
+the two cores for all but a twentieth of each second. A server that is not installed is left out, aloud.
 
 static    A of 1000 names, no EDNS                       all servers
 edns      the same with EDNS and a client subnet         all servers
@@ -13,7 +14,7 @@ steered   a weighted choice of 4 by client subnet        ours; gdnsd's plugin `w
 plain-do  the same zone unsigned, asked with DO          ours
 signed    the same zone signed, asked with DO            ours
 absent    NXDOMAIN of random names                       all servers
-latency   static with 8 queries outstanding              all servers
+latency   static with 8 queries outstanding              all servers; p99 with what dnsperf takes to print each reply
 reload    100,000 records read anew twice a second       ours, not pinned; what counts is `lost`
 """
 import argparse, os, random, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, time
@@ -22,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SERVER_CORE, LOAD_CORE = "0", "1"
 NAMES = 1000
+REAL_TIME = []
 SCENARIOS = ["static", "edns", "steered", "plain-do", "signed", "absent", "latency", "reload"]
 SUBNET = "8:00011800cb0071"
 
@@ -38,7 +40,11 @@ def port():
 
 
 def pinned(core, *command, **options):
-    return subprocess.Popen(["taskset", "-c", core, *map(str, command)], **options)
+    return subprocess.Popen([*on_core(core), *map(str, command)], **options)
+
+
+def on_core(core):
+    return [*REAL_TIME, "taskset", "-c", core]
 
 
 def question(name, kind=1):
@@ -119,9 +125,11 @@ class Bench:
             sys.exit("build it first: cargo build --profile dist")
         key = self.folder / "zone.key"
         if not key.exists():
-            subprocess.run([self.binary, "gslb", "key", key], check=True, capture_output=True)
+            make = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key]
+            subprocess.run(make, check=True, capture_output=True)
         conf = self.folder / f"{name}.toml"
-        conf.write_text(f"""schema = "1"
+        is_whole = self.binary.name != "serve"
+        process = f"""schema = "1"
 [process]
 threads = 1
 upgrade = "unix:{self.folder}/{name}-up.sock"
@@ -132,6 +140,8 @@ access_log = {{ to = "off" }}
 [listener.dns]
 address = "127.0.0.1:{p}"
 protocol = "dns"
+"""
+        conf.write_text(f"""{process if is_whole else ""}
 [dns]
 rate_limit = {{ mode = "off" }}
 [zone.plain]
@@ -153,7 +163,8 @@ policy = "weighted"
 [public_service.w.sites]
 {"".join(f's{n} = {{ members = ["192.0.2.{n}"], weight = {n * 10} }}' + chr(10) for n in range(1, 5))}""")
         log = open(self.folder / f"{name}.log", "w")
-        return pinned(SERVER_CORE, self.binary, "run", conf, stderr=log, stdout=log)
+        command = ["run", conf] if is_whole else [conf, f"127.0.0.1:{p}"]
+        return pinned(SERVER_CORE, self.binary, *command, stderr=log, stdout=log)
 
     def start_gdnsd(self, p):
         home = self.folder / "gdnsd"
@@ -222,8 +233,10 @@ zone:
         options = {"edns": ["-e", "-E", SUBNET], "steered": ["-e", "-E", SUBNET], "plain-do": ["-e", "-D"], "signed": ["-e", "-D"]}
         outstanding = "8" if scenario == "latency" else "200"
         clients = "1" if scenario == "latency" else "8"
-        command = ["taskset", "-c", LOAD_CORE, "dnsperf", "-s", "127.0.0.1", "-p", str(server["port"]), "-d", self.folder / f"{queries}.txt",
+        command = [*on_core(LOAD_CORE), "dnsperf", "-s", "127.0.0.1", "-p", str(server["port"]), "-d", self.folder / f"{queries}.txt",
                    "-l", str(seconds), "-c", clients, "-q", outstanding, *options.get(scenario, [])]
+        if scenario == "latency":
+            command.append("-v")  # each reply with its latency
         before = cpu_ns(server["pid"])
         if scenario == "reload":
             out = self.reloading(command, server["pid"])
@@ -239,7 +252,9 @@ zone:
             print(f"  {scenario} {name}: failures: {out}")
             return None
         lost = int(re.search(r"Queries lost:\s+(\d+)", out).group(1))
-        return dict(cpu=used / 1000 / int(done.group(1)), rate=float(rate.group(1)), mean=float(mean.group(1)) * 1e6, lost=lost)
+        each = sorted(float(one) for one in re.findall(r"^> NOERROR .* ([\d.]+)$", out, re.M))
+        p99 = each[len(each) * 99 // 100] * 1e6 if each else 0
+        return dict(cpu=used / 1000 / int(done.group(1)), rate=float(rate.group(1)), mean=float(mean.group(1)) * 1e6, p99=p99, lost=lost)
 
     def reloading(self, command, pid):
         """The zone changes and is read anew while it is asked for; the reload may use every core."""
@@ -269,10 +284,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--real-time", action="store_true", help="servers and load go before all else on a busy machine (chrt)")
     parser.add_argument("--only", default=",".join(SCENARIOS))
-    parser.add_argument("--binary", type=Path, default=ROOT / "target/dist/portcullis")
+    parser.add_argument("--binary", type=Path, default=ROOT / "target/dist/portcullis", help="or target/dist/examples/serve: DNS alone")
     arguments = parser.parse_args()
     os.environ["PATH"] += ":/usr/sbin"
+    if arguments.real_time:
+        REAL_TIME.extend(["chrt", "--rr", "10"])
     if not shutil.which("dnsperf"):
         sys.exit("dnsperf is not installed")
     with tempfile.TemporaryDirectory() as folder:
@@ -294,14 +312,14 @@ def main():
                         if measured:
                             results.setdefault(scenario, {}).setdefault(name, []).append(measured)
             middle = lambda rows, key: statistics.median(row[key] for row in rows)
-            print(f"\n{'scenario':10} {'server':11} {'CPU us/query':>12} {'vs gdnsd':>9} {'k qps':>7} {'mean us':>8} {'lost':>5}")
+            print(f"\n{'scenario':10} {'server':11} {'CPU us/query':>12} {'vs gdnsd':>9} {'k qps':>7} {'mean us':>8} {'p99 us':>7} {'lost':>5}")
             for scenario in arguments.only.split(","):
                 by_name = results.get(scenario, {})
                 base = by_name.get("gdnsd")
                 for name, rows in by_name.items():
                     cpu = middle(rows, "cpu")
                     against = f"{middle(base, 'cpu') / cpu:9.2f}" if base else f"{'-':>9}"
-                    print(f"{scenario:10} {name:11} {cpu:12.2f} {against} {middle(rows, 'rate') / 1000:7.0f} {middle(rows, 'mean'):8.1f} {sum(row['lost'] for row in rows):5}")
+                    print(f"{scenario:10} {name:11} {cpu:12.2f} {against} {middle(rows, 'rate') / 1000:7.0f} {middle(rows, 'mean'):8.1f} {middle(rows, 'p99') or '-':>7} {sum(row['lost'] for row in rows):5}")
             ours = lambda scenario: middle(results[scenario]["portcullis"], "cpu")
             for one, other in (("steered", "edns"), ("signed", "plain-do")):
                 if one in results and other in results:

@@ -1,7 +1,9 @@
 //! The command line: what can be asked, in which words.
 
-use clap::{Parser, Subcommand, ValueEnum};
+use crate::Program;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::{
+    ffi::OsString,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -17,6 +19,24 @@ pub(crate) const FAILED: u8 = 2;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Under the name of the program that was started. Ends the process when help is asked for or words are wrong.
+    pub(crate) fn of(program: Program, arguments: impl Iterator<Item = OsString>) -> Self {
+        let name = match program {
+            Program::Portcullis => "portcullis",
+            Program::MeshProxy => "mesh-proxy",
+        };
+        let mut command = Self::command().name(name);
+        if program == Program::MeshProxy {
+            command = command.about(
+                "A workload's sidecar from one TOML file: identity, mTLS, capture, and the gateway's whole pipeline",
+            );
+        }
+        let matches = command.get_matches_from(crate::mesh::arguments(program, arguments));
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -116,6 +116,8 @@ async fn serve(files: Vec<PathBuf>, upgrade: bool) -> Result<ExitCode> {
     }
     let serving = Serving::new(gateway.clone()).await?;
     let handed_over = serving.handed_over.clone();
+    // What starting took; what serving needs comes back by itself.
+    portcullis_proxy::footprint::give_back();
     let stop = tokio::select! {
         stop = signals(&gateway) => stop?,
         () = handed_over.notified() => Stop::HandedOver,

@@ -56,7 +56,7 @@ fn status_text(status: &Value) -> String {
     let own = &status["workload"];
     let expiry = match own["seconds_to_expiry"].as_i64() {
         Some(left) if left >= 0 => format!("certificate good for {left} s"),
-        Some(past) => format!("certificate over since {} s", -past),
+        Some(past) => format!("certificate OVER since {} s: no mTLS is spoken until there is another", -past),
         None => "no identity yet".to_owned(),
     };
     let mut text = format!(
@@ -72,8 +72,11 @@ fn status_text(status: &Value) -> String {
         other => other.to_string(),
     };
     let mut rows = vec![
-        ["", "PEER", "SECURITY", "MODE", "PROTOCOL", "CIPHER", "EXPIRY", "CALLS", "REPORTED", "REFUSED", "FAILED"]
-            .map(str::to_owned),
+        [
+            "", "PEER", "SECURITY", "MODE", "PROTOCOL", "CIPHER", "EXPIRY", "CALLS", "REPORTED", "REFUSED", "FAILED",
+            "IDENTITY",
+        ]
+        .map(str::to_owned),
     ];
     let peers = status["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
     for peer in peers {
@@ -83,8 +86,8 @@ fn status_text(status: &Value) -> String {
         let [name, security, mode, protocol, cipher] = keys;
         let [calls, reported, refused, failed] =
             ["calls", "reported", "refused", "failed"].map(|key| shown(&peer[key]));
-        let arrow = arrow.to_owned();
-        rows.push([arrow, name, security, mode, protocol, cipher, expiry, calls, reported, refused, failed]);
+        let (arrow, identity) = (arrow.to_owned(), shown(&peer["identity"]));
+        rows.push([arrow, name, security, mode, protocol, cipher, expiry, calls, reported, refused, failed, identity]);
     }
     for row in &rows {
         let mut line = String::new();

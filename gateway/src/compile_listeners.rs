@@ -131,6 +131,7 @@ impl Listeners<'_> {
             ("otherwise", spec.otherwise.is_some()),
             ("gateway", spec.gateway.is_some()),
             ("opaque_ports", spec.opaque_ports.is_some()),
+            ("hbone", spec.hbone.is_some()),
         ];
         for (key, _) in mesh_only.into_iter().filter(|(_, written)| *written && protocol != Protocol::Mesh) {
             cx.error_at_key(

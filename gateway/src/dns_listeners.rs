@@ -245,6 +245,7 @@ impl Running {
         let tell = move |record: &QueryRecord<'_>| to.write_line(line(record));
         let host = Host { metrics, log: Some(Arc::new(tell)), republish };
         let checks = Checks::start(&live, &host)?;
+        dns.snapshot.keep_journals();
         Ok(Self { live, host, log, _checks: checks })
     }
 

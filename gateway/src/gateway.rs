@@ -8,7 +8,7 @@ mod tasks;
 use self::{
     probes::targets,
     snapshot::split,
-    tasks::{follow_discovery, judge_endpoints, move_releases, renew_identity},
+    tasks::{follow_discovery, judge_endpoints, move_releases},
 };
 use crate::{
     Compiled, admin,
@@ -20,7 +20,7 @@ use crate::{
     listeners::{Inherited, LiveListeners, Opened},
     mesh,
     release_board::ReleaseBoard,
-    sidecar::Around,
+    sidecar::{Around, OpenedAround},
 };
 use portcullis_config::{Colour, Diff, Report};
 use portcullis_discover::{Discovery, FIRST_ANSWERS, Source};
@@ -34,6 +34,8 @@ use portcullis_ops::{
     metrics::Metrics,
     systemd,
 };
+
+use portcullis_mesh::PeerRefused;
 use portcullis_proxy::{CoreThread, Edge, LiveEgress, LiveMesh, Peers};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
 use portcullis_store::StoreConfig;
@@ -88,6 +90,7 @@ struct Prepared {
     dns: OpenedDns,
     discovery: Discovery,
     egress: Option<Arc<LiveEgress>>,
+    around: OpenedAround,
 }
 
 /// How the last attempt to change the configuration went.
@@ -154,7 +157,7 @@ impl Gateway {
         let live = egress::live(&compiled, opened.bound().collect(), None).map_err(StartError::Listen)?;
         let mesh = mesh::live(&compiled, None);
         let mut around = Around::default();
-        around.open(&compiled).map_err(StartError::Listen)?;
+        let opened_around = around.open(&compiled).map_err(StartError::Listen)?;
         let (compiled, snapshot) = split(compiled, generation, &releases, (live, mesh), &metrics);
         let shedding = Shedding::new(compiled.overload);
         let sources = OverloadSources::system(compiled.fixed.threads);
@@ -169,6 +172,7 @@ impl Gateway {
         listeners.apply(&compiled.listeners, opened, &cores, &metrics).map_err(StartError::Thread)?;
         let hash = compiled.document.hash();
         dns.apply(compiled.dns.as_ref(), hash, opened_dns, &metrics).map_err(StartError::Thread)?;
+        around.apply(&compiled, opened_around);
         metrics.reloaded("started", generation);
         let state = State {
             generation,
@@ -196,7 +200,6 @@ impl Gateway {
         tokio::spawn(move_releases(Arc::downgrade(&gateway.0)));
         let own = Arc::downgrade(&gateway.0);
         tokio::spawn(dns_board::run(move || own.upgrade().map(Gateway)));
-        tokio::spawn(renew_identity(Arc::downgrade(&gateway.0)));
         gateway.republish_found();
         systemd::ready(generation);
         Ok(gateway)
@@ -209,6 +212,7 @@ impl Gateway {
         if outcome.is_ok() {
             self.republish_found();
         }
+        portcullis_proxy::footprint::give_back();
         outcome
     }
 
@@ -262,7 +266,7 @@ impl Gateway {
 
     /// Opens the sockets and starts the sources that are new. Waits for nothing.
     fn prepare(&self, compiled: &Compiled) -> Result<Prepared, Report> {
-        let mut state = self.state();
+        let state = self.state();
         refuse_if_draining(&state, compiled)?;
         let (mut nobodys, cores) = (Inherited::new(Vec::new()), compiled.fixed.threads);
         let opened = state.listeners.open(&compiled.listeners, &mut nobodys, cores);
@@ -274,13 +278,12 @@ impl Gateway {
         let egress = egress::live(compiled, bound, before.as_deref());
         let egress = egress.map_err(|message| refusal(compiled, "egress", message))?;
         let discovery = Discovery::start(compiled.clusters.sources().cloned(), Some(&state.discovery));
-        // Last: what it opens serves from now on.
-        state.around.open(compiled).map_err(|message| refusal(compiled, "sidecar", message))?;
-        Ok(Prepared { opened, dns, discovery, egress })
+        let around = state.around.open(compiled).map_err(|message| refusal(compiled, "sidecar", message))?;
+        Ok(Prepared { opened, dns, discovery, egress, around })
     }
 
     fn publish(&self, compiled: Compiled, prepared: Prepared) -> Result<Diff, Report> {
-        let Prepared { opened, dns: opened_dns, discovery, egress } = prepared;
+        let Prepared { opened, dns: opened_dns, discovery, egress, around } = prepared;
         let state = &mut *self.state();
         // Since we looked last, it may have been told to end.
         refuse_if_draining(state, &compiled)?;
@@ -318,6 +321,7 @@ impl Gateway {
         if let Err(error) = state.dns.apply(dns, hash, opened_dns, &self.0.edge.metrics) {
             tracing::error!(%error, "a part of DNS cannot be started");
         }
+        state.around.apply(&compiled, around);
         state.compiled = compiled;
         self.follow(state);
         Ok(diff)
@@ -477,9 +481,11 @@ impl Gateway {
             return Some("draining");
         }
         // An application that starts now could reach nobody.
-        let has_identity =
-            |live: &Arc<LiveMesh>| live.plan.identity.current().is_some_and(|svid| svid.is_valid(SystemTime::now()));
-        self.sidecar().is_some_and(|live| !has_identity(&live)).then_some("no identity yet")
+        match self.sidecar()?.plan.identity.at(SystemTime::now()) {
+            Ok(_) => None,
+            Err(PeerRefused::Expired) => Some("the identity is over"),
+            Err(_) => Some("no identity yet"),
+        }
     }
 
     /// Stops accepting, lets what is in flight end, and ends. Returns how many connections were cut.
@@ -622,6 +628,11 @@ impl Gateway {
         }
         for (rule, counts) in snapshot.egress.iter().flat_map(|egress| egress.plan.policy.counts()) {
             self.0.edge.metrics.egress.rule(rule.as_str(), counts.applied, counts.would_deny);
+        }
+        if let Some(egress) = &snapshot.egress {
+            let ejected = egress.state.ejected(Instant::now());
+            let ejected = ejected.iter().map(|(destination, addresses)| (destination.as_str(), *addresses));
+            self.0.edge.metrics.egress.ejected(ejected);
         }
         if let Some(svid) = snapshot.mesh.as_ref().and_then(|mesh| mesh.plan.identity.current()) {
             self.0.edge.metrics.mesh.identity(svid.seconds_to_expiry(SystemTime::now()));

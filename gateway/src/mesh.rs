@@ -6,7 +6,7 @@ use portcullis_config::{Context, Path};
 use portcullis_discover::EndpointSpec;
 use portcullis_mesh::{GlobalName, MtlsSpec, OpaquePorts};
 use portcullis_names::{EndpointAddress, HostPattern, ObjectName};
-use portcullis_policy::{AccessSpec, RouteSpec};
+use portcullis_policy::{AccessSpec, RouteSpec, RouteWafSpec, WafMode};
 use portcullis_proxy::{
     Beyond, InboundTarget, LiveMesh, MeshListener, MeshPlan, MeshSources, Otherwise, OutboundTarget,
     listen::{Direction, ListenerSpec, Protocol},
@@ -32,6 +32,7 @@ pub(crate) fn weave(spec: &mut Spec) {
         return;
     }
     keep_out_of_inbound(spec, &inbound);
+    let watches = spec.defaults.as_ref().is_none_or(|defaults| defaults.waf.is_none());
     for (listener, to) in &inbound {
         let Some(application) = application(listener) else { continue };
         // Where nothing is written each connection brings its own address; this one is never dialled.
@@ -49,6 +50,12 @@ pub(crate) fn weave(spec: &mut Spec) {
                 ..RouteSpec::default()
             };
             add(spec, listener, route);
+        }
+        // Everything that comes in is looked at, and nothing refused by it, unless somebody said otherwise.
+        let detect = RouteWafSpec { mode: Some(WafMode::Detect), ..RouteWafSpec::default() };
+        let here = |route: &&mut RouteSpec| names(route).any(|name| name == listener.as_str());
+        for route in spec.route.values_mut().filter(here).filter(|route| watches && route.waf.is_none()) {
+            route.waf = Some(detect.clone());
         }
     }
     let Some(workload) = spec.workload.clone() else { return };
@@ -189,9 +196,24 @@ pub(crate) fn listener(
                     return None;
                 }
             };
+            if spec.hbone == Some(true) {
+                for (key, written) in
+                    [("capture", spec.capture.is_some()), ("opaque_ports", spec.opaque_ports.is_some())]
+                {
+                    if written {
+                        cx.error_at_key(&at.key(key), format!("`{key}` has no effect where streams come by HBONE"));
+                    }
+                }
+                let to = if let InboundTarget::At(address) = to { Some(address) } else { None };
+                return Some(MeshListener::Hbone { to, application: application(name)? });
+            }
             Some(MeshListener::Inbound { to, opaque, application: application(name)? })
         }
         Direction::Outbound => {
+            if spec.hbone.is_some() {
+                cx.error_at_key(&at.key("hbone"), "`hbone` is about what comes in")
+                    .help("what goes out by HBONE says so at its service: [service.NAME] hbone = 15008");
+            }
             let to = match spec.to.as_deref() {
                 None => OutboundTarget::Captured(capture),
                 Some(to) => OutboundTarget::Service(service(to, document, &at.key("to"), cx)?),
@@ -259,6 +281,10 @@ pub(crate) fn status(live: &LiveMesh) -> Value {
             "version": plan.workload.version,
             "mode": mode.as_str(),
             "default": portcullis_mesh::Authorisation::default_in_words(mode),
+            "identity": match plan.identity.at(now) {
+                Ok(_) => "valid",
+                Err(why) => why.as_str(),
+            },
             "seconds_to_expiry": plan.identity.current().map(|svid| svid.seconds_to_expiry(now)),
         },
         "peers": live.state.board.peers(now),

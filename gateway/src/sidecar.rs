@@ -3,15 +3,22 @@
 
 use crate::{Compiled, spec::Spec};
 use portcullis_config::{Context, Path};
-use portcullis_enrol::{Clock, Follower, Pace};
-use portcullis_mesh::IdentitySource;
+use portcullis_enrol::{Clock, Follower, Pace, Progress};
+use portcullis_mesh::OwnIdentity;
 use portcullis_ops::metrics::Metrics;
 use portcullis_proxy::MeshPlan;
-use portcullis_sidecar::{Applications, DnsServer, LocalDns, LocalDnsSpec, Names, ProbeServer, Probes, ProbesSpec};
+use portcullis_sidecar::{
+    Applications, DnsServer, LocalDns, LocalDnsSpec, Names, PreparedDns, PreparedProbes, ProbeServer, Probes,
+    ProbesSpec,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::{num::NonZeroU32, sync::Arc};
+use std::{
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::sync::watch;
 
 /// `[sidecar]`: what a sidecar does for its application beside carrying its connections.
@@ -43,6 +50,8 @@ pub(crate) struct Around {
     quit: watch::Sender<bool>,
 }
 
+const LOOK: Duration = Duration::from_secs(10);
+
 pub(crate) fn compile(spec: &Spec, cx: &mut Context) -> SidecarPlan {
     let Some(sidecar) = &spec.sidecar else { return SidecarPlan::default() };
     let at = Path::root().key("sidecar");
@@ -53,6 +62,13 @@ pub(crate) fn compile(spec: &Spec, cx: &mut Context) -> SidecarPlan {
         probes: sidecar.probes.as_ref().and_then(|probes| probes.compile(&at.key("probes"), cx)),
         dns: sidecar.dns.as_ref().and_then(|dns| dns.compile(&at.key("dns"), cx)),
     }
+}
+
+/// Sockets that are open for what is to run.
+#[derive(Debug)]
+pub(crate) struct OpenedAround {
+    probes: Option<PreparedProbes>,
+    dns: Option<PreparedDns>,
 }
 
 impl Default for Around {
@@ -68,65 +84,57 @@ impl Default for Around {
 }
 
 impl Around {
-    /// Opens what `compiled` has and did not run, and lets go of what it has not. Needs a tokio runtime.
-    pub(crate) fn open(&mut self, compiled: &Compiled) -> Result<(), String> {
-        let (plan, mesh) = (&compiled.sidecar, compiled.mesh.as_deref());
-        match &plan.probes {
-            None => self.probes = None,
-            Some(probes) if self.probes.as_ref().is_some_and(|running| running.probes() == probes) => {}
-            Some(probes) => {
-                // The old one's socket may be the new one's address.
-                self.probes = None;
-                let started = ProbeServer::start(probes.clone());
+    /// Opens what `compiled` has and does not run yet. Nothing that runs changes by it. Needs a tokio runtime.
+    pub(crate) fn open(&self, compiled: &Compiled) -> Result<OpenedAround, String> {
+        let plan = &compiled.sidecar;
+        let probes = match &plan.probes {
+            Some(probes) if self.probes.as_ref().is_none_or(|running| running.probes() != probes) => {
+                let opened = ProbeServer::prepare(probes.clone(), self.probes.as_ref());
                 let why = |error| format!("sidecar.probes: cannot listen on {}: {error}", probes.address);
-                self.probes = Some(started.map_err(why)?);
+                Some(opened.map_err(why)?)
             }
+            Some(_) | None => None,
+        };
+        let dns = match &plan.dns {
+            Some(dns) if self.dns.as_ref().is_none_or(|running| running.settings() != dns) => {
+                let opened = DnsServer::prepare(dns.clone(), self.dns.as_ref());
+                let why = |error| format!("sidecar.dns: cannot listen on {}: {error}", dns.address);
+                Some(opened.map_err(why)?)
+            }
+            Some(_) | None => None,
+        };
+        Ok(OpenedAround { probes, dns })
+    }
+
+    /// Starts what was opened, lets go of what `compiled` has not, and gives what goes on the names of now.
+    pub(crate) fn apply(&mut self, compiled: &Compiled, opened: OpenedAround) {
+        match (&compiled.sidecar.probes, opened.probes) {
+            (None, _) => self.probes = None,
+            (Some(_), None) => {}
+            (Some(_), Some(opened)) => self.probes = Some(opened.start()),
         }
-        match (&plan.dns, mesh) {
-            (None, _) | (_, None) => self.dns = None,
-            (Some(dns), Some(mesh)) => {
-                let names = names(mesh, dns);
-                match &self.dns {
-                    Some(running) if running.settings() == dns => running.replace(names),
-                    Some(_) | None => {
-                        self.dns = None;
-                        let mark = mesh.mark.and_then(NonZeroU32::new);
-                        let started = DnsServer::start(dns.clone(), names, mark);
-                        let why = |error| format!("sidecar.dns: cannot listen on {}: {error}", dns.address);
-                        self.dns = Some(started.map_err(why)?);
-                    }
+        match (&compiled.sidecar.dns, compiled.mesh.as_deref(), opened.dns) {
+            (None, _, _) | (_, None, _) => self.dns = None,
+            (Some(dns), Some(mesh), None) => {
+                if let Some(running) = &self.dns {
+                    running.replace(names(mesh, dns));
                 }
             }
+            (Some(dns), Some(mesh), Some(opened)) => {
+                let mark = mesh.mark.and_then(NonZeroU32::new);
+                self.dns = Some(opened.start(names(mesh, dns), mark));
+            }
         }
-        Ok(())
     }
 
     /// Follows the identity of what is published now.
     pub(crate) fn follow(&mut self, compiled: &Compiled, metrics: &Arc<Metrics>) {
         let Some(mesh) = &compiled.mesh else { return self.follower = None };
-        if let IdentitySource::Files(_) = mesh.source {
-            self.follower = None;
-            return;
-        }
         if self.follower.as_ref().is_some_and(|running| running.is_of(&mesh.source, &mesh.identity)) {
             return;
         }
         let follower = Follower::start(mesh.source.clone(), mesh.identity.clone(), Clock::system(), Pace::default());
-        let (mut changes, metrics) = (follower.changes(), metrics.clone());
-        tokio::spawn(async move {
-            let (mut taken, mut trouble) = (0, None);
-            // It ends with the follower.
-            while changes.changed().await.is_ok() {
-                let progress = changes.borrow_and_update().clone();
-                if progress.taken != taken {
-                    metrics.mesh.renewed("taken");
-                }
-                if progress.trouble.is_some() && progress.trouble != trouble {
-                    metrics.mesh.renewed("trouble");
-                }
-                (taken, trouble) = (progress.taken, progress.trouble);
-            }
-        });
+        tokio::spawn(tell_of_identity(mesh.identity.clone(), follower.changes(), metrics.clone()));
         self.follower = Some(follower);
     }
 
@@ -145,6 +153,48 @@ impl Around {
 
     pub(crate) fn quits(&self) -> watch::Receiver<bool> {
         self.quit.subscribe()
+    }
+}
+
+/// What becomes of the identity, to the operator. It ends with the follower.
+async fn tell_of_identity(own: Arc<OwnIdentity>, mut changes: watch::Receiver<Progress>, metrics: Arc<Metrics>) {
+    let (mut taken, mut trouble) = (0, None);
+    loop {
+        let end = own.current().map(|svid| svid.not_after());
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let progress = changes.borrow_and_update().clone();
+                if progress.taken != taken {
+                    metrics.mesh.renewed("taken");
+                }
+                if progress.trouble.is_some() && progress.trouble != trouble {
+                    metrics.mesh.renewed("trouble");
+                }
+                (taken, trouble) = (progress.taken, progress.trouble);
+            }
+            () = over(end) => {
+                metrics.mesh.renewed("expired");
+                tracing::error!(id = %own.id(), ?trouble, "the identity is over: no mTLS is spoken until there is another");
+                // Once; then only another identity is news.
+                if changes.wait_for(|progress| progress.taken != taken).await.is_err() {
+                    return;
+                }
+                changes.mark_changed();
+            }
+        }
+    }
+}
+
+/// Returns when an identity is over. A machine that slept finds its clock ahead of its timers, so it is looked at again.
+async fn over(end: Option<SystemTime>) {
+    let Some(end) = end else { return std::future::pending().await };
+    while let Ok(left) = end.duration_since(SystemTime::now())
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(LOOK)).await;
     }
 }
 

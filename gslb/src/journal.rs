@@ -4,8 +4,11 @@ use crate::{
     Name, RecordType,
     zone::{RrSet, Zone},
 };
+use aws_lc_rs::digest::{Context, SHA256};
+use data_encoding::HEXLOWER;
 use std::{
     collections::{HashSet, VecDeque},
+    fmt::Write as _,
     sync::Arc,
 };
 
@@ -66,7 +69,74 @@ impl Journal {
     }
 }
 
+impl Journal {
+    /// Where the last change led to.
+    pub(crate) fn serial(&self) -> Option<u32> {
+        serial_of(&self.0.back()?.to)
+    }
+
+    /// Whether the last change led to the zone with this SOA.
+    pub(crate) fn leads_to(&self, soa: &RrSet) -> bool {
+        self.0.back().is_some_and(|step| step.to == *soa)
+    }
+
+    /// As lines of text: of the newest changes as many as fit.
+    pub(crate) fn to_text(&self, octets_max: usize) -> String {
+        let mut left = octets_max;
+        let mut texts = VecDeque::new();
+        for text in self.0.iter().rev().map(|step| step.to_text()) {
+            let Some(rest) = left.checked_sub(text.len()) else { break };
+            left = rest;
+            texts.push_front(text);
+        }
+        Vec::from(texts).concat()
+    }
+
+    /// What [`Journal::to_text`] wrote. `None`: it is something else, or its changes do not follow one another.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let mut steps: Vec<Step> = Vec::new();
+        for line in text.lines() {
+            let (sign, rest) = line.split_once(' ')?;
+            match (sign, steps.last_mut()) {
+                ("from", last) => {
+                    let from = read_soa(rest)?;
+                    if last.is_some_and(|last| last.to.data != from.data) {
+                        return None;
+                    }
+                    steps.push(Step { to: from.clone(), from, removed: Vec::new(), added: Vec::new() });
+                }
+                ("to", Some(step)) => step.to = read_soa(rest)?,
+                ("-", Some(step)) => step.removed.push(Entry::read(rest)?),
+                ("+", Some(step)) => step.added.push(Entry::read(rest)?),
+                _ => return None,
+            }
+        }
+        let is_ahead = |step: &Step| {
+            let serials = serial_of(&step.to).zip(serial_of(&step.from));
+            serials.is_some_and(|(to, from)| to.wrapping_sub(from) as i32 > 0)
+        };
+        let whole = steps.iter().all(is_ahead);
+        whole.then(|| steps.into_iter().fold(Self::default(), |journal, step| journal.with(step)))
+    }
+}
+
 impl Step {
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        let soa = |set: &RrSet| (set.ttl, HEXLOWER.encode(set.data.first().map_or(&[][..], |data| data)));
+        let mut line = |word: &str, set: &RrSet, sign: &str, entries: &[Entry]| {
+            let (ttl, data) = soa(set);
+            _ = writeln!(text, "{word} {ttl} {data}");
+            for Entry { owner, of_type, ttl, data } in entries {
+                let (owner, data) = (HEXLOWER.encode(owner.as_wire()), HEXLOWER.encode(data));
+                _ = writeln!(text, "{sign} {owner} {} {ttl} {data}", of_type.0);
+            }
+        };
+        line("from", &self.from, "-", &self.removed);
+        line("to", &self.to, "+", &self.added);
+        text
+    }
+
     /// From the records of one version to those of the next, SOAs left out.
     pub(crate) fn between(from: (&Zone, &[Entry]), to: (&Zone, &[Entry])) -> Self {
         let (old, new): (HashSet<_>, HashSet<_>) = (from.1.iter().collect(), to.1.iter().collect());
@@ -104,9 +174,41 @@ impl Entry {
         self.of_type == RecordType::RRSIG && self.data.first_chunk() == Some(&of_type.0.to_be_bytes())
     }
 
+    fn read(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let owner = HEXLOWER.decode(words.next()?.as_bytes()).ok()?;
+        let entry = Self {
+            owner: Name::from_wire(&owner).ok().filter(|name| name.as_wire().len() == owner.len())?,
+            of_type: RecordType(words.next()?.parse().ok()?),
+            ttl: words.next()?.parse().ok()?,
+            data: HEXLOWER.decode(words.next()?.as_bytes()).ok()?.into(),
+        };
+        words.next().is_none().then_some(entry)
+    }
+
+    /// Told apart from all others by a digest.
+    pub(crate) fn digest(entries: &[Self]) -> String {
+        let mut context = Context::new(&SHA256);
+        for Self { owner, of_type, ttl, data } in entries {
+            context.update(owner.as_wire());
+            context.update(&of_type.0.to_be_bytes());
+            context.update(&ttl.to_be_bytes());
+            // A record has at most 65,535 octets.
+            context.update(&(data.len() as u32).to_be_bytes());
+            context.update(data);
+        }
+        HEXLOWER.encode(context.finish().as_ref())
+    }
+
     fn set(&self) -> (Name, RrSet) {
         (self.owner.clone(), RrSet { of_type: self.of_type, ttl: self.ttl, data: vec![self.data.clone()] })
     }
+}
+
+fn read_soa(text: &str) -> Option<RrSet> {
+    let (ttl, data) = text.split_once(' ')?;
+    let data: Box<[u8]> = HEXLOWER.decode(data.as_bytes()).ok()?.into();
+    Some(RrSet { of_type: RecordType::SOA, ttl: ttl.parse().ok()?, data: vec![data] })
 }
 
 fn serial_of(soa: &RrSet) -> Option<u32> {

@@ -22,6 +22,7 @@ mod fetch;
 mod fleet;
 mod inflow;
 mod journal;
+mod journals;
 mod kept;
 mod memory;
 mod message;

@@ -111,7 +111,10 @@ impl Snapshot {
             served.sign_all(now);
             match previous.and_then(|previous| Some((previous.zones.get(&served.zone.apex)?, &previous.services))) {
                 Some(before) => served.follow(&services, before, now, cx),
-                None => served.zone.sign_soa(now),
+                None => {
+                    served.resume(&services, &kept.journals);
+                    served.zone.sign_soa(now);
+                }
             }
         }
         let mut snapshot = Self { zones, services, plan, compiled: CompiledAnswers::default(), kept, memory };
@@ -123,6 +126,14 @@ impl Snapshot {
     /// while it was compiled. Compiling alone changes nothing of what serves.
     pub fn settle(&self, clocks: Clocks) {
         self.services.settle(clocks);
+        self.keep_journals();
+    }
+
+    /// To be called when it serves: notes for the next process what changed in zones that are given away. Waits for the disk.
+    pub fn keep_journals(&self) {
+        for served in &self.zones.zones {
+            served.keep_journal(&self.services, &self.kept.journals);
+        }
     }
 
     /// The reply to one message, as the wire has it; `None`: it gets none. What the server does but for rate limits.

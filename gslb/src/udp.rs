@@ -10,13 +10,14 @@ use nix::{
     libc::{in_pktinfo, in6_pktinfo},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{
-        ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, sendmsg,
-        setsockopt, sockopt,
+        ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, recvmmsg,
+        sendmmsg, sendmsg, setsockopt, sockopt,
     },
 };
 use std::{
     io::{IoSlice, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
+    ops::Range,
     os::{
         fd::{AsFd, AsRawFd},
         unix::net::UnixStream,
@@ -27,8 +28,12 @@ use std::{
 const BATCH: usize = 64;
 /// A query is far smaller; what is longer is cut by the kernel, and then malformed.
 const DATAGRAM_MAX: usize = 4_096;
+/// From one buffer to the next: at a distance of whole pages all of them would share a few lines of the nearest cache.
+const STRIDE: usize = DATAGRAM_MAX + 64;
 /// Looks at an empty socket before the thread sleeps: some ten microseconds, in which a busy socket has the next datagram.
 const SPINS: u32 = 30;
+/// Datagrams of a batch after which it is worth while to look for the next one.
+const FEW: usize = 32;
 /// Batches that are still answered once the end has come: more than the kernel keeps for a socket.
 const LAST_BATCHES: usize = 64;
 
@@ -41,23 +46,54 @@ pub(crate) enum Source {
     PerDatagram,
 }
 
-/// Where a datagram came from, and to.
-type Ends = (Option<SockaddrStorage>, Option<ControlMessageOwned>);
+/// The far end of a socket of one family: no larger than it has to be, as each is copied more than once.
+trait Peer: SockaddrLike + Copy + Send + 'static {
+    fn socket_address(self) -> SocketAddr;
+}
+
+impl Peer for SockaddrIn {
+    fn socket_address(self) -> SocketAddr {
+        SocketAddr::V4(self.into())
+    }
+}
+
+impl Peer for SockaddrIn6 {
+    fn socket_address(self) -> SocketAddr {
+        SocketAddr::V6(self.into())
+    }
+}
+
+/// Replies of one batch: one behind the other, so that they lie in few lines of cache.
+struct Replies<P> {
+    octets: Vec<u8>,
+    /// Where each begins and ends.
+    places: Vec<Range<usize>>,
+    peers: Vec<Option<P>>,
+    /// What was asked, where that is not the same for all.
+    asked: Vec<Option<ControlMessageOwned>>,
+}
 
 /// Serves one socket until `stop` is closed at its other end.
-pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, mut service: Service) -> std::io::Result<()> {
+pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, service: Service) -> std::io::Result<()> {
+    match socket.local_addr()? {
+        SocketAddr::V4(_) => serve::<SockaddrIn>(socket, source, stop, service),
+        SocketAddr::V6(_) => serve::<SockaddrIn6>(socket, source, stop, service),
+    }
+}
+
+fn serve<P: Peer>(socket: &UdpSocket, source: Source, stop: &UnixStream, mut service: Service) -> std::io::Result<()> {
     let fd = socket.as_raw_fd();
     let space = match source {
         Source::Bound => None,
         Source::PerDatagram => Some(nix::cmsg_space!(in6_pktinfo, in_pktinfo)),
     };
-    let mut received = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, space);
-    let mut sent = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
-    let mut buffers = vec![[0u8; DATAGRAM_MAX]; BATCH];
-    let mut replies: Vec<Vec<u8>> = (0..BATCH).map(|_| Vec::with_capacity(DATAGRAM_MAX)).collect();
-    let mut ends: Vec<Ends> = Vec::with_capacity(BATCH);
-    let mut spins = 0;
+    let mut received = MultiHeaders::<P>::preallocate(BATCH, space);
+    let mut sent = MultiHeaders::<P>::preallocate(BATCH, None);
+    let mut buffers = vec![0u8; STRIDE * BATCH];
+    let mut reply = Vec::with_capacity(DATAGRAM_MAX);
+    let mut replies = Replies::new();
     let mut last = LAST_BATCHES;
+    let mut received_last = 0;
     loop {
         if service.is_stopped() {
             last = last.saturating_sub(1);
@@ -65,57 +101,45 @@ pub(crate) fn run(socket: &UdpSocket, source: Source, stop: &UnixStream, mut ser
         if last == 0 {
             return Ok(());
         }
-        ends.clear();
-        {
-            let mut slices: Vec<[IoSliceMut<'_>; 1]> =
-                buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
-            let batch = match recvmmsg(fd, &mut received, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
-                Ok(batch) => batch,
-                Err(Errno::EAGAIN) if service.is_stopped() => return Ok(()),
-                Err(Errno::EAGAIN | Errno::EINTR) => {
-                    spins += 1;
-                    if spins < SPINS {
-                        std::hint::spin_loop();
-                    } else {
-                        wait(socket, stop);
-                        spins = 0;
-                    }
-                    continue;
-                }
-                // An ICMP error of an earlier reply is told on the socket; it is about somebody else.
-                Err(error) if !matches!(error, Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL) => {
-                    // Whatever it is, it must neither end the service nor take a whole core.
-                    wait(socket, stop);
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            spins = 0;
-            service.begin_batch();
-            for datagram in batch {
-                let Some(address) = datagram.address else { continue };
-                let Some(client) = socket_address(&address).filter(|client| client.port() != 0) else { continue };
-                let Some(octets) = datagram.iovs().next() else { continue };
-                let Some(reply) = replies.get_mut(ends.len()) else { break };
-                let later = || later(socket, address, datagram.cmsgs().ok().and_then(|mut messages| messages.next()));
-                match service.update(octets, client, Transport::Udp, reply, later) {
-                    None => {}
-                    Some(Updated::Later) => continue,
-                    Some(Updated::Answered) => {
-                        let to = datagram.cmsgs().ok().and_then(|mut messages| messages.next());
-                        ends.push((Some(address), to));
-                        continue;
-                    }
-                }
-                if service.datagram(octets, client, reply) == Answered::Reply {
-                    let to = datagram.cmsgs().ok().and_then(|mut messages| messages.next());
-                    ends.push((Some(address), to));
-                }
+        replies.clear();
+        let buffers = buffers.chunks_exact_mut(STRIDE).filter_map(|buffer| buffer.get_mut(..DATAGRAM_MAX));
+        let mut slices: Vec<_> = buffers.map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let batch = match recvmmsg(fd, &mut received, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
+            Ok(batch) => batch,
+            Err(Errno::EAGAIN) if service.is_stopped() => return Ok(()),
+            Err(Errno::EAGAIN | Errno::EINTR) => {
+                // A wake-up costs as much as the looks; shared by many datagrams it is not worth them.
+                wait(socket, stop, if received_last <= FEW { SPINS } else { 0 });
+                continue;
             }
+            // An ICMP error of an earlier reply is told on the socket; it is about somebody else.
+            Err(error) if !matches!(error, Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL) => {
+                // Whatever it is, it must neither end the service nor take a whole core.
+                wait(socket, stop, 0);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        received_last = 0;
+        service.begin_batch();
+        for datagram in batch {
+            received_last += 1;
+            let Some(peer) = datagram.address else { continue };
+            let client = peer.socket_address();
+            let Some(octets) = datagram.iovs().next().filter(|_| client.port() != 0) else { continue };
+            let asked = || datagram.cmsgs().ok().and_then(|mut messages| messages.next());
+            match service.update(octets, client, Transport::Udp, &mut reply, || later(socket, peer, asked())) {
+                Some(Updated::Later) => continue,
+                Some(Updated::Answered) => {}
+                None if service.datagram(octets, client, &mut reply) == Answered::Reply => {}
+                None => continue,
+            }
+            let asked = if source == Source::PerDatagram { asked() } else { None };
+            replies.push(&reply, peer, asked);
         }
         match source {
-            Source::Bound => send_batch(fd, &mut sent, &replies, &ends),
-            Source::PerDatagram => send_each(fd, &replies, &ends),
+            Source::Bound => replies.send(fd, &mut sent),
+            Source::PerDatagram => replies.send_each(fd),
         }
     }
 }
@@ -133,57 +157,83 @@ pub(crate) fn prepare(socket: &UdpSocket) -> std::io::Result<Source> {
     Ok(Source::PerDatagram)
 }
 
-/// Sleeps until there is something to read, or the end has come.
-fn wait(socket: &UdpSocket, stop: &UnixStream) {
+/// Looks a few times, then sleeps until there is something to read, or the end has come.
+fn wait(socket: &UdpSocket, stop: &UnixStream, looks: u32) {
     let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+    for _ in 0..looks {
+        if poll(&mut fds, PollTimeout::ZERO) != Ok(0) {
+            return;
+        }
+    }
     // What it says is found out by reading; a signal is as good a reason to look.
     poll(&mut fds, PollTimeout::NONE).ok();
 }
 
-fn send_batch(fd: i32, headers: &mut MultiHeaders<SockaddrStorage>, replies: &[Vec<u8>], ends: &[Ends]) {
-    let mut at = 0;
-    while let Some(rest) = ends.get(at..).filter(|rest| !rest.is_empty()) {
-        let replies = replies.get(at..at + rest.len()).unwrap_or_default();
-        let slices: Vec<[IoSlice<'_>; 1]> = replies.iter().map(|reply| [IoSlice::new(reply)]).collect();
-        let addresses: Vec<_> = rest.iter().map(|(address, _)| *address).collect();
-        let none: [ControlMessage<'_>; 0] = [];
-        match sendmmsg(fd, headers, slices.iter(), addresses, none, MsgFlags::MSG_DONTWAIT) {
-            // What does not go out now is lost, as UDP may be; one datagram that the kernel refuses holds up no other.
-            Ok(results) => at += results.count().max(1),
-            Err(_) => at += 1,
+impl<P: Peer> Replies<P> {
+    fn new() -> Self {
+        Self { octets: Vec::new(), places: Vec::new(), peers: Vec::new(), asked: Vec::new() }
+    }
+
+    fn clear(&mut self) {
+        self.octets.clear();
+        self.places.clear();
+        self.peers.clear();
+        self.asked.clear();
+    }
+
+    fn push(&mut self, reply: &[u8], peer: P, asked: Option<ControlMessageOwned>) {
+        let begin = self.octets.len();
+        self.octets.extend_from_slice(reply);
+        self.places.push(begin..self.octets.len());
+        self.peers.push(Some(peer));
+        self.asked.push(asked);
+    }
+
+    fn slices(&self) -> impl Iterator<Item = [IoSlice<'_>; 1]> {
+        self.places.iter().map(|place| [IoSlice::new(self.octets.get(place.clone()).unwrap_or_default())])
+    }
+
+    fn send(&self, fd: i32, headers: &mut MultiHeaders<P>) {
+        let slices: Vec<_> = self.slices().collect();
+        let mut at = 0;
+        while let (Some(slices @ [_, ..]), Some(peers)) = (slices.get(at..), self.peers.get(at..)) {
+            let none: [ControlMessage<'_>; 0] = [];
+            match sendmmsg(fd, headers, slices, peers, none, MsgFlags::MSG_DONTWAIT) {
+                // What does not go out now is lost, as UDP may be; one datagram that the kernel refuses holds up no other.
+                Ok(results) => at += results.count().max(1),
+                Err(_) => at += 1,
+            }
+        }
+    }
+
+    fn send_each(&self, fd: i32) {
+        for ((slices, peer), asked) in self.slices().zip(&self.peers).zip(&self.asked) {
+            send_from(fd, &slices, peer.as_ref(), asked.as_ref());
         }
     }
 }
 
-fn send_each(fd: i32, replies: &[Vec<u8>], ends: &[Ends]) {
-    for (reply, (address, to)) in replies.iter().zip(ends) {
-        let slices = [IoSlice::new(reply)];
-        let address = address.as_ref();
-        // The interface is left to the routing table: a reply may leave by another one.
-        let sent = match to {
-            Some(ControlMessageOwned::Ipv4PacketInfo(info)) => {
-                let info = in_pktinfo { ipi_ifindex: 0, ..*info };
-                sendmsg(fd, &slices, &[ControlMessage::Ipv4PacketInfo(&info)], MsgFlags::MSG_DONTWAIT, address)
-            }
-            Some(ControlMessageOwned::Ipv6PacketInfo(info)) => {
-                sendmsg(fd, &slices, &[ControlMessage::Ipv6PacketInfo(info)], MsgFlags::MSG_DONTWAIT, address)
-            }
-            _ => sendmsg(fd, &slices, &[], MsgFlags::MSG_DONTWAIT, address),
-        };
-        // Lost as UDP may be.
-        sent.ok();
-    }
+/// Sends from the address that was asked.
+fn send_from<P: Peer>(fd: i32, slices: &[IoSlice<'_>], peer: Option<&P>, asked: Option<&ControlMessageOwned>) {
+    // The interface is left to the routing table: a reply may leave by another one.
+    let sent = match asked {
+        Some(ControlMessageOwned::Ipv4PacketInfo(info)) => {
+            let info = in_pktinfo { ipi_ifindex: 0, ..*info };
+            sendmsg(fd, slices, &[ControlMessage::Ipv4PacketInfo(&info)], MsgFlags::MSG_DONTWAIT, peer)
+        }
+        Some(ControlMessageOwned::Ipv6PacketInfo(info)) => {
+            sendmsg(fd, slices, &[ControlMessage::Ipv6PacketInfo(info)], MsgFlags::MSG_DONTWAIT, peer)
+        }
+        _ => sendmsg(fd, slices, &[], MsgFlags::MSG_DONTWAIT, peer),
+    };
+    // Lost as UDP may be.
+    sent.ok();
 }
 
-/// For a reply that has to wait: sent from another thread, from the address that was asked.
-fn later(socket: &UdpSocket, address: SockaddrStorage, to: Option<ControlMessageOwned>) -> Option<ReplyTo> {
+/// For a reply that has to wait: sent from another thread.
+fn later<P: Peer>(socket: &UdpSocket, peer: P, asked: Option<ControlMessageOwned>) -> Option<ReplyTo> {
     let socket = socket.try_clone().ok()?;
-    Some(Box::new(move |reply| send_each(socket.as_raw_fd(), &[reply], &[(Some(address), to)])))
-}
-
-fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from(*v4));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::from(*v6)))
+    Some(Box::new(move |reply| send_from(socket.as_raw_fd(), &[IoSlice::new(&reply)], Some(&peer), asked.as_ref())))
 }
 
 /// A client of a dual-stack socket is known by its IPv4 address.

@@ -4,6 +4,7 @@ use crate::{
     Name, RecordType,
     dnssec::{self, DenialSpec, DnssecSpec, RollPlan, Signer},
     journal::{Entry, Journal, Step},
+    journals::Journals,
     kept::Kept,
     name::Suffixes,
     secondary::SecondaryPlan,
@@ -334,7 +335,11 @@ impl ServedZone {
                 cx.error(&at, "keys are given and made as well").help("leave out `keys` or `automatic`");
             }
             let ttls = self.zone.nodes.values().flat_map(|node| &node.sets).map(|set| set.ttl);
-            self.roll = Some(RollPlan::compile(automatic, ttl, ttls.max().unwrap_or(ttl), &at, cx));
+            let plan = RollPlan::compile(automatic, ttl, ttls.max().unwrap_or(ttl), &at, cx);
+            if let Some((conflict, file)) = kept.keys.conflict(&self.zone.apex, &plan) {
+                return conflict.report(&self.zone.apex, file.as_deref(), &at, cx);
+            }
+            self.roll = Some(plan);
         }
         let apex = self.zone.apex.clone();
         let state = self.roll.as_ref().map(|plan| kept.keys.get(&apex, plan, now.into()));
@@ -342,6 +347,10 @@ impl ServedZone {
         let Some(mut signer) = Signer::compile(spec, &apex, ttl, rolled, &dnssec_at, cx) else { return };
         if let Some(before) = previous.and_then(|previous| previous.zone.signer.as_ref()) {
             signer.adopt(before);
+            if signer.leaves_its_parent(before, &apex) {
+                cx.warning(&dnssec_at, format!("zone {apex} has none of the keys left that its parent may point to"))
+                    .help("keep the old one beside the new one until the parent has the new one's DS and no cache the old one's");
+            }
         }
         if self.transfer.is_some() {
             if signer.denial == DenialSpec::Compact {
@@ -382,6 +391,41 @@ impl ServedZone {
             SerialBy::Us => now.max(next),
             SerialBy::Author => next,
         }
+    }
+
+    /// Goes on from what an earlier process noted, if nothing has changed since.
+    pub(crate) fn resume(&mut self, services: &Services, journals: &Journals) {
+        if !self.keeps_journal() {
+            return;
+        }
+        let Some(journal) = journals.get(&self.zone.apex, &self.content_given(services)) else { return };
+        let Some(serial) = journal.serial() else { return };
+        let counted = self.zone.serial;
+        if self.serial_by == SerialBy::Us {
+            self.set_serial(serial);
+        }
+        match journal.leads_to(&self.zone.soa) {
+            true => self.journal = journal,
+            false => self.set_serial(counted),
+        }
+    }
+
+    /// Notes for the next process what changed.
+    pub(crate) fn keep_journal(&self, services: &Services, journals: &Journals) {
+        match self.keeps_journal() {
+            true => journals.put(&self.zone.apex, &self.journal, || self.content_given(services)),
+            false => journals.put(&self.zone.apex, &Journal::default(), String::new),
+        }
+    }
+
+    /// Signatures are made anew when a process starts: no journal leads to them.
+    fn keeps_journal(&self) -> bool {
+        self.transfer.is_some() && !self.is_given_signed()
+    }
+
+    /// A digest of what secondaries get.
+    fn content_given(&self, services: &Services) -> String {
+        Entry::digest(&Entry::all_of(&transfer::sets(services, &self.zone)))
     }
 
     /// Goes on from an earlier version: a zone that is given away notes what changed, published services included.

@@ -27,7 +27,29 @@ struct Fleet {
     port: u16,
 }
 
-fn config(node: &str, site: &str, wires: &BTreeMap<(&'static str, &'static str), Relay>, port: u16) -> String {
+/// How often nodes hear of one another, and how often they ask members.
+#[derive(Clone, Copy)]
+struct Pace {
+    fleet: &'static str,
+    checks: &'static str,
+}
+
+/// So that a test is short.
+const QUICK: Pace = Pace {
+    fleet: "poll = \"300ms\"\nstale_after = \"1500ms\"\nforget_after = \"3s\"\nsettle = \"100ms\"\n",
+    checks: "interval = \"300ms\", timeout = \"200ms\", unhealthy = 2, healthy = 1",
+};
+/// As it would be in service: down after two failures, two seconds from one to the next, all else at its default.
+const USUAL: Pace = Pace { fleet: "", checks: "interval = \"2s\", timeout = \"1s\", unhealthy = 2" };
+
+fn config(
+    node: &str,
+    site: &str,
+    wires: &BTreeMap<(&'static str, &'static str), Relay>,
+    port: u16,
+    pace: Pace,
+) -> String {
+    let Pace { fleet, checks } = pace;
     let peers = NODES.iter().filter(|(name, _)| *name != node).map(|(name, site)| {
         let wire = wires.iter().find(|((from, to), _)| *from == node && to == name).unwrap().1.address;
         format!("[dns.fleet.peer.{name}]\nsite = \"{site}\"\naddress = \"{wire}\"\n")
@@ -37,19 +59,18 @@ fn config(node: &str, site: &str, wires: &BTreeMap<(&'static str, &'static str),
         "{listener}[listener.peers]\naddress = \"127.0.0.1:0\"\nprotocol = \"verdicts\"\ncertificates = [\"node\"]\n\
          tls = {{ client_auth = \"required\", trust = \"nodes\" }}\n\
          [certificate.node]\ncert = {{ file = \"node.crt\" }}\nkey = {{ file = \"node.key\" }}\n[trust.nodes]\nca = {{ file = \"ca.crt\" }}\n\
-         [dns.fleet]\nnode = \"{node}\"\nsite = \"{site}\"\ncertificate = \"node\"\ntrust = \"nodes\"\npoll = \"300ms\"\n\
-         stale_after = \"1500ms\"\nforget_after = \"3s\"\nsettle = \"100ms\"\n{}\
+         [dns.fleet]\nnode = \"{node}\"\nsite = \"{site}\"\ncertificate = \"node\"\ntrust = \"nodes\"\n{fleet}{}\
          [zone.x]\nname = \"example.test\"\nns = [\"ns1.example.test\"]\nrecords = [\"ns1 60 A 127.0.0.1\"]\n\
          soa = {{ mname = \"ns1.example.test\", rname = \"noc.example.test\", serial = 1 }}\n\
          [public_service.shop]\nhost = \"shop.example.test\"\nport = {port}\nttl = \"20s\"\nfallback = [\"eu\", \"us\"]\n\
          sites = {{ eu = [\"127.0.0.1\"], us = [\"127.0.0.2\"] }}\n\
-         health_check = {{ interval = \"300ms\", timeout = \"200ms\", unhealthy = 2, healthy = 1 }}\n",
+         health_check = {{ {checks} }}\n",
         peers.collect::<String>()
     )
 }
 
 impl Fleet {
-    async fn start(port: u16) -> Self {
+    async fn start(port: u16, pace: Pace) -> Self {
         let ca = Authority::new("nodes");
         let pairs = NODES.iter().flat_map(|(from, _)| NODES.iter().map(move |(to, _)| (*from, *to)));
         let wires: BTreeMap<_, _> = pairs.filter(|(from, to)| from != to).map(|pair| (pair, Relay::start())).collect();
@@ -58,7 +79,7 @@ impl Fleet {
             let folder = tempfile::tempdir().unwrap();
             fleet.ca.leaf(&[node]).write(folder.path(), "node");
             std::fs::write(folder.path().join("ca.crt"), &fleet.ca.certificate_pem).unwrap();
-            let gateway = Gateway::start_in(folder, &config(node, site, &fleet.wires, port)).await;
+            let gateway = Gateway::start_in(folder, &config(node, site, &fleet.wires, port, pace)).await;
             fleet.nodes.insert(node, gateway);
             fleet.lead(node);
         }
@@ -144,7 +165,7 @@ const ALL: [&str; 3] = ["eu-1", "us-1", "ap-1"];
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_agree_through_kill_partition_and_restart() {
     let (first, _second, port) = members();
-    let mut fleet = Fleet::start(port).await;
+    let mut fleet = Fleet::start(port, QUICK).await;
     fleet.all_hear_all().await;
     fleet.answer(&ALL, "127.0.0.1").await;
 
@@ -221,7 +242,8 @@ async fn three_nodes_agree_through_kill_partition_and_restart() {
     fleet.nodes["us-1"].counts("portcullis_dns_isolated ", &[], 0.0).await;
 
     // A reload forgets nothing that was heard, and takes another rule.
-    let other = config("ap-1", "ap", &fleet.wires, port).replace("settle = \"100ms\"", "settle = \"0s\"\nquorum = 1");
+    let other =
+        config("ap-1", "ap", &fleet.wires, port, QUICK).replace("settle = \"100ms\"", "settle = \"0s\"\nquorum = 1");
     let (status, body) = fleet.nodes.get_mut("ap-1").unwrap().reload(&other).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(fleet.peer_state("ap-1", "eu-1").await, "fresh");
@@ -232,10 +254,54 @@ async fn three_nodes_agree_through_kill_partition_and_restart() {
     assert!(took < Duration::from_millis(1_200), "{took:?}");
 }
 
+/// A first failure at the next check, a second one an interval later, its timeout, and the nodes' agreement.
+const BOUND: Duration = Duration::from_secs(6);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_an_interval_of_two_seconds_three_nodes_have_the_new_answer_within_six() {
+    let (first, _second, port) = members();
+    let mut fleet = Fleet::start(port, USUAL).await;
+    fleet.all_hear_all().await;
+    fleet.answer(&ALL, "127.0.0.1").await;
+
+    // A member dies.
+    drop(first);
+    let took = fleet.answer(&ALL, "127.0.0.2").await;
+    assert!(took < BOUND, "all hear all: {took:?}");
+    // A node that begins anew answers at once, and soon what is so: its own checks may not have seen it before.
+    let again = fleet.nodes.remove("ap-1").unwrap().restart().await;
+    fleet.nodes.insert("ap-1", again);
+    assert!(["127.0.0.1", "127.0.0.2"].contains(&fleet.shop("ap-1").as_str()), "{}", fleet.shop("ap-1"));
+    fleet.lead("ap-1");
+    let took = fleet.answer(&ALL, "127.0.0.2").await;
+    assert!(took < BOUND, "one restarted: {took:?}");
+    fleet.all_hear_all().await;
+    let first = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    fleet.answer(&ALL, "127.0.0.1").await;
+
+    // One node is cut off: both sides judge by what they see, and the member dies for both.
+    fleet.wires_of("us-1").for_each(Relay::cut);
+    fleet.peers_are("us-1", "eu-1", "stale").await;
+    fleet.peers_are("us-1", "ap-1", "stale").await;
+    fleet.peers_are("eu-1", "us-1", "stale").await;
+    drop(first);
+    let took = fleet.answer(&ALL, "127.0.0.2").await;
+    assert!(took < BOUND, "one cut off: {took:?}");
+    fleet.wires_of("us-1").for_each(Relay::mend);
+    let first = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    fleet.answer(&ALL, "127.0.0.1").await;
+
+    // A node is killed together with the member: its last word still counts for a while.
+    fleet.nodes["us-1"].signal("-KILL");
+    drop(first);
+    let took = fleet.answer(&["eu-1", "ap-1"], "127.0.0.2").await;
+    assert!(took < BOUND, "one killed: {took:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verdicts_are_given_to_peers_alone_and_a_successor_goes_on() {
     let (_first, _second, port) = members();
-    let mut fleet = Fleet::start(port).await;
+    let mut fleet = Fleet::start(port, QUICK).await;
     fleet.all_hear_all().await;
     let at = fleet.nodes["eu-1"].addr("peers");
     let get = async |leaf: Option<Leaf>| {
@@ -293,7 +359,7 @@ async fn mistakes_about_a_fleet_are_told_where_they_stand() {
     ca.leaf(&["eu-1"]).write(folder.path(), "node");
     std::fs::write(folder.path().join("ca.crt"), &ca.certificate_pem).unwrap();
     let wires: BTreeMap<_, _> = [(("eu-1", "us-1"), Relay::start()), (("eu-1", "ap-1"), Relay::start())].into();
-    let whole = config("eu-1", "eu", &wires, 80);
+    let whole = config("eu-1", "eu", &wires, 80, QUICK);
     for (from, to, expected) in [
         ("client_auth = \"required\"", "client_auth = \"optional\"", "peers prove who they are, and so do we"),
         ("certificate = \"node\"", "certificate = \"none\"", "none"),
@@ -337,6 +403,7 @@ async fn a_store_carries_the_words_of_nodes_that_have_no_way_to_one_another() {
                 ((node, "ap-1"), Relay::start()),
             ]),
             port,
+            QUICK,
         );
         let (before, rest) = whole.split_once("[dns.fleet.peer.").unwrap();
         let (_, after) = rest.split_once("[zone.x]").unwrap();

@@ -1,7 +1,7 @@
 //! Zones that move between servers: fetched from a primary, told of by NOTIFY, kept over restarts, given up when they expire.
 
 use crate::support::{
-    dns::{LISTENER, answer, ask, socket, try_ask},
+    dns::{LISTENER, answer, ask, run, socket, try_ask},
     eventually,
     gateway::Gateway,
     have,
@@ -88,6 +88,26 @@ async fn a_secondary_follows_its_primary_by_notify_and_keeps_the_zone_over_a_res
     let second = second.restart().await;
     assert_eq!(answer(second.addr("dns"), "www.example.test.", RecordType::A), ["192.0.2.5"]);
     assert_eq!(answer(second.addr("dns"), "mail.example.test.", RecordType::MX), ["10 ns1.example.test."]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secondary_follows_by_changes_after_its_primary_was_restarted() {
+    if !have("dig") {
+        return;
+    }
+    let of = |address: &str| {
+        primary(address, "serial = SERIAL", None).replace("keys = [\"xfr\"]", "to = [\"127.0.0.0/8\"]").replace(KEY, "")
+    };
+    let mut gateway = start(&of("192.0.2.1").replace("SERIAL", "1")).await;
+    assert_eq!(gateway.reload(&of("192.0.2.2").replace("SERIAL", "2")).await.0, 200);
+    let changes = |server: SocketAddr| {
+        let port = server.port().to_string();
+        run("dig", &["@127.0.0.1", "-p", &port, "+noall", "+answer", "+onesoa", "example.test", "IXFR=1"])
+    };
+    let before = changes(gateway.addr("dns"));
+    assert!(before.contains("192.0.2.1") && before.contains("192.0.2.2") && before.lines().count() < 10, "{before}");
+    let gateway = gateway.restart().await;
+    assert_eq!(changes(gateway.addr("dns")), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

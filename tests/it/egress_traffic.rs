@@ -75,6 +75,7 @@ async fn an_address_that_takes_no_connection_is_passed_over_and_left_alone() {
         }
         let told = gateway.log().matches("address ejected").count();
         assert_eq!(told, 1, "{protocol}: asked once, and then left alone: {}", gateway.log());
+        gateway.counts("portcullis_egress_addresses_ejected", &["destination=\"far\""], 1.0).await;
         let records = eventually("all records", async || Some(gateway.records()).filter(|all| all.len() >= 20)).await;
         for record in records.iter().filter(|record| record["destination"] == "far") {
             assert_eq!(record["endpoint"], format!("127.0.0.1:{port}"), "{record}");

@@ -28,6 +28,12 @@ async fn all_of_conf_passes_the_check() {
     std::fs::write(certificates.join("inspection.key"), &signer.key_pem).unwrap();
     std::fs::write(certificates.join("ca.crl"), ca.crl(&[])).unwrap();
     std::fs::write(certificates.join("xfr.key"), "bm90IGEgc2VjcmV0LCBmb3IgdGhlIGNoZWNrIG9ubHk=").unwrap();
+    for (name, secret) in
+        [("cookie", "00112233445566778899aabbccddeeff"), ("cookie-before", "ffeeddccbbaa99887766554433221100")]
+    {
+        std::fs::write(certificates.join(format!("{name}.key")), secret).unwrap();
+    }
+    std::fs::write(certificates.join("zone.key"), Authority::new("zone").key_pem).unwrap();
     std::fs::create_dir(folder.path().join("geo")).unwrap();
     let countries = mmdb::database(vec![("192.0.2.0/24", mmdb::country("DE"))]);
     std::fs::write(folder.path().join("geo/country.mmdb"), countries).unwrap();
@@ -39,10 +45,13 @@ async fn all_of_conf_passes_the_check() {
         "ca issue --namespace acme.lab --service api",
         "ca issue --namespace acme.lab --service cart",
         "ca issue --namespace acme.lab --service web --into svid",
+        "ca issue --namespace acme.lab --service gone",
+        "ca revoke ca/workloads/acme.lab/gone.crt",
     ] {
         let (code, out) = run_in(&mesh, &words.split(' ').collect::<Vec<_>>()).await;
         assert_eq!(code, 0, "{words}\n{out}");
     }
+    std::fs::copy(mesh.join("ca/namespaces/acme.lab.crl"), mesh.join("svid/revoked.crl")).unwrap();
     let mut checked = 0;
     for folder in [folder.path(), &mesh] {
         for entry in std::fs::read_dir(folder).unwrap() {

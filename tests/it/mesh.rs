@@ -363,7 +363,7 @@ async fn only_an_identity_of_the_trust_domain_gets_in() {
 }
 
 /// A client that does not ask who answers.
-fn anyone(leaf: &crate::support::authority::Leaf) -> rustls::ClientConfig {
+pub(crate) fn anyone(leaf: &crate::support::authority::Leaf) -> rustls::ClientConfig {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     #[derive(Debug)]
     struct Anyone;

@@ -84,4 +84,26 @@ for tool in nft iptables; do
     kill $there; wait $there 2>/dev/null; rm -f up
   done
 done
+# The sidecar told by its control group, where this machine lets one be made.
+root=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
+group=portcullis-test-$$
+if [ -n "$root" ] && mkdir "$root/$group" 2>/dev/null && sh -c "echo \$\$ > $root/$group/cgroup.procs" 2>/dev/null; then
+  python3 there.py redirect > up & there=$!
+  until grep -q up up 2>/dev/null; do sleep 0.05; done
+  words="--method redirect --outbound 15001 --family v4"
+  [ "$root" = /sys/fs/cgroup ] && tools="nft iptables" || tools=iptables
+  for tool in $tools; do
+    command -v $tool >/dev/null || continue
+    "$1" capture apply --tool $tool $words --cgroup $group || echo "group: apply failed"
+    echo "group others: $(python3 call.py 203.0.113.5 8080 0)"
+    echo "group inside: $(sh -c "echo \$\$ > $root/$group/cgroup.procs; exec python3 call.py 203.0.113.5 8080 0")"
+    "$1" capture remove --tool $tool --family v4
+  done
+  [ "$root" = /sys/fs/cgroup ] || echo "group by nft: $("$1" capture apply --tool nft $words --cgroup $group 2>&1)"
+  echo "group missing: $("$1" capture apply --tool iptables $words --cgroup $group-none 2>&1)"
+  kill $there; wait $there 2>/dev/null
+else
+  echo "group: cannot be made"
+fi
+[ -n "$root" ] && rmdir "$root/$group" 2>/dev/null
 kill $outside

@@ -162,6 +162,47 @@ async fn probes_pass_strict_mode_and_nothing_else_does() {
 }
 
 #[tokio::test]
+async fn a_reload_that_cannot_listen_for_probes_or_names_leaves_both_as_they_were() {
+    let mesh = Mesh::new();
+    let app = Origin::fixed("well").await;
+    let port = app.addr.port();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = |from: &str, probes: &str, ttl: &str, names: &str| {
+        let around = format!(
+            "[sidecar.probes]\naddress = \"{probes}\"\nfrom = [\"{from}\"]\nallow = [{{ port = {port}, path = \"/healthz\" }}]\n\
+             [sidecar.dns]\naddress = \"{names}\"\nttl = \"{ttl}\"\n"
+        );
+        [workload_table("acme.lab/api"), inbound(app.addr), around].concat()
+    };
+    let any = "127.0.0.1:0";
+    let folder = tempfile::tempdir().unwrap();
+    mesh.workload(folder.path(), "acme.lab/api");
+    let mut api = Gateway::start_in(folder, &config("127.0.0.0/8", any, "9s", any)).await;
+    let (_, before) = api.admin("GET", "/status", "").await;
+    let probe = before["sidecar"]["probes"].as_str().unwrap().parse().unwrap();
+    let occupied = taken.local_addr().unwrap().to_string();
+    for (probes, names, what) in [(occupied.as_str(), any, "sidecar.probes"), (any, occupied.as_str(), "sidecar.dns")] {
+        // The one that could be opened would have other rules.
+        let (code, text) = api.reload(&config("192.0.2.0/24", probes, "8s", names)).await;
+        assert!(code != 200 && text.to_string().contains(&format!("{what}: cannot listen")), "{text}");
+        let (_, after) = api.admin("GET", "/status", "").await;
+        assert_eq!(after["sidecar"], before["sidecar"]);
+        assert_eq!(Client::connect(probe).await.get("kubelet", &format!("/{port}/healthz")).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn each_program_says_its_own_name() {
+    for (program, name) in [(binary(), "portcullis"), (env!("CARGO_BIN_EXE_mesh-proxy"), "mesh-proxy")] {
+        for (word, start) in [("--version", format!("{name} ")), ("--help", String::new())] {
+            let said = Command::new(program).arg(word).output().await.unwrap();
+            let said = String::from_utf8(said.stdout).unwrap();
+            assert!(said.starts_with(&start) && said.contains(name), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn names_of_services_are_answered_to_the_application_and_follow_the_document() {
     let mesh = Mesh::new();
     let folder = tempfile::tempdir().unwrap();
@@ -365,6 +406,17 @@ async fn capture_is_applied_twice_with_the_same_result_leads_connections_and_is_
             assert!(out.lines().any(|line| line == expected), "{expected}:\n{out}");
         }
     }
+    if out.lines().any(|line| line == "group: cannot be made") {
+        eprintln!("NOT CHECKED: capture that spares a control group: none can be made here");
+        return;
+    }
+    for expected in
+        ["group others: 203.0.113.5:8080", "group inside: refused", "group missing: error: there is no control group "]
+    {
+        assert!(out.lines().any(|line| line.starts_with(expected)), "{expected}:\n{out}");
+    }
+    let by_nft = out.lines().find(|line| line.starts_with("group by nft: "));
+    assert!(by_nft.is_none_or(|line| line.contains("say --tool iptables")), "{out}");
 }
 
 /// The files of `conf/mesh` are what they say: the document passes its check, and the commands in units and manifests are ours.

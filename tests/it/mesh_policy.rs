@@ -156,6 +156,31 @@ async fn the_firewall_detects_and_personal_data_is_covered_on_the_way_in() {
 }
 
 #[tokio::test]
+async fn the_firewall_looks_on_unless_somebody_says_otherwise() {
+    let mesh = Mesh::new();
+    let app = Origin::start(|_| ok("hello")).await;
+    let inbound =
+        format!("[listener.inbound]\naddress = \"127.0.0.1:0\"\ndirection = \"inbound\"\nto = \"{}\"\n", app.addr);
+    let written = "[route.in]\nlisteners = [\"inbound\"]\nupstream = \"inbound-application\"\n";
+    for (more, status, matched) in [
+        ("", 200, 1.0),
+        (written, 200, 1.0),
+        ("[defaults]\nwaf = { mode = \"block\" }\n", 403, 0.0),
+        ("[defaults]\nwaf = { mode = \"off\" }\n", 200, 0.0),
+        (&format!("{written}waf = {{ mode = \"off\" }}\n"), 200, 0.0),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = [&mesh.workload(folder.path(), "acme.lab/api"), &inbound, ALL, more].concat();
+        let api = Gateway::start_in(folder, &config).await;
+        let cart = mesh.client("acme.lab/cart", "acme.lab/api", api.addr("inbound"), "").await;
+        let attack = "/?q=1%27%20UNION%20SELECT%20password%20FROM%20users--";
+        let answer = Client::connect(cart.addr("outbound")).await.get("api", attack).await;
+        assert_eq!(answer.status, status, "{more}: {answer:?}");
+        api.counts("portcullis_waf_transactions_total", &["builtin", "matched"], matched).await;
+    }
+}
+
+#[tokio::test]
 async fn a_mirror_copies_to_another_service_and_one_trace_goes_through_both_sidecars() {
     let mesh = Mesh::new();
     let (one, two) = (Origin::echo().await, Origin::fixed("two").await);

@@ -79,6 +79,10 @@ async fn scenario(capture: &str) {
         "15 other workload:  000",
         "15 unknown name:  000",
         "15 direct: 000",
+        "15 10.88.0.2 443: answered, nothing",
+        "15 10.88.0.2 53: answered, nothing",
+        "15 fd88::2 443: answered, nothing",
+        "15 fd88::2 53: answered, nothing",
         "16 by address: the-answer-of-svc2 200",
         "16 no service:  000",
         "16 pass: the-answer-of-svc2 200",
@@ -152,6 +156,7 @@ spiffe = ["spiffe://corp/ns/acme.lab/sa/svc2"]
 
 [upstream.api]
 endpoints = ["10.77.0.2:8080", "[fd77::2]:8080"]
+connect_timeout = "10s"
 [service.mail]
 namespace = "acme.lab"
 upstream = "mail"
@@ -159,6 +164,7 @@ spiffe = ["spiffe://corp/ns/acme.lab/sa/svc2"]
 
 [upstream.mail]
 endpoints = ["10.77.0.2:2525"]
+connect_timeout = "10s"
 "#;
 
 const RULES: &str = r#"

@@ -64,6 +64,9 @@ async fn our_own_rules_block_attacks_and_tell_why() {
     assert_eq!(ask(&gateway, get("/products?id=17&q=red+shoes")).await.status, 200);
     let blocked = ask(&gateway, get(ATTACK)).await;
     assert_eq!((blocked.status, blocked.text().as_str()), (403, "Forbidden\n"));
+    // The absolute form (RFC 9112 §3.2.2) asks for the same.
+    assert_eq!(ask(&gateway, get(&format!("http://shop.test{ATTACK}"))).await.status, 403);
+    assert_eq!(ask(&gateway, get("http://shop.test/products?id=17")).await.status, 200);
     let form = b"name=x&comment=%3Cscript%3Ealert%28document.cookie%29%3C%2Fscript%3E";
     assert_eq!(ask(&gateway, post(FORM, form)).await.status, 403);
     assert_eq!(

@@ -69,6 +69,7 @@ mod resolved;
 mod resolver;
 #[cfg(test)]
 mod sample;
+mod scratch;
 mod splice;
 
 pub use access_rule::{RuleCounts, RuleOutcome};
@@ -100,4 +101,5 @@ pub use refusal::{PROBLEM_JSON, Refusal};
 pub use request_match::Request;
 pub use resolved::Resolved;
 pub use resolver::{AnswerTable, Resolver, ResolverError};
+pub use scratch::{Copied, poll_copy};
 pub use splice::{Moved, PipePool, TunnelEnd, relay};

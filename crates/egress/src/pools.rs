@@ -3,7 +3,7 @@
 //! new answers of the name servers and reloads.
 
 use crate::{Checked, Target};
-use portcullis_health::EjectReason;
+use portcullis_health::{EjectReason, HealthState};
 use portcullis_names::{EndpointAddress, ObjectName};
 use portcullis_upstream::Cluster;
 use std::{
@@ -91,6 +91,16 @@ impl Pools {
             }
         }
         ejected
+    }
+
+    /// How many addresses of each destination are left alone now.
+    pub fn ejected(&self, now: Instant) -> Vec<(ObjectName, usize)> {
+        let pools = self.lock();
+        let of = |kept: &Kept| {
+            let states = kept.pool.endpoints.iter().map(|endpoint| endpoint.state.state(now));
+            states.filter(|state| *state == HealthState::Ejected).count()
+        };
+        pools.iter().map(|(destination, hosts)| (destination.clone(), hosts.values().map(of).sum())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectName, HashMap<Target, Kept>>> {

@@ -60,7 +60,7 @@ fn gateway(port: u16, own: SocketAddr) -> Gateway {
         addresses: AddressPolicy::new(policy.denied_addresses().clone(), OwnAddresses::new([], [own])),
         policy,
         resolver: Resolver::from_table(table),
-        pipes: PipePool::new(4),
+        pipes: PipePool::new(1 << 20),
         moved: Moved::default(),
         now: Instant::now(),
         wall,

@@ -32,10 +32,10 @@ pub use identity_source::{
     AuthoritySource, AuthoritySourceSpec, IdentitySource, SvidFilesSpec, SvidSpec, WorkloadApiSpec,
 };
 pub use mode::{Inbound, Mode, ModeRefusal, Modes, MtlsSpec, Outbound, Relation, Wire};
-pub use namespace::{GlobalName, NotAGlobalName, ServiceSpec, Services};
+pub use namespace::{GlobalName, NotAGlobalName, Service, ServiceSpec, Services};
 pub use peer_name::PeerName;
 pub use spiffe::{NotAnSvid, svid_id};
 pub use svid::{Offered, OwnIdentity, Svid, SvidError, SvidFiles, SvidPem};
 pub use svid_verifier::SvidVerifier;
-pub use tls::{ALPN_H1, ALPN_H2, ALPN_TUNNEL, PeerRefused, client_config, peer_refused, server_config};
+pub use tls::{ALPN_H1, ALPN_H2, ALPN_HBONE, ALPN_TUNNEL, PeerRefused, client_config, peer_refused, server_config};
 pub use workload::{Workload, WorkloadSpec};

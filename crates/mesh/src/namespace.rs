@@ -5,7 +5,7 @@ use portcullis_config::{Context, Path};
 use portcullis_names::{ObjectName, SanPattern};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, num::NonZeroU16};
 
 /// A service of a global namespace.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -22,6 +22,10 @@ pub struct ServiceSpec {
     /// The address that its name stands for here: captured connections to it, on any port, are for this service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
+    /// Its endpoints take HBONE on this port, as ztunnel and Istio speak it: 15008 as a rule. Whatever is for it is then carried
+    /// as octets, and always encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hbone: Option<NonZeroU16>,
     /// What is known of it beside its identity, for `attributes` of access rules: `{ version = "v7", cvss = "4.2" }`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attributes: Option<BTreeMap<String, String>>,
@@ -52,6 +56,7 @@ pub struct Services {
 pub struct Service {
     pub upstream: Option<ObjectName>,
     pub peer: PeerName,
+    pub hbone: Option<NonZeroU16>,
     pub attributes: Attributes,
 }
 
@@ -97,6 +102,7 @@ impl Services {
                     let service = Service {
                         upstream: spec.upstream.clone(),
                         peer: PeerName::new(global.clone(), spec.spiffe.clone(), own),
+                        hbone: spec.hbone,
                         attributes: spec.attributes.clone().unwrap_or_default(),
                     };
                     by_name.insert(global, service);

@@ -1,6 +1,7 @@
 //! The own identity: certificate, key and roots from files, exchanged whole, renewed long before its end.
 
 use crate::{
+    PeerRefused,
     spiffe::{NotAnSvid, svid_id},
     svid_verifier::Chains,
 };
@@ -13,7 +14,10 @@ use rustls::{
 };
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -75,6 +79,8 @@ pub struct SvidPem<'a> {
 pub struct OwnIdentity {
     id: SpiffeId,
     current: ArcSwapOption<Svid>,
+    /// Counts those that were taken.
+    taken: AtomicU64,
 }
 
 /// What became of an identity that was offered.
@@ -189,7 +195,7 @@ impl Svid {
 impl OwnIdentity {
     /// Nobody yet: until an identity is taken, nothing can be proven and no mTLS is spoken.
     pub fn new(id: SpiffeId) -> Self {
-        Self { id, current: ArcSwapOption::empty() }
+        Self { id, current: ArcSwapOption::empty(), taken: AtomicU64::new(0) }
     }
 
     pub fn id(&self) -> &SpiffeId {
@@ -200,8 +206,19 @@ impl OwnIdentity {
         self.current.load_full()
     }
 
-    /// Takes `new` unless it would be a step back. What cannot be read never gets here, so the last valid identity stays;
-    /// one that has ended stays as well, for peers to refuse: there is no better.
+    /// Another number for each identity that was taken.
+    pub fn generation(&self) -> u64 {
+        self.taken.load(Relaxed)
+    }
+
+    /// What can be proven at this moment. Fails closed: an identity that is over proves nothing any more, and says so here
+    /// rather than by alerts of peers. It is kept all the same, for status and for the roots by which the authority is asked.
+    pub fn at(&self, now: SystemTime) -> Result<Arc<Svid>, PeerRefused> {
+        let svid = self.current().ok_or(PeerRefused::NoIdentity)?;
+        if now < svid.not_after { Ok(svid) } else { Err(PeerRefused::Expired) }
+    }
+
+    /// Takes `new` unless it would be a step back. What cannot be read never gets here, so the last valid identity stays.
     pub fn offer(&self, new: Svid, now: SystemTime) -> Offered {
         if let Some(current) = self.current.load().as_deref() {
             let is_same_leaf = current.key.cert.first() == new.key.cert.first();
@@ -215,6 +232,7 @@ impl OwnIdentity {
             }
         }
         self.current.store(Some(Arc::new(new)));
+        self.taken.fetch_add(1, Relaxed);
         Offered::Taken
     }
 }
@@ -314,8 +332,11 @@ mod tests {
         assert_eq!(offer(&first, &both, at(610)), Offered::Older);
         assert_eq!(offer(&second, &new.pem(), at(620)), Offered::Taken);
         assert_eq!(own.current().unwrap().seconds_to_expiry(at(620)), 880);
-        // Nothing valid is offered any more: the last one stays.
+        // Nothing valid is offered any more: the last one stays, proves what it can to its end, and nothing after.
         assert!(read(&second, &new.pem(), at(2000)).is_err() && own.current().is_some());
+        assert!(own.at(at(1499)).is_ok());
+        assert!(matches!(own.at(at(1500)), Err(PeerRefused::Expired)));
+        assert!(matches!(OwnIdentity::new(OWN.parse().unwrap()).at(at(1)), Err(PeerRefused::NoIdentity)));
     }
 
     #[test]

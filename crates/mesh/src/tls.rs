@@ -21,18 +21,26 @@ use rustls::{
     sign::CertifiedKey,
     version::TLS13,
 };
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 /// HTTP/2, HTTP/1 and streams of octets (h2 CONNECT), between sidecars.
 pub const ALPN_H2: &[u8] = b"mesh-h2";
 pub const ALPN_H1: &[u8] = b"mesh-h1";
 pub const ALPN_TUNNEL: &[u8] = b"mesh-tunnel";
+/// The same streams as ztunnel and Istio carry them (HBONE), on a port of their own: elsewhere it could be an application's.
+pub const ALPN_HBONE: &[u8] = b"h2";
 
 /// Why a peer's chain is not taken, where rustls has no word of its own for it.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerRefused {
     #[error("this workload has no identity yet")]
     NoIdentity,
+    #[error("this workload's own certificate is over, and no other has come")]
+    Expired,
     #[error(transparent)]
     NotAnSvid(#[from] crate::NotAnSvid),
     #[error("the peer is {found}, and {wanted} was called")]
@@ -44,6 +52,7 @@ impl PeerRefused {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::NoIdentity => "no_identity",
+            Self::Expired => "identity_expired",
             Self::NotAnSvid(why) => why.as_str(),
             Self::OtherService { .. } => "other_service",
         }
@@ -51,11 +60,15 @@ impl PeerRefused {
 }
 
 /// For what comes in: every peer shows who it is.
-pub fn server_config(identity: &Arc<OwnIdentity>, provider: &Arc<CryptoProvider>) -> Result<Arc<ServerConfig>, Error> {
+pub fn server_config(
+    identity: &Arc<OwnIdentity>,
+    alpn: &[&[u8]],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<ServerConfig>, Error> {
     let own = Arc::new(Own { identity: identity.clone(), provider: provider.clone() });
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13])?;
     let mut config = builder.with_client_cert_verifier(own.clone()).with_cert_resolver(own);
-    config.alpn_protocols = [ALPN_TUNNEL, ALPN_H2, ALPN_H1].map(<[u8]>::to_vec).to_vec();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.max_early_data_size = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -84,8 +97,14 @@ struct Own {
 }
 
 impl Own {
-    fn svid(&self) -> Result<Arc<Svid>, Error> {
-        self.identity.current().ok_or_else(|| refused(PeerRefused::NoIdentity))
+    /// What can be shown, and judged by, at this moment.
+    fn svid(&self, now: UnixTime) -> Result<Arc<Svid>, Error> {
+        self.identity.at(UNIX_EPOCH + Duration::from_secs(now.as_secs())).map_err(refused)
+    }
+
+    /// rustls tells resolvers no time.
+    fn shown(&self) -> Option<Arc<CertifiedKey>> {
+        self.svid(UnixTime::now()).ok().map(|svid| svid.key().clone())
     }
 
     /// The rest of the standard, once the chain is verified.
@@ -108,17 +127,17 @@ pub fn peer_refused(error: &Error) -> Option<&PeerRefused> {
 
 impl rustls::server::ResolvesServerCert for Own {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.identity.current().map(|svid| svid.key().clone())
+        self.shown()
     }
 }
 
 impl rustls::client::ResolvesClientCert for Own {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.identity.current().map(|svid| svid.key().clone())
+        self.shown()
     }
 
     fn has_certs(&self) -> bool {
-        self.identity.current().is_some()
+        self.shown().is_some()
     }
 }
 
@@ -134,7 +153,7 @@ impl ClientCertVerifier for Own {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let svid = self.svid()?;
+        let svid = self.svid(now)?;
         let verified = svid.chains().client(leaf, chain, now)?;
         Self::peer(&svid, leaf)?;
         Ok(verified)
@@ -177,7 +196,7 @@ impl ServerCertVerifier for Wanted {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let svid = self.own.svid()?;
+        let svid = self.own.svid(now)?;
         svid.chains().server(leaf, chain, name, now)?;
         let found = Own::peer(&svid, leaf)?;
         if !self.wanted.is(&found) {

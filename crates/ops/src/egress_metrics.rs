@@ -15,6 +15,7 @@ pub struct EgressMetrics {
     bytes: IntCounterVec,
     tunnels: IntGaugeVec,
     rules: IntCounterVec,
+    ejected: IntGaugeVec,
     /// Destinations that have series.
     known: Mutex<HashSet<String>>,
 }
@@ -42,6 +43,14 @@ impl EgressMetrics {
             &["destination"],
         )?;
         registry.register(Box::new(tunnels.clone()))?;
+        let ejected = IntGaugeVec::new(
+            Opts::new(
+                "portcullis_egress_addresses_ejected",
+                "Addresses of hosts that are left alone for what they did.",
+            ),
+            &["destination"],
+        )?;
+        registry.register(Box::new(ejected.clone()))?;
         Ok(Self {
             flows: counters(
                 "portcullis_egress_flows_total",
@@ -64,6 +73,7 @@ impl EgressMetrics {
                 &["rule", "what"],
             )?,
             tunnels,
+            ejected,
             known: Mutex::default(),
         })
     }
@@ -103,6 +113,16 @@ impl EgressMetrics {
         }
     }
 
+    /// What is ejected now, of each destination; told before each scrape.
+    pub fn ejected<'d>(&self, destinations: impl Iterator<Item = (&'d str, usize)>) {
+        self.ejected.reset();
+        for (destination, addresses) in destinations {
+            // Beyond the limit they share a series, which has the sum of theirs.
+            let gauge = self.ejected.with_label_values(&[self.label(Some(destination))]);
+            gauge.add(i64::try_from(addresses).unwrap_or(i64::MAX));
+        }
+    }
+
     fn label<'d>(&self, destination: Option<&'d str>) -> &'d str {
         let Some(name) = destination else { return NONE };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,6 +157,15 @@ mod tests {
         assert_eq!(metrics.flows.with_label_values(&["d0", "tunnel", "allowed"]).get(), 1);
         metrics.flow(None, "tunnel", "refused");
         assert_eq!(metrics.flows.with_label_values(&["none", "tunnel", "refused"]).get(), 1);
+    }
+
+    #[test]
+    fn what_is_ejected_is_told_anew_each_time() {
+        let metrics = EgressMetrics::new(&Registry::new()).unwrap();
+        metrics.ejected([("a", 2), ("b", 1)].into_iter());
+        metrics.ejected([("a", 1)].into_iter());
+        assert_eq!(metrics.ejected.with_label_values(&["a"]).get(), 1);
+        assert_eq!(metrics.ejected.with_label_values(&["b"]).get(), 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod conn;
 mod core;
 mod egress;
 mod engine;
+pub mod footprint;
 pub mod listen;
 mod mesh;
 mod privacy_guard;
@@ -24,8 +25,8 @@ pub use egress::{
 };
 pub use engine::Peers;
 pub use mesh::{
-    Beyond, IdentityNews, InboundTarget, LiveMesh, MeshListener, MeshPlan, MeshSources, MeshState, Otherwise,
-    OutboundTarget, PeerEntry, PeerStatus, Security, Towards,
+    Beyond, InboundTarget, LiveMesh, MeshListener, MeshPlan, MeshSources, MeshState, Otherwise, OutboundTarget,
+    PeerEntry, PeerStatus, Security, Towards,
 };
 pub use privacy_guard::PrivacyGuard;
 pub use release::{LiveRollout, ReleaseStep, Releases};

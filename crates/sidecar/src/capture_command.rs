@@ -1,5 +1,6 @@
 //! `capture print|apply|remove`: the words of the command, and the running of its steps.
 
+use crate::control_group::{ByNft, NoControlGroup, find};
 use clap::{Args, Subcommand, ValueEnum};
 use portcullis_mesh::{
     Capture, CaptureOutcome, CaptureStep, Exclusion, Family, Filter, Method, NoCapture, remove_capture,
@@ -93,6 +94,8 @@ enum MethodWord {
 pub enum CaptureFailed {
     #[error(transparent)]
     NoCapture(#[from] NoCapture),
+    #[error(transparent)]
+    NoControlGroup(#[from] NoControlGroup),
     #[error("`{program}` cannot be started: {source}{}", way_out(program))]
     Start { program: &'static str, source: std::io::Error },
     #[error("`{command}` failed: {said} (CAP_NET_ADMIN is needed; without IPv6 say --family v4)")]
@@ -110,7 +113,11 @@ pub fn capture(what: &CaptureCommand) -> Result<(), CaptureFailed> {
             let script: String = arguments.steps()?.iter().map(CaptureStep::script).collect();
             std::io::stdout().write_all(script.as_bytes()).map_err(CaptureFailed::Print)
         }
-        CaptureCommand::Apply(arguments) => arguments.steps()?.iter().try_for_each(run),
+        CaptureCommand::Apply(arguments) => {
+            let steps = arguments.steps()?;
+            arguments.can_be_told_apart()?;
+            steps.iter().try_for_each(run)
+        }
         CaptureCommand::Remove { tool } => {
             remove_capture(tool.filter.filter(), tool.family.families()).iter().try_for_each(run)
         }
@@ -118,13 +125,25 @@ pub fn capture(what: &CaptureCommand) -> Result<(), CaptureFailed> {
 }
 
 impl CaptureArguments {
-    fn steps(&self) -> Result<Vec<CaptureStep>, NoCapture> {
-        let exclusion = match (&self.own.mark, &self.own.cgroup, self.own.uid) {
+    fn exclusion(&self) -> Exclusion {
+        match (&self.own.mark, &self.own.cgroup, self.own.uid) {
             (Some(mark), _, _) => Exclusion::Mark(*mark),
             (None, Some(path), _) => Exclusion::Cgroup(path.clone()),
             // The group above is never empty.
             (None, None, uid) => Exclusion::Uid(uid.unwrap_or_default()),
-        };
+        }
+    }
+
+    /// Before anything is changed: a rule that the kernel takes for none would lead the sidecar's own packets back to it.
+    fn can_be_told_apart(&self) -> Result<(), NoControlGroup> {
+        let Exclusion::Cgroup(path) = self.exclusion() else { return Ok(()) };
+        let by_nft = if self.tool.filter == FilterWord::Nft { ByNft::Yes } else { ByNft::No };
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        find(&path, by_nft, &mounts, |group| group.is_dir())
+    }
+
+    fn steps(&self) -> Result<Vec<CaptureStep>, NoCapture> {
+        let exclusion = self.exclusion();
         let capture = Capture {
             method: match self.method {
                 MethodWord::Redirect => Method::Redirect,

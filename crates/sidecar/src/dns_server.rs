@@ -51,6 +51,18 @@ pub struct DnsServer {
     bound: SocketAddr,
     names: Arc<RwLock<Arc<Names>>>,
     _tasks: JoinSet<()>,
+    /// The same sockets once more, for the resolver that follows on them.
+    sockets: (std::net::TcpListener, std::net::UdpSocket),
+}
+
+/// A resolver that could start: its sockets are open, and nobody is answered yet.
+#[derive(Debug)]
+pub struct PreparedDns {
+    settings: LocalDns,
+    bound: SocketAddr,
+    tcp: TcpListener,
+    udp: UdpSocket,
+    sockets: (std::net::TcpListener, std::net::UdpSocket),
 }
 
 #[derive(Clone)]
@@ -107,26 +119,24 @@ pub(crate) fn socket_address(address: &ListenAddress) -> Option<SocketAddr> {
 }
 
 impl DnsServer {
-    /// Needs a tokio runtime.
-    pub fn start(settings: LocalDns, names: Names, mark: Option<NonZeroU32>) -> io::Result<Self> {
-        let tcp = std::net::TcpListener::bind(settings.address)?;
-        tcp.set_nonblocking(true)?;
-        let bound = tcp.local_addr()?;
-        // Port 0 was drawn for TCP; UDP has the same.
-        let udp = std::net::UdpSocket::bind(bound)?;
-        udp.set_nonblocking(true)?;
-        let (tcp, udp) = (TcpListener::from_std(tcp)?, UdpSocket::from_std(udp)?);
-        let names = Arc::new(RwLock::new(Arc::new(names)));
-        let resolver = Resolver {
-            names: names.clone(),
-            forward: settings.forward.clone().into(),
-            mark,
-            permits: Arc::new(Semaphore::new(AT_ONCE)),
+    /// Opens the sockets, or takes those of the resolver that runs on the address. Nothing changes before it is started. Needs
+    /// a tokio runtime.
+    pub fn prepare(settings: LocalDns, running: Option<&Self>) -> io::Result<PreparedDns> {
+        let sockets = match running.filter(|running| running.settings.address == settings.address) {
+            Some(running) => (running.sockets.0.try_clone()?, running.sockets.1.try_clone()?),
+            None => {
+                let tcp = std::net::TcpListener::bind(settings.address)?;
+                // Port 0 was drawn for TCP; UDP has the same.
+                let udp = std::net::UdpSocket::bind(tcp.local_addr()?)?;
+                (tcp, udp)
+            }
         };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(resolver.clone().datagrams(Arc::new(udp)));
-        tasks.spawn(resolver.streams(tcp));
-        Ok(Self { settings, bound, names, _tasks: tasks })
+        sockets.0.set_nonblocking(true)?;
+        sockets.1.set_nonblocking(true)?;
+        let bound = sockets.0.local_addr()?;
+        let tcp = TcpListener::from_std(sockets.0.try_clone()?)?;
+        let udp = UdpSocket::from_std(sockets.1.try_clone()?)?;
+        Ok(PreparedDns { settings, bound, tcp, udp, sockets })
     }
 
     pub fn settings(&self) -> &LocalDns {
@@ -140,6 +150,23 @@ impl DnsServer {
     /// What a new configuration knows.
     pub fn replace(&self, names: Names) {
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
+    }
+}
+
+impl PreparedDns {
+    pub fn start(self, names: Names, mark: Option<NonZeroU32>) -> DnsServer {
+        let Self { settings, bound, tcp, udp, sockets } = self;
+        let names = Arc::new(RwLock::new(Arc::new(names)));
+        let resolver = Resolver {
+            names: names.clone(),
+            forward: settings.forward.clone().into(),
+            mark,
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(resolver.clone().datagrams(Arc::new(udp)));
+        tasks.spawn(resolver.streams(tcp));
+        DnsServer { settings, bound, names, _tasks: tasks, sockets }
     }
 }
 
@@ -310,13 +337,11 @@ mod tests {
     #[tokio::test]
     async fn datagrams_and_streams_are_answered_here_or_passed_on_as_they_are() {
         // Another resolver of ours plays the outside, where the same name means something else.
-        let outside = DnsServer::start(
-            local(Vec::new()),
+        let outside = DnsServer::prepare(local(Vec::new()), None).unwrap().start(
             Names::new("com", [("example.com".to_owned(), Some("192.0.2.7".parse().unwrap()))].into(), TTL),
             None,
-        )
-        .unwrap();
-        let server = DnsServer::start(local(vec![outside.bound()]), names("240.0.0.1"), None).unwrap();
+        );
+        let server = DnsServer::prepare(local(vec![outside.bound()]), None).unwrap().start(names("240.0.0.1"), None);
         for (name, expected) in [
             ("cart.acme.lab.", "NoError 240.0.0.1"),
             ("example.com.", "NoError 192.0.2.7"),
@@ -328,6 +353,17 @@ mod tests {
         }
         server.replace(names("240.0.0.9"));
         assert_eq!(told(&by_datagram(server.bound(), "cart.acme.lab.").await), "NoError 240.0.0.9");
+        // Another follows on the same sockets; while it is prepared, nothing changes.
+        let next = DnsServer::prepare(local(Vec::new()), Some(&server)).unwrap();
+        assert_eq!(told(&by_stream(server.bound(), "example.com.").await), "NoError 192.0.2.7");
+        let bound = server.bound();
+        let next = next.start(names("240.0.0.10"), None);
+        drop(server);
+        assert_eq!(next.bound(), bound);
+        for (name, expected) in [("cart.acme.lab.", "NoError 240.0.0.10"), ("example.com.", "Refused ")] {
+            assert_eq!(told(&by_datagram(bound, name).await), expected, "{name}");
+            assert_eq!(told(&by_stream(bound, name).await), expected, "{name}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod application;
 mod capture_command;
+mod control_group;
 mod dns_answer;
 mod dns_server;
 mod probes;
@@ -16,8 +17,9 @@ mod wait;
 
 pub use application::{Application, Applications, Registered, When};
 pub use capture_command::{CaptureArguments, CaptureCommand, CaptureFailed, capture};
+pub use control_group::NoControlGroup;
 pub use dns_answer::{Answered, Names, answer};
-pub use dns_server::{DnsServer, LocalDns, LocalDnsSpec};
-pub use probes::{ProbeServer, Probes};
+pub use dns_server::{DnsServer, LocalDns, LocalDnsSpec, PreparedDns};
+pub use probes::{PreparedProbes, ProbeServer, Probes};
 pub use probes_spec::{ProbeSpec, ProbesSpec};
 pub use wait::{WaitArguments, WaitFailed, wait};

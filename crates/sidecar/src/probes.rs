@@ -35,6 +35,17 @@ pub struct ProbeServer {
     probes: Arc<Probes>,
     bound: SocketAddr,
     task: AbortHandle,
+    /// The same socket once more, for the server that follows on it.
+    socket: std::net::TcpListener,
+}
+
+/// A server that could start: its socket is open, and nobody is answered yet.
+#[derive(Debug)]
+pub struct PreparedProbes {
+    probes: Probes,
+    bound: SocketAddr,
+    listener: TcpListener,
+    socket: std::net::TcpListener,
 }
 
 const CONNECTIONS_MAX: usize = 64;
@@ -46,14 +57,16 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_MAX_BYTES: usize = 10 << 10;
 
 impl ProbeServer {
-    /// Needs a tokio runtime.
-    pub fn start(probes: Probes) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(probes.address)?;
-        listener.set_nonblocking(true)?;
-        let bound = listener.local_addr()?;
-        let (listener, probes) = (TcpListener::from_std(listener)?, Arc::new(probes));
-        let task = tokio::spawn(serve(listener, probes.clone())).abort_handle();
-        Ok(Self { probes, bound, task })
+    /// Opens the socket, or takes that of the server that runs on the address. Nothing changes before it is started. Needs a
+    /// tokio runtime.
+    pub fn prepare(probes: Probes, running: Option<&Self>) -> io::Result<PreparedProbes> {
+        let socket = match running.filter(|running| running.probes.address == probes.address) {
+            Some(running) => running.socket.try_clone()?,
+            None => std::net::TcpListener::bind(probes.address)?,
+        };
+        socket.set_nonblocking(true)?;
+        let (bound, listener) = (socket.local_addr()?, TcpListener::from_std(socket.try_clone()?)?);
+        Ok(PreparedProbes { probes, bound, listener, socket })
     }
 
     pub fn probes(&self) -> &Probes {
@@ -62,6 +75,15 @@ impl ProbeServer {
 
     pub fn bound(&self) -> SocketAddr {
         self.bound
+    }
+}
+
+impl PreparedProbes {
+    pub fn start(self) -> ProbeServer {
+        let Self { probes, bound, listener, socket } = self;
+        let probes = Arc::new(probes);
+        let task = tokio::spawn(serve(listener, probes.clone())).abort_handle();
+        ProbeServer { probes, bound, task, socket }
     }
 }
 
@@ -203,7 +225,7 @@ mod tests {
             let spec: ProbesSpec = toml::from_str(&text).unwrap();
             spec.compile(&Path::root(), &mut Context::default()).unwrap()
         };
-        let server = ProbeServer::start(compile("127.0.0.0/8")).unwrap();
+        let server = ProbeServer::prepare(compile("127.0.0.0/8"), None).unwrap().start();
         let bound = server.bound();
         let good = get(bound, "GET", &format!("/{port}/healthz?deep=1")).await;
         assert!(good.starts_with("HTTP/1.1 202") && good.contains("GET /healthz?deep=1 HTTP/1.1"), "{good}");
@@ -221,8 +243,13 @@ mod tests {
             let answer = get(bound, method, &target).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {target}: {answer}");
         }
-        let elsewhere = ProbeServer::start(compile("192.0.2.0/24")).unwrap();
-        assert_eq!(get(elsewhere.bound(), "GET", &format!("/{port}/healthz?deep=1")).await, "");
+        // Another follows on the same socket; while it is prepared, nothing changes.
+        let next = ProbeServer::prepare(compile("192.0.2.0/24"), Some(&server)).unwrap();
+        assert!(get(bound, "GET", &format!("/{port}/healthz?deep=1")).await.starts_with("HTTP/1.1 202"));
+        let elsewhere = next.start();
+        drop(server);
+        assert_eq!(elsewhere.bound(), bound);
+        assert_eq!(get(bound, "GET", &format!("/{port}/healthz?deep=1")).await, "");
     }
 
     #[test]

@@ -2,11 +2,10 @@
 
 use super::{Gateway, Inner};
 use crate::release_board;
-use portcullis_proxy::IdentityNews;
 use std::{
     collections::HashMap,
     sync::Weak,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 /// Compares the endpoints of each upstream at the end of each of its intervals, as long as the gateway lives.
@@ -60,38 +59,6 @@ pub(super) async fn move_releases(gateway: Weak<Inner>) {
         let _ = tokio::task::spawn_blocking(move || gateway.move_releases()).await;
     }
 }
-
-/// Looks at the source of a sidecar's identity as long as the gateway lives.
-pub(super) async fn renew_identity(gateway: Weak<Inner>) {
-    let mut trouble = None;
-    loop {
-        tokio::time::sleep(IDENTITY_STEP).await;
-        let Some(inner) = gateway.upgrade() else { return };
-        let Some(live) = inner.edge.snapshot().mesh.clone() else { continue };
-        let looked_at = live.clone();
-        // Three files: not on a runtime thread.
-        let Ok(news) = tokio::task::spawn_blocking(move || looked_at.renew(SystemTime::now())).await else { continue };
-        let metrics = &inner.edge.metrics.mesh;
-        match &news {
-            IdentityNews::Unchanged => {}
-            IdentityNews::Taken => {
-                metrics.renewed("taken");
-                tracing::info!(workload = %live.plan.workload.spiffe, "a new identity is in use");
-            }
-            IdentityNews::Older => {}
-            IdentityNews::Trouble(why) if trouble.as_ref() != Some(why) => {
-                metrics.renewed("trouble");
-                tracing::warn!(why, "the identity cannot be renewed; the one in use stays");
-            }
-            IdentityNews::Trouble(_) => {}
-        }
-        trouble = if let IdentityNews::Trouble(why) = news { Some(why) } else { None };
-    }
-}
-
-/// How often the source of an identity is looked at: a certificate of seconds is renewed in time, and three small files cost
-/// nothing.
-const IDENTITY_STEP: Duration = Duration::from_millis(250);
 
 /// The shortest interval of outlier detection.
 const JUDGE_STEP: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 use super::{
     Algorithm, KeyRole, generate_key,
     key::{Duty, Key},
-    roll::{KeyState, Moved, RollPlan},
+    roll::{Conflict, KeyState, Moved, RollPlan},
 };
 use crate::Name;
 use std::{
@@ -37,6 +37,16 @@ impl KeyStore {
             state.step(plan, now, &mut make);
         }
         state.clone()
+    }
+
+    /// What the keys that serve are, where the plan wants others, and where they are kept.
+    pub(crate) fn conflict(&self, apex: &Name, plan: &RollPlan) -> Option<(Conflict, Option<PathBuf>)> {
+        let zones = lock(&self.0.zones);
+        let conflict = match zones.get(apex) {
+            Some(state) => state.conflict(plan),
+            None => self.read(apex).conflict(plan),
+        };
+        conflict.map(|conflict| (conflict, self.file(apex)))
     }
 
     /// Does what is due in a zone that serves; gives what moved. What cannot be written down does not happen.

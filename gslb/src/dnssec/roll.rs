@@ -5,6 +5,7 @@ use super::{
     Algorithm, AutomaticKeysSpec, KeyRole, KeySchemeSpec,
     key::{Duty, Key},
 };
+use crate::Name;
 use portcullis_config::{Context, Path};
 use portcullis_names::TimeSpan;
 use serde::{Deserialize, Serialize};
@@ -133,7 +134,41 @@ impl RollPlan {
     }
 }
 
+/// What a plan wants other than the keys have it that the parent and caches know. Changed at once, it would leave a DS without
+/// its key, or an algorithm of the DS without its signatures (RFC 4035 §2.2): every answer would be bogus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Conflict {
+    Scheme(KeySchemeSpec),
+    Algorithm(Algorithm),
+}
+
+impl Conflict {
+    /// Tells it with the ways out. `file` is where the keys are kept.
+    pub(crate) fn report(self, apex: &Name, file: Option<&std::path::Path>, at: &Path, cx: &mut Context) {
+        let (key, serves) = match self {
+            Self::Scheme(KeySchemeSpec::Csk) => ("keys", "csk"),
+            Self::Scheme(KeySchemeSpec::KskZsk) => ("keys", "ksk_zsk"),
+            Self::Algorithm(Algorithm::EcdsaP256Sha256) => ("algorithm", "ecdsap256"),
+            Self::Algorithm(Algorithm::Ed25519) => ("algorithm", "ed25519"),
+        };
+        let forget = file.map_or_else(String::new, |file| format!(", remove {}", file.display()));
+        let message =
+            format!("zone {apex} is signed with {key} = \"{serves}\": with others at once no answer would be valid");
+        cx.error(&at.key(key), message).help(format!(
+            "{key} = \"{serves}\"; or have the parent take the DS away, wait until nobody has it (`parent_ttl`), stop{forget} and start"
+        ));
+    }
+}
+
 impl KeyState {
+    /// What the zone is signed with and is to stay signed with.
+    pub(crate) fn conflict(&self, plan: &RollPlan) -> Option<Conflict> {
+        let of_scheme = |key: &KeptKey| if key.part == Part::Csk { KeySchemeSpec::Csk } else { KeySchemeSpec::KskZsk };
+        let scheme = self.keys.iter().map(of_scheme).find(|scheme| *scheme != plan.scheme).map(Conflict::Scheme);
+        let algorithms = || self.keys.iter().filter_map(|key| Some(key.key()?.algorithm));
+        scheme.or_else(|| algorithms().find(|algorithm| *algorithm != plan.algorithm).map(Conflict::Algorithm))
+    }
+
     /// What each key is used for now.
     pub(crate) fn duties(&self, plan: &RollPlan) -> impl Iterator<Item = (&[u8], Duty)> {
         let used = self.keys.iter().filter(|key| plan.parts().contains(&key.part));
@@ -392,6 +427,26 @@ mod tests {
         assert!(state.keys[0].retired.is_none(), "the old DS may still be cached");
         state.step(&plan, 400 * 86_400 + 86_400 + 3_600, &mut make);
         assert!(state.keys[0].retired.is_some() && state.keys[1].active.is_some());
+    }
+
+    #[test]
+    fn rfc4035_2_2_other_kinds_of_keys_are_in_conflict_with_those_that_serve() {
+        let mut make = |algorithm, _| Some((super::super::generate_key(algorithm).unwrap(), 1));
+        let (csk, pair) = (plan(KeySchemeSpec::Csk), plan(KeySchemeSpec::KskZsk));
+        let other = |plan: &RollPlan| RollPlan { algorithm: Algorithm::EcdsaP256Sha256, ..plan.clone() };
+        for (served, wanted, expected) in [
+            (&csk, csk.clone(), None),
+            (&pair, pair.clone(), None),
+            (&csk, pair.clone(), Some(Conflict::Scheme(KeySchemeSpec::Csk))),
+            (&pair, csk.clone(), Some(Conflict::Scheme(KeySchemeSpec::KskZsk))),
+            (&csk, other(&csk), Some(Conflict::Algorithm(Algorithm::Ed25519))),
+            (&pair, other(&pair), Some(Conflict::Algorithm(Algorithm::Ed25519))),
+        ] {
+            let mut state = KeyState::default();
+            assert_eq!(state.conflict(&wanted), None, "nobody knows any key yet");
+            state.step(served, 0, &mut make);
+            assert_eq!(state.conflict(&wanted), expected);
+        }
     }
 
     #[test]

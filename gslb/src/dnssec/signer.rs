@@ -114,6 +114,16 @@ impl Signer {
         }
     }
 
+    /// Whether a DS that was right before is so no more, and none of the others is.
+    pub(crate) fn leaves_its_parent(&self, before: &Self, apex: &Name) -> bool {
+        let (Maker::Keys { keys, .. }, Maker::Keys { keys: old, .. }) = (&self.maker, &before.maker) else {
+            return false;
+        };
+        let stays = |key: &Key| keys.iter().any(|own| own.duty.keys && ds_data(apex, own) == ds_data(apex, key));
+        let mut told = old.iter().filter(|key| key.duty.told).peekable();
+        told.peek().is_some() && !told.any(stays)
+    }
+
     /// What somebody else signed, with which we can make nothing new.
     pub(crate) fn presigned(&self) -> Option<&Presigned> {
         match &self.maker {

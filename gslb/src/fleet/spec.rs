@@ -138,7 +138,9 @@ impl FleetPlan {
             cx.error(at, "a fleet has peers").help("add [dns.fleet.peer.NAME] for each other node");
         }
         if spec.peer.len() > PEERS_MAX {
-            cx.error(&at.key("peer"), format!("a fleet has at most {PEERS_MAX} peers: each asks every other"));
+            cx.error(&at.key("peer"), format!("a fleet has at most {PEERS_MAX} peers: each asks every other")).help(
+                "a node or two of each site are enough: the others answer from a fleet of their own, or without one",
+            );
         }
         if spec.peer.contains_key(&spec.node) {
             cx.error(&at.key("peer").key(&spec.node), "a node is no peer of itself");

@@ -3,7 +3,7 @@
 use super::{
     Client, Family, MemberStatus, Ordered, Outcome, Served, Services,
     pick::Draw,
-    service::{Service, SiteSet, bit},
+    service::{AllDown, Service, SiteSet, bit},
     services::{Clocks, Round},
     view::Mood,
 };
@@ -69,12 +69,12 @@ impl Services {
         steps.extend(match view.mood {
             Mood::Normal => None,
             Mood::Held => Some("more members fell than max_withdraw allows: health is not believed".to_owned()),
-            Mood::AllDown => Some(format!("no site is fit: all_down = {:?}", service.all_down)),
+            Mood::AllDown => Some(format!("no site is fit: all_down = {}", all_down(service))),
         });
         steps.extend(self.words_on(served, clocks));
         if view.fit != 0 {
             let policies = service.policies.iter().zip(picked.left);
-            steps.extend(policies.map(|(policy, left)| format!("{policy:?} leaves {}", names(service, left))));
+            steps.extend(policies.map(|(policy, left)| format!("{} leaves {}", policy.as_str(), names(service, left))));
         }
         if picked.ttl == service.ttl_undecided && picked.ttl != service.ttl {
             steps.push("the state of a member is in doubt: the answer lives shorter".to_owned());
@@ -118,6 +118,20 @@ impl Services {
             if in_class.is_empty() { "no known area".into() } else { in_class.join(", ") },
             client.class_prefix
         )
+    }
+}
+
+/// As the configuration has it.
+fn all_down(service: &Service) -> String {
+    match &service.all_down {
+        AllDown::All => "all".to_owned(),
+        AllDown::LastKnown => "last_known".to_owned(),
+        AllDown::Empty => "empty".to_owned(),
+        AllDown::Refuse => "refuse".to_owned(),
+        AllDown::Addresses(addresses) => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        AllDown::Site(id) => {
+            service.sites.get(usize::from(*id)).map_or_else(String::new, |site| format!("site {}", site.name))
+        }
     }
 }
 

@@ -177,6 +177,19 @@ pub enum Policy {
     Failover,
 }
 
+impl Policy {
+    /// As the configuration spells it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Geo => "geo",
+            Self::Latency => "latency",
+            Self::Weighted => "weighted",
+            Self::RoundRobin => "round_robin",
+            Self::Failover => "failover",
+        }
+    }
+}
+
 /// One policy, or several that narrow one after the other: `["geo", "weighted"]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]

@@ -277,3 +277,38 @@ fn keys_are_made_as_they_are_wanted_and_the_parent_is_told() {
     made.sort_unstable();
     assert_eq!((made, told, bare), (vec![(256, 13), (257, 13)], 1, 0));
 }
+
+#[test]
+fn rfc6781_4_1_4_other_kinds_of_keys_than_those_that_serve_are_refused_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("example.zone"), ZONE).unwrap();
+    for name in ["one.key", "two.key"] {
+        std::fs::write(folder.path().join(name), generate_key(Algorithm::Ed25519).unwrap()).unwrap();
+    }
+    let of = |dnssec: &str, previous: Option<&Snapshot>| {
+        let text = format!("[zone.x]\nname = \"example.test\"\nfile = \"example.zone\"\ndnssec = {{ {dnssec} }}\n");
+        compile_in(folder.path(), &text, previous)
+    };
+    let keys_of = |file: &str| format!("keys = [{{ secret = {{ file = \"{file}\" }} }}]");
+    let first = of("automatic = {}", None).0.unwrap();
+    for (dnssec, expected) in [
+        ("automatic = { algorithm = \"ed25519\" }".to_owned(), "is signed with algorithm = \"ecdsap256\""),
+        ("automatic = { keys = \"ksk_zsk\" }".to_owned(), "is signed with keys = \"csk\""),
+    ] {
+        let (snapshot, problems) = of(&dnssec, Some(&first));
+        assert!(snapshot.is_none() && problems.join("\n").contains(expected), "{problems:#?}");
+    }
+    assert!(of("automatic = { keys = \"csk\", algorithm = \"ecdsap256\" }", Some(&first)).0.is_some());
+    // Keys that are given are the operator's affair: it is said when all of them go at once.
+    let given = of(&keys_of("one.key"), None).0.unwrap();
+    for (dnssec, warned) in [
+        (keys_of("one.key"), false),
+        (keys_of("two.key"), true),
+        (format!("{}, {{ secret = {{ file = \"two.key\" }} }}]", keys_of("one.key").trim_end_matches(']')), false),
+        ("automatic = {}".to_owned(), true),
+    ] {
+        let (snapshot, problems) = of(&dnssec, Some(&given));
+        assert!(snapshot.is_some(), "{problems:#?}");
+        assert_eq!(problems.join("\n").contains("none of the keys left"), warned, "{dnssec}: {problems:#?}");
+    }
+}

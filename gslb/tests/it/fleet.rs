@@ -660,4 +660,13 @@ fn mistakes_in_a_fleet_are_told_where_they_stand() {
         let (snapshot, problems) = compile_at(folder.path(), &config.replacen(from, to, 1), None, clocks_in_millis(0));
         assert!(snapshot.is_none() && problems.join("\n").contains(expected), "{to}: {problems:#?}");
     }
+    // Each node asks every other: a limit is told, and not found out by who is last.
+    let names: Vec<_> = (0..64).map(|n| format!("ap-{n}")).collect();
+    let nodes: Vec<_> = [("eu-1", "eu")].into_iter().chain(names.iter().map(|name| (name.as_str(), "ap"))).collect();
+    for (count, fits) in [(64, true), (65, false)] {
+        let config = document("eu-1", "eu", &nodes[..count], "", SHOP);
+        let (snapshot, problems) = compile_at(folder.path(), &config, None, clocks_in_millis(0));
+        assert_eq!(snapshot.is_some(), fits, "{problems:#?}");
+        assert_eq!(problems.join("\n").contains("a fleet has at most 63 peers"), !fits, "{problems:#?}");
+    }
 }

@@ -3,8 +3,11 @@
 
 mod clauses;
 mod dnssec;
+mod documents;
 mod explain;
 mod fleet;
+mod journals;
+mod keys;
 mod mmdb;
 mod mutations;
 mod protocol;

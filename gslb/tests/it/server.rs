@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-struct Running {
+pub(crate) struct Running {
     live: Live<Snapshot>,
     udp: SocketAddr,
     tcp: SocketAddr,
@@ -29,7 +29,7 @@ fn document(address: &str, dns: &str) -> String {
     )
 }
 
-fn start(dns: &str) -> Running {
+pub(crate) fn start(dns: &str) -> Running {
     let snapshot = compile(&document("192.0.2.1", dns), "").unwrap();
     let live = Live::new(snapshot, ContentHash([0; 32]), SystemTime::UNIX_EPOCH);
     let (udp, tcp) = (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
@@ -51,20 +51,20 @@ fn start(dns: &str) -> Running {
 }
 
 impl Running {
-    fn udp(&self) -> UdpSocket {
+    pub(crate) fn udp(&self) -> UdpSocket {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(self.udp).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         socket
     }
 
-    fn tcp(&self) -> TcpStream {
+    pub(crate) fn tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(self.tcp).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream
     }
 
-    fn metric(&self, line: &str) -> bool {
+    pub(crate) fn metric(&self, line: &str) -> bool {
         let text = prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
         text.lines().any(|one| one == line)
     }
@@ -77,12 +77,12 @@ fn exchange(socket: &UdpSocket, text: &str) -> Message {
     Message::from_vec(&reply[..length]).unwrap()
 }
 
-fn framed(text: &str) -> Vec<u8> {
+pub(crate) fn framed(text: &str) -> Vec<u8> {
     let octets = question(text).octets;
     [&(octets.len() as u16).to_be_bytes()[..], &octets].concat()
 }
 
-fn reply(stream: &mut TcpStream) -> Message {
+pub(crate) fn reply(stream: &mut TcpStream) -> Message {
     let mut length = [0; 2];
     stream.read_exact(&mut length).unwrap();
     let mut octets = vec![0; usize::from(u16::from_be_bytes(length))];

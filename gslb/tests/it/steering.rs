@@ -432,7 +432,7 @@ fn explain_says_what_the_wire_says() {
         [
             "the client is in continent:EU, continent:EU, * (/23)".to_owned(),
             "fit sites: us".to_owned(),
-            "Geo leaves us".to_owned(),
+            "geo leaves us".to_owned(),
         ]
     );
 }

@@ -22,7 +22,7 @@ fn document(transfer: &str) -> String {
     )
 }
 
-fn serve(snapshot: Arc<Snapshot>) -> (Live<Snapshot>, (Server, Checks), TcpStream) {
+pub(crate) fn serve(snapshot: Arc<Snapshot>) -> (Live<Snapshot>, (Server, Checks), TcpStream) {
     let live = Live::new(snapshot, ContentHash([0; 32]), SystemTime::UNIX_EPOCH);
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
@@ -38,12 +38,12 @@ fn serve(snapshot: Arc<Snapshot>) -> (Live<Snapshot>, (Server, Checks), TcpStrea
     (live, (server, checks), stream)
 }
 
-fn exchange(stream: &mut TcpStream, octets: &[u8]) -> Vec<u8> {
+pub(crate) fn exchange(stream: &mut TcpStream, octets: &[u8]) -> Vec<u8> {
     stream.write_all(&[&(octets.len() as u16).to_be_bytes()[..], octets].concat()).unwrap();
     receive(stream)
 }
 
-fn receive(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) fn receive(stream: &mut TcpStream) -> Vec<u8> {
     let mut length = [0; 2];
     stream.read_exact(&mut length).unwrap();
     let mut octets = vec![0; usize::from(u16::from_be_bytes(length))];

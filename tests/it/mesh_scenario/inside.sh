@@ -23,8 +23,11 @@ plug egw 10.77.0.4
 ip link add vext netns egw type veth peer name eth0 netns ext
 ip -n egw addr add 10.88.0.1/24 dev vext && ip -n egw link set vext up
 ip -n ext addr add 10.88.0.2/24 dev eth0 && ip -n ext link set eth0 up
+ip -n egw addr add fd88::1/64 dev vext nodad && ip -n ext addr add fd88::2/64 dev eth0 nodad
+ip -n ext route add default via 10.88.0.1 && ip -n ext -6 route add default via fd88::1
 # The way to everywhere leads to the egress gateway's host, which forwards nothing.
-for host in svc1 svc2; do ip -n $host route add default via 10.77.0.4; done
+for host in svc1 svc2; do ip -n $host route add default via 10.77.0.4 && ip -n $host -6 route add default via fd77::4; done
+ip netns exec egw sh -c 'echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding'
 
 on() { # HOST COMMAND...
 	host=$1; shift
@@ -100,6 +103,7 @@ start svc1 "$mesh_proxy" svc1
 start svc2 "$mesh_proxy" svc2
 on svc2 python3 servers.py smtp 10.77.0.2 2525 &
 on sw python3 servers.py sniff wire.bin &
+on ext python3 servers.py echo 443 53 &
 until [ -e wire.bin ]; do sleep 0.05; done
 
 api=http://10.77.0.2:8080
@@ -153,6 +157,13 @@ echo "15 other workload: $(get svc2 www.ext.test http://203.0.113.9/)"
 echo "15 unknown name: $(get svc1 other.test http://203.0.113.9/)"
 echo "15 identity at the gateway: $(grep -c '"identity":"spiffe://corp/ns/acme.lab/sa/svc1"' egw.log)"
 echo "15 direct: $(on svc3 curl -s --max-time 2 -o /dev/null -w '%{http_code}' http://10.88.0.2/)"
+# What is no TCP finds no way past the gateway: QUIC, raw DNS, and either over IPv6. The gateway's own host shows that somebody
+# would answer.
+for where in 10.88.0.2 fd88::2; do
+	for port in 443 53; do
+		echo "15 $where $port: $(on egw python3 servers.py ask $where $port), $(on svc1 python3 servers.py ask $where $port)"
+	done
+done
 # 16. By the address that a name stands for; and what is for no service: by the gateway it is refused, else as it says.
 echo "16 by address: $(get svc1 whatever http://198.18.0.7:8080/)"
 echo "16 no service: $(get svc1 svc3 http://10.77.0.3:8080/)"

@@ -16,6 +16,31 @@ if what == "smtp":
 
     while True:
         threading.Thread(target=talk, args=(server.accept()[0],), daemon=True).start()
+elif what == "echo":
+    # Answers datagrams on each of the ports, of both families.
+    import select
+    sockets = []
+    for port in sys.argv[2:]:
+        listening = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listening.bind(("::", int(port)))
+        sockets.append(listening)
+    while True:
+        for ready in select.select(sockets, [], [])[0]:
+            data, peer = ready.recvfrom(2048)
+            ready.sendto(data, peer)
+elif what == "ask":
+    asking = socket.socket(socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET, socket.SOCK_DGRAM)
+    asking.settimeout(0.5)
+    answered = "nothing"
+    for _ in range(3):
+        try:
+            asking.sendto(b"anybody?", (sys.argv[2], int(sys.argv[3])))
+            answered = asking.recv(64) == b"anybody?" and "answered"
+            break
+        except OSError:
+            pass
+    print(answered)
 elif what == "banner":
     took = []
     for _ in range(5):

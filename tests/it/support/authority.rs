@@ -20,6 +20,7 @@ pub(crate) struct Leaf {
     pub certificate_pem: String,
     pub key_pem: String,
     pub serial: u64,
+    not_after: OffsetDateTime,
 }
 
 impl Authority {
@@ -56,7 +57,7 @@ impl Authority {
         params.not_after = OffsetDateTime::now_utc() + valid_for;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Leaf { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), serial }
+        Leaf { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), serial, not_after: params.not_after }
     }
 
     /// A revocation list over these serials.
@@ -83,6 +84,10 @@ impl Authority {
 }
 
 impl Leaf {
+    pub(crate) fn is_over(&self) -> bool {
+        self.not_after <= OffsetDateTime::now_utc() + Duration::milliseconds(1100)
+    }
+
     /// Writes `NAME.crt` and `NAME.key` into a folder, each by rename, as certificate tools do.
     pub(crate) fn write(&self, folder: &Path, name: &str) {
         for (kind, text) in [("crt", &self.certificate_pem), ("key", &self.key_pem)] {

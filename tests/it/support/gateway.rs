@@ -39,8 +39,12 @@ impl Gateway {
 
     /// The same in a folder that already holds certificates and the like.
     pub(crate) async fn start_in(folder: TempDir, config: &str) -> Self {
+        Self::start_with(folder, config, &[]).await
+    }
+
+    pub(crate) async fn start_with(folder: TempDir, config: &str, env: &[(&str, &str)]) -> Self {
         std::fs::write(folder.path().join("edge.toml"), format!("{PREAMBLE}{config}")).unwrap();
-        Self::start_file(folder, &[]).await
+        Self::start_file(folder, env).await
     }
 
     /// The same in a control group.

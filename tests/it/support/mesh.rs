@@ -75,7 +75,10 @@ pub(crate) fn workload_table(who: &str) -> String {
 }
 
 pub(crate) fn inbound(app: SocketAddr) -> String {
-    format!("[listener.inbound]\naddress = \"127.0.0.1:0\"\ndirection = \"inbound\"\nto = \"{app}\"\n")
+    // Rules of the WAF take a second to compile in a test build, and most tests are not about them.
+    format!(
+        "[defaults]\nwaf = {{ mode = \"off\" }}\n[listener.inbound]\naddress = \"127.0.0.1:0\"\ndirection = \"inbound\"\nto = \"{app}\"\n"
+    )
 }
 
 /// `service` is `NAMESPACE/SERVICE`; its upstream has the service's name.

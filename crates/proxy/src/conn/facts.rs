@@ -134,6 +134,13 @@ impl ConnFacts {
         self.pinned.get().map(|pinned| &**pinned)
     }
 
+    /// Nothing new is to begin on the connection: its listener drains, or the certificates that opened it are nearly over.
+    pub(crate) fn is_ending(&self) -> bool {
+        let lifetime = self.mesh.as_ref().and_then(|mesh| mesh.lifetime);
+        self.listener.is_draining()
+            || lifetime.is_some_and(|lifetime| lifetime.is_retiring(tokio::time::Instant::now()))
+    }
+
     pub(crate) fn set_mesh(&mut self, mesh: MeshFacts) {
         self.mesh = Some(Box::new(mesh));
     }

@@ -16,15 +16,17 @@ use tokio::time::{Instant, timeout_at};
 /// Serves requests until either side ends the connection.
 pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
     let mut served = 0_u32;
+    // Until the first octets of the connection, or of the tunnel in it, have told.
+    let mut speaks = conn.speaks;
     loop {
         let plan = conn.plan();
-        let head = match next_head(&mut io, &plan, conn, served).await {
+        let head = match next_head(&mut io, &plan, conn, served, speaks).await {
             Next::Head(head) => head,
             Next::H2 => return Box::pin(super::h2::serve(io, conn)).await,
             Next::Connect(head, len) => match Box::pin(connect::serve(io, conn, *head, len)).await {
                 Some((reusable, Speaks::H2)) => return Box::pin(super::h2::serve(reusable, conn)).await,
-                Some((reusable, Speaks::H1 | Speaks::ByPreface)) => {
-                    io = reusable;
+                Some((reusable, inside @ (Speaks::H1 | Speaks::ByPreface))) => {
+                    (io, speaks) = (reusable, inside);
                     served += 1;
                     if served >= plan.limits.requests {
                         return io.close().await;
@@ -41,6 +43,7 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
             Next::Idle => return io.close().await,
         };
         served += 1;
+        speaks = Speaks::H1;
         let body = BodyScanner::new(head.framing, BodyLimits::default());
         io.begin_message(head.len, head.framing, body, BodyClock::new(plan.limits.min_rate));
         let last = conn.is_draining() || served >= plan.limits.requests;
@@ -83,7 +86,7 @@ struct Accepted {
 const DRAIN_GRACE: Duration = Duration::from_millis(300);
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-async fn next_head(io: &mut EdgeIo, plan: &ListenerPlan, conn: &Conn, served: u32) -> Next {
+async fn next_head(io: &mut EdgeIo, plan: &ListenerPlan, conn: &Conn, served: u32, speaks: Speaks) -> Next {
     if io.ahead().is_empty() {
         match first_bytes(io, plan, conn, served).await {
             Some(0) => return Next::Gone,
@@ -95,7 +98,7 @@ async fn next_head(io: &mut EdgeIo, plan: &ListenerPlan, conn: &Conn, served: u3
     let limits = HeadLimits { bytes: plan.limits.header_bytes, headers: plan.limits.headers, ..HeadLimits::default() };
     let mut cursor = Cursor::default();
     loop {
-        if served == 0 && conn.speaks == Speaks::ByPreface && plan.speaks_h2() {
+        if speaks == Speaks::ByPreface && plan.speaks_h2() {
             match prior_knowledge(io.ahead()) {
                 Preface::Whole => return Next::H2,
                 Preface::Begun => match timeout_at(deadline, io.fill()).await {

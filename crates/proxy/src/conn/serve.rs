@@ -4,10 +4,10 @@ use super::{ConnFacts, EdgeIo, h1, h2};
 use crate::{
     core::Core,
     listen::{ListenerPlan, ListenerRuntime},
-    mesh,
+    mesh::{self, Lifetime},
 };
 use std::{pin::Pin, rc::Rc, sync::Arc};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// What ALPN settled, or that the first octets will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(crate) struct Conn {
     pub(crate) listener: Arc<ListenerRuntime>,
     pub(crate) drain: watch::Receiver<bool>,
     pub(crate) speaks: Speaks,
+    /// Between workloads.
+    pub(crate) lifetime: Option<Lifetime>,
 }
 
 impl Conn {
@@ -31,11 +33,21 @@ impl Conn {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        *self.drain.borrow()
+        *self.drain.borrow() || self.lifetime.is_some_and(|lifetime| lifetime.is_retiring(Instant::now()))
     }
 
-    /// Resolves once the listener drains.
+    /// Resolves once nothing new is to begin: the listener drains, or the certificates are nearly over.
     pub(crate) async fn draining(&self) {
+        match self.lifetime {
+            None => self.drained().await,
+            Some(lifetime) => tokio::select! {
+                () = self.drained() => {}
+                () = lifetime.retires() => {}
+            },
+        }
+    }
+
+    async fn drained(&self) {
         // An error means that the listener is gone: as drained as can be.
         let _ = self.drain.clone().wait_for(|draining| *draining).await;
     }
@@ -50,7 +62,8 @@ pub(crate) async fn serve(
     drain: watch::Receiver<bool>,
 ) {
     let facts = io.facts().clone();
-    let conn = Conn { core, listener, drain, speaks };
+    let lifetime = facts.mesh().and_then(|mesh| mesh.lifetime);
+    let conn = Conn { core, listener, drain, speaks, lifetime };
     // Boxed: a future is as large as all that was ever moved into it, and `select!` moves it once more.
     let driver: Pin<Box<dyn Future<Output = ()>>> = match speaks {
         Speaks::H2 => Box::pin(h2::serve(io, &conn)),
@@ -61,12 +74,21 @@ pub(crate) async fn serve(
         () = driver => {}
         () = patience(&conn, &facts) => {}
         () = mesh::revoked(&facts, &conn.core) => {}
+        () = over(lifetime) => conn.core.edge().metrics.mesh.refused("inbound", "certificate_expired"),
+    }
+}
+
+/// Never, where no certificates opened the connection.
+async fn over(lifetime: Option<Lifetime>) {
+    match lifetime {
+        None => std::future::pending().await,
+        Some(lifetime) => lifetime.ends().await,
     }
 }
 
 /// `process.drain` for exchanges, `process.stream_drain` for what may last: tunnels, and h2 with its streams.
 async fn patience(conn: &Conn, facts: &ConnFacts) {
-    conn.draining().await;
+    conn.drained().await;
     let drain = conn.core.drain();
     tokio::time::sleep(drain.exchanges).await;
     if facts.is_tunnel() || conn.speaks == Speaks::H2 {

@@ -56,7 +56,7 @@ pub(crate) async fn serve(
         Ok(Opened::Requests(target)) => {
             io.send(ESTABLISHED).await.ok()?;
             facts.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
-            Some((io, Speaks::H1))
+            Some((io, Speaks::ByPreface))
         }
         Ok(Opened::Inspected(target)) => {
             io.send(ESTABLISHED).await.ok()?;
@@ -82,7 +82,7 @@ pub(crate) async fn serve(
                 Next::Request
             };
             record.tell(conn.core.edge(), &facts, Ended::Refused(refused.reason), None, Octets::default());
-            io.send(answer::refusal(&refused, &record.request_id, &challenges, next).as_bytes()).await.ok()?;
+            io.send(answer::refusal(&refused, &record.request_id(), &challenges, next).as_bytes()).await.ok()?;
             match next {
                 Next::Request => Some((io, Speaks::H1)),
                 Next::Close => {

@@ -60,7 +60,7 @@ pub(crate) async fn serve(
         Err((refused, challenges)) => {
             record.tell(core.edge(), &facts, Ended::Refused(refused.reason), None, Octets::default());
             // Who does not take the answer has given up.
-            let _: pingora::Result<()> = refuse(&mut session, &refused, &record.request_id, &challenges).await;
+            let _: pingora::Result<()> = refuse(&mut session, &refused, &record.request_id(), &challenges).await;
             return;
         }
     };
@@ -83,7 +83,7 @@ enum Inside {
 }
 
 /// Serves the requests inside a stream as a connection of their own.
-async fn look_inside(mut stream: Stream, target: Target, inside: Inside, around: Around<'_>, record: FlowRecord) {
+async fn look_inside(mut stream: Stream, target: Target, inside: Inside, around: Around<'_>, record: Box<FlowRecord>) {
     let Around { core, facts, drain, patience } = around;
     // The HTTP engine wants a socket. The second copy is paid for by those who want their tunnels opened.
     let Ok((ours, mut theirs)) = UnixStream::pair() else {
@@ -93,7 +93,7 @@ async fn look_inside(mut stream: Stream, target: Target, inside: Inside, around:
     let carried = tokio::io::copy_bidirectional_with_sizes(&mut stream, &mut theirs, CARRIED_BYTES, CARRIED_BYTES);
     let served = async {
         let (transport, speaks) = match inside {
-            Inside::Clear => (transport, Speaks::H1),
+            Inside::Clear => (transport, Speaks::ByPreface),
             Inside::Tls => match inspect::open(transport, BytesMut::new(), &target, core, patience).await {
                 Ok(opened) => opened,
                 Err(ended) => return record.tell(core.edge(), facts, ended, None, Octets::default()),

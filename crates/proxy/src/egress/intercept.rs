@@ -7,7 +7,7 @@ use super::{
     CallerFacts, Ended, FlowRecord, LiveEgress, Octets, Pinned, Refused, Tunnel, admission,
     connect::{self, learn_process},
     inspect,
-    tunnel::{Around, HELLO_BYTES},
+    tunnel::{Around, ClientEnd, HELLO_BYTES},
 };
 use crate::{
     conn::{ConnFacts, Prefixed, Socket, Speaks, Transport, canonical},
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::{io, net::SocketAddr, num::NonZeroU16, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     sync::watch,
     time::{Instant, timeout_at},
 };
@@ -52,21 +53,47 @@ pub(crate) struct Caught {
     pub(crate) speaks: Speaks,
 }
 
+/// What a connection turned out to be.
+pub(crate) enum Intercepted {
+    Http(Caught),
+    /// Open, and to be carried. Apart from what found it out, which is then gone.
+    Tunnel(Box<Ready>),
+}
+
+pub(crate) struct Ready {
+    tunnel: Tunnel,
+    stream: Socket,
+    front: BytesMut,
+    record: Box<FlowRecord>,
+    facts: Arc<ConnFacts>,
+}
+
+impl Ready {
+    pub(crate) async fn carry(self, core: &Rc<Core>, drain: watch::Receiver<bool>) {
+        let Self { tunnel, stream, front, record, facts } = self;
+        let around = Around { core, facts: &facts, drain, patience: SERVER_FIRST };
+        let tunnel = Box::new(tunnel);
+        match stream {
+            Socket::Tcp(tcp) => tunnel.run(ClientEnd::<TcpStream>::Socket(tcp), front, around, record).await,
+            Socket::Unix(unix) => tunnel.run(ClientEnd::Stream(unix), front, around, record).await,
+        }
+    }
+}
+
 /// Longer than any client needs that speaks first, shorter than what a person notices.
 const SERVER_FIRST: Duration = Duration::from_millis(150);
 /// access_denied (RFC 8446 §6.2), fatal.
 const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
-/// Carries a tunnel to its end, or gives an http connection back.
+/// Finds out what it is, and opens the way where it is a tunnel. `None`: it is over, and told.
 pub(crate) async fn serve(
     mut stream: Socket,
     mut front: BytesMut,
     facts: ConnFacts,
     plan: &InterceptPlan,
     core: &Rc<Core>,
-    drain: watch::Receiver<bool>,
     deadline: Instant,
-) -> Option<Caught> {
+) -> Option<Intercepted> {
     let mut record = FlowRecord::new(match plan {
         InterceptPlan::Named(_) => "SNI",
         InterceptPlan::Transparent(_) => "TRANSPARENT",
@@ -102,7 +129,7 @@ pub(crate) async fn serve(
         };
         facts.pin(Pinned::Port(port));
         let transport = Transport::Clear(Prefixed::new(Bytes::new(), stream));
-        return Some(Caught { transport, front, facts, speaks: Speaks::ByPreface });
+        return Some(Intercepted::Http(Caught { transport, front, facts, speaks: Speaks::ByPreface }));
     }
     if let FirstOctets::Tls(hello) = &first {
         record.sni.clone_from(&hello.sni);
@@ -114,7 +141,7 @@ pub(crate) async fn serve(
         return match Box::pin(inspect::open(transport, front, &target, core, patience)).await {
             Ok((transport, speaks)) => {
                 facts.pin(Pinned::Target { target, user: None });
-                Some(Caught { transport, front: BytesMut::new(), facts, speaks })
+                Some(Intercepted::Http(Caught { transport, front: BytesMut::new(), facts, speaks }))
             }
             Err(ended) => {
                 record.tell(core.edge(), &facts, ended, None, Octets::default());
@@ -125,26 +152,21 @@ pub(crate) async fn serve(
     let outcome = match target(&first, original, plan) {
         Ok(target) => {
             record.set_target(&target);
-            // Boxed, and gone when it is open: an idle tunnel pays for its own future only.
             Box::pin(Tunnel::open(egress, caller, &target, &mut record)).await
         }
         Err(reason) => Err(refused(reason)),
     };
     match outcome {
-        Ok(tunnel) => {
-            let client = Transport::Clear(Prefixed::new(Bytes::new(), stream));
-            let around = Around { core, facts: &facts, drain, patience: SERVER_FIRST };
-            Box::pin(Box::new(tunnel).carry(client, front, around, record)).await;
-        }
+        Ok(tunnel) => Some(Intercepted::Tunnel(Box::new(Ready { tunnel, stream, front, record, facts }))),
         Err(refusal) => {
             if matches!(first, FirstOctets::Tls(_) | FirstOctets::BrokenHello) {
                 // Best effort: who is refused may be gone.
                 let _ = stream.write_all(&ALERT).await;
             }
             record.tell(core.edge(), &facts, Ended::Refused(refusal.reason), None, Octets::default());
+            None
         }
     }
-    None
 }
 
 /// The name that is asked for, where its destination is one whose TLS the gateway opens.

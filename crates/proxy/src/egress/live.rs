@@ -1,10 +1,11 @@
 //! A published egress plan with what it needs at run time; and what lives on from plan to plan.
 
-use super::EgressPlan;
+use super::{EgressPlan, spoken::Spoken};
 use portcullis_egress::{
     AddressPolicy, Ejected, Learned, OwnAddresses, PipePool, Pools, Quotas, Resolver, ResolverError, TokenClient,
     Tokens,
 };
+use portcullis_names::ObjectName;
 use portcullis_tls::system_client;
 use portcullis_upstream::ClusterLoad;
 use std::{
@@ -31,6 +32,7 @@ pub struct EgressState {
     pub(crate) tokens: Tokens,
     pub(crate) pipes: PipePool,
     pub(crate) pools: Pools,
+    pub(crate) spoken: Spoken,
     /// Connections of requests that no destination speaks for.
     pub(crate) load: Arc<ClusterLoad>,
     learned: Mutex<Learned>,
@@ -38,8 +40,8 @@ pub struct EgressState {
     changes: watch::Sender<u64>,
 }
 
-/// Of 256 KiB each: three quarters of what the kernel gives an unprivileged user (`fs.pipe-user-pages-soft`, 64 MiB).
-const PIPES_MAX: usize = 192;
+/// Three quarters of what the kernel gives an unprivileged user (`fs.pipe-user-pages-soft`, 64 MiB).
+const PIPE_BYTES_MAX: usize = 48 << 20;
 
 impl LiveEgress {
     /// `listeners`: every socket that this process listens on. What survives a reload comes from `previous`.
@@ -71,12 +73,18 @@ impl LiveEgress {
 }
 
 impl EgressState {
+    /// How many addresses of each destination are left alone now.
+    pub fn ejected(&self, now: Instant) -> Vec<(ObjectName, usize)> {
+        self.pools.ejected(now)
+    }
+
     fn new() -> Self {
         Self {
             quotas: Quotas::new(Instant::now()),
             tokens: Tokens::default(),
-            pipes: PipePool::new(PIPES_MAX),
+            pipes: PipePool::new(PIPE_BYTES_MAX),
             pools: Pools::default(),
+            spoken: Spoken::default(),
             load: Arc::new(ClusterLoad::new(Instant::now())),
             learned: Mutex::default(),
             changes: watch::Sender::new(0),

@@ -20,6 +20,7 @@ mod record;
 mod relay_any;
 pub(crate) mod socks;
 mod spec;
+mod spoken;
 mod tunnel;
 
 pub(crate) use admission::{Refused, admit, resolve};

@@ -47,9 +47,16 @@ pub struct EgressPlan {
 /// How the gateway opens TLS to a destination.
 #[derive(Debug)]
 pub(crate) struct OriginTls {
-    plain: UpstreamTls,
+    plain: Opening,
     /// Showing the certificate of the destination's credential.
-    with_certificate: Option<UpstreamTls>,
+    with_certificate: Option<Opening>,
+}
+
+/// The same TLS for either version of HTTP.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    tls: UpstreamTls,
+    any_http: Arc<rustls::ClientConfig>,
 }
 
 /// Whether the credential's certificate is shown.
@@ -120,7 +127,7 @@ impl EgressPlan {
     }
 
     /// How TLS is opened to a destination; `None` where it is not.
-    pub(crate) fn origin(&self, destination: &ObjectName, showing: Showing) -> Option<&UpstreamTls> {
+    pub(crate) fn origin(&self, destination: &ObjectName, showing: Showing) -> Option<&Opening> {
         let origin = self.origins.get(destination)?;
         match showing {
             Showing::Nothing => Some(&origin.plain),
@@ -158,7 +165,9 @@ impl OriginTls {
                 certificate,
                 ..UpstreamTlsSpec::default()
             };
-            UpstreamTls::compile(&tls, sources.around.certificates, sources.around.trusts, &at, cx).ok().flatten()
+            let around = &sources.around;
+            let tls = UpstreamTls::compile(&tls, around.certificates, around.trusts, &at, cx).ok().flatten()?;
+            Some(Opening::new(tls))
         };
         let plain = open(None)?;
         let credential = spec.credential.as_ref().and_then(|credential| sources.credentials.get(credential));
@@ -168,5 +177,28 @@ impl OriginTls {
             None => None,
         };
         Some(Self { plain, with_certificate })
+    }
+}
+
+impl Opening {
+    fn new(tls: UpstreamTls) -> Self {
+        // A copy of it, with the same memory of sessions.
+        let mut any_http = (*tls.config(b"h2")).clone();
+        any_http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self { tls, any_http: Arc::new(any_http) }
+    }
+
+    /// See [`UpstreamTls::group_key`].
+    pub(crate) fn group_key(&self) -> u64 {
+        self.tls.group_key()
+    }
+
+    pub(crate) fn h1(&self) -> Arc<rustls::ClientConfig> {
+        self.tls.config(b"http/1.1")
+    }
+
+    /// For a connection on which the destination chooses between h2 and HTTP/1.1.
+    pub(crate) fn any_http(&self) -> Arc<rustls::ClientConfig> {
+        self.any_http.clone()
     }
 }

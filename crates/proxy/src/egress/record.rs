@@ -2,14 +2,14 @@
 
 use super::{CallerFacts, admission};
 use crate::{conn::ConnFacts, snapshot::Edge};
-use portcullis_egress::{Decision, Reason, Target, Verdict};
+use portcullis_egress::{Decision, FirstOctets, Reason, Target, Verdict};
 use portcullis_ops::access_log::Record;
 use std::{net::SocketAddr, time::Instant};
 
 /// A tunnel, from its asking to its end. Requests have a record of their own in `stage::record`.
 #[derive(Debug)]
 pub(crate) struct FlowRecord {
-    pub(crate) request_id: String,
+    id: u128,
     /// `CONNECT`, `SOCKS5`, `SNI` …
     pub(crate) protocol: &'static str,
     pub(crate) caller: Option<CallerFacts>,
@@ -46,9 +46,10 @@ pub(crate) struct Octets {
 }
 
 impl FlowRecord {
-    pub(crate) fn new(protocol: &'static str) -> Self {
-        Self {
-            request_id: format!("{:032x}", fastrand::u128(..)),
+    /// Boxed: it goes from hand to hand, and is told at the very end.
+    pub(crate) fn new(protocol: &'static str) -> Box<Self> {
+        Box::new(Self {
+            id: fastrand::u128(..),
             protocol,
             caller: None,
             target: String::new(),
@@ -56,6 +57,17 @@ impl FlowRecord {
             decision: None,
             endpoint: None,
             began: Instant::now(),
+        })
+    }
+
+    /// As logs and answers have it.
+    pub(crate) fn request_id(&self) -> String {
+        format!("{:032x}", self.id)
+    }
+
+    pub(crate) fn learn_sni(&mut self, first: FirstOctets) {
+        if let FirstOctets::Tls(hello) = first {
+            self.sni = hello.sni;
         }
     }
 
@@ -103,7 +115,7 @@ impl FlowRecord {
         let caller = self.caller.as_ref().map(CallerFacts::name);
         let tls = facts.tls.as_ref();
         let record = Record {
-            request_id: &self.request_id,
+            request_id: &self.request_id(),
             listener: facts.listener.name.as_str(),
             client: facts.source.map(|source| source.ip()),
             peer: facts.peer,

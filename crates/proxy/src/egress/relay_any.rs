@@ -2,15 +2,15 @@
 //!
 //! The same promises as the crate's `relay` between sockets, without the kernel's help.
 
-use portcullis_egress::{Moved, Reason, TunnelEnd};
+use portcullis_egress::{Moved, Reason, TunnelEnd, poll_copy};
 use std::{
+    future::poll_fn,
     io,
+    pin::Pin,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-
-const BUFFER_BYTES: usize = 16 << 10;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 /// Moves octets both ways until both are done, nothing moves for `idle`, or `cut` says why not to go on.
 pub(crate) async fn relay_any(
@@ -36,16 +36,17 @@ pub(crate) async fn relay_any(
 }
 
 async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, moved: &AtomicU64) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        let count = from.read(&mut buffer).await?;
-        if count == 0 {
+        let copied = poll_fn(|cx| poll_copy(cx, Pin::new(&mut from), Pin::new(&mut to))).await?;
+        if copied.count == 0 {
             // It may be gone already; its own direction tells why.
             let _ = to.shutdown().await;
             return Ok(());
         }
-        to.write_all(buffer.get(..count).unwrap_or_default()).await?;
+        if !copied.rest.is_empty() {
+            to.write_all(&copied.rest).await?;
+        }
         to.flush().await?;
-        moved.fetch_add(count as u64, Relaxed);
+        moved.fetch_add(copied.count as u64, Relaxed);
     }
 }

@@ -2,7 +2,7 @@
 //! done or it may not go on.
 
 use super::{
-    CallerFacts, Ended, FlowRecord, LiveEgress, Octets,
+    CallerFacts, EgressState, Ended, FlowRecord, LiveEgress, Octets,
     admission::{self, Refused},
     outbound::{self, Held, Outbound},
     relay_any::relay_any,
@@ -13,9 +13,10 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use portcullis_egress::{
-    Binding, FirstOctets, LiveTunnel, Moved, Permit, Protocol, Reason, Request, Resolved, SNIFF_MAX, Target, TunnelEnd,
-    TunnelPlace, TunnelStanding, bind, relay, sniff,
+    Binding, CallerName, Destination, FirstOctets, LiveTunnel, Moved, Permit, Protocol, Reason, Request, Resolved,
+    SNIFF_MAX, Target, TunnelEnd, TunnelPlace, TunnelStanding, bind, relay, sniff,
 };
+use portcullis_ops::OpenTunnel;
 use portcullis_wire::Parse;
 use std::{
     rc::Rc,
@@ -40,6 +41,32 @@ pub(crate) struct Tunnel {
     front: Bytes,
     held: Option<Held>,
     place: Option<TunnelPlace>,
+}
+
+/// A tunnel whose names were compared, and what is kept of it while octets flow.
+struct Flow<S> {
+    client: ClientEnd<S>,
+    origin: Socket,
+    live: LiveTunnel,
+    grant_end: Option<SystemTime>,
+    idle: Duration,
+    state: Arc<EgressState>,
+    held: Option<Held>,
+    _place: Option<TunnelPlace>,
+    _open: OpenTunnel,
+    budget: Option<Budget>,
+    moved: Moved,
+    /// What it would have been refused for.
+    reported: Option<Reason>,
+    record: Box<FlowRecord>,
+}
+
+/// Where octets are counted, by caller and destination.
+struct Budget {
+    destination: Arc<Destination>,
+    caller: CallerName,
+    /// Octets that were counted.
+    spent: u64,
 }
 
 /// What a tunnel runs beside.
@@ -97,7 +124,7 @@ impl Tunnel {
         client: Transport,
         early: BytesMut,
         around: Around<'_>,
-        record: FlowRecord,
+        record: Box<FlowRecord>,
     ) {
         match client {
             Transport::Clear(prefixed) => {
@@ -114,21 +141,30 @@ impl Tunnel {
     }
 
     pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+        self: Box<Self>,
+        client: ClientEnd<S>,
+        early: BytesMut,
+        around: Around<'_>,
+        record: Box<FlowRecord>,
+    ) {
+        // Boxed, and gone when octets flow: a tunnel is idle for most of its life, and pays for what is left of it then.
+        let Some(flow) = Box::pin(self.begin(client, early, &around, record)).await else { return };
+        flow.run(around).await;
+    }
+
+    /// Compares the names, and passes on what both have said already. `None`: it is over, and told.
+    async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
         mut self: Box<Self>,
         mut client: ClientEnd<S>,
         mut early: BytesMut,
-        around: Around<'_>,
-        mut record: FlowRecord,
-    ) {
-        let edge = around.core.edge().clone();
-        let first = match self.first_octets(&mut client, &mut early, around.patience).await {
-            Some(first) => first,
-            None => return record.tell(&edge, around.facts, Ended::Broken, None, Octets::default()),
+        around: &Around<'_>,
+        record: Box<FlowRecord>,
+    ) -> Option<Box<Flow<S>>> {
+        let (edge, mut record) = (around.core.edge(), record);
+        let Some(first) = self.first_octets(&mut client, &mut early, around.patience).await else {
+            record.tell(edge, around.facts, Ended::Broken, None, Octets::default());
+            return None;
         };
-        if let FirstOctets::Tls(hello) = &first {
-            record.sni.clone_from(&hello.sni);
-        }
-        let live = LiveTunnel::new(&self.caller.borrow(), &self.permit);
         let reported = match bind(self.permit.clone(), &first, &self.resolved) {
             Binding::Bound(_) => self.permit.decision().reason(),
             Binding::Reported(_, reason) => Some(reason),
@@ -136,33 +172,51 @@ impl Tunnel {
                 if matches!(first, FirstOctets::Tls(_) | FirstOctets::BrokenHello) {
                     client.say_last(&ALERT).await;
                 }
-                return record.tell(&edge, around.facts, Ended::Refused(reason), None, Octets::default());
+                record.learn_sni(first);
+                record.tell(edge, around.facts, Ended::Refused(reason), None, Octets::default());
+                return None;
             }
         };
         if reported.is_some() {
             let target = self.permit.target();
             self.egress.state.lock_learned().observe(&self.caller.borrow(), target, &first);
         }
-        let destination = self.permit.destination().cloned();
-        let _open =
-            edge.metrics.egress.tunnel_opened(destination.as_ref().map(|destination| destination.name().as_str()));
+        record.learn_sni(first);
         let moved = Moved::default();
-        let held = self.held.take();
-        let ended = if self.begin(&mut client, &early, &moved).await.is_err() {
-            Ended::Broken
-        } else {
-            drop(early);
-            self.relay(client, live, &moved, around.core, around.drain).await
-        };
-        if let Some(held) = held {
-            held.judge(&moved);
+        if self.pass_on(&mut client, &early, &moved).await.is_err() {
+            let octets = Octets { up: moved.up.load(Relaxed), down: moved.down.load(Relaxed) };
+            if let Some(held) = self.held.take() {
+                held.judge(&moved);
+            }
+            record.tell(edge, around.facts, Ended::Broken, reported, octets);
+            return None;
         }
-        let octets = Octets { up: moved.up.load(Relaxed), down: moved.down.load(Relaxed) };
-        record.tell(&edge, around.facts, ended, reported, octets);
+        let destination = self.permit.destination();
+        let budget = destination.filter(|destination| destination.counts_octets()).map(|destination| Budget {
+            destination: destination.clone(),
+            caller: self.caller.name(),
+            spent: 0,
+        });
+        let open = edge.metrics.egress.tunnel_opened(destination.map(|destination| destination.name().as_str()));
+        // Of the egress it keeps what lives on: a tunnel may last for days and must not keep an old configuration alive.
+        Some(Box::new(Flow {
+            client,
+            live: LiveTunnel::new(&self.caller.borrow(), &self.permit),
+            grant_end: self.permit.grant_end(),
+            idle: self.egress.plan.idle,
+            state: self.egress.state.clone(),
+            origin: self.origin,
+            held: self.held,
+            _place: self.place,
+            _open: open,
+            budget,
+            moved,
+            reported,
+            record,
+        }))
     }
 
-    /// Passes on what both have said already.
-    async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         client: &mut ClientEnd<S>,
         early: &[u8],
@@ -208,80 +262,70 @@ impl Tunnel {
             }
         }
     }
+}
 
-    async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
-        self: Box<Self>,
-        client: ClientEnd<S>,
-        live: LiveTunnel,
-        moved: &Moved,
-        core: &Rc<Core>,
-        mut drain: watch::Receiver<bool>,
-    ) -> Ended {
-        let Self { egress, caller, permit, resolved, origin, place, front: _, held: _ } = *self;
-        drop(resolved);
-        let grant_end = permit.grant_end();
-        let budgeted = permit.destination().filter(|destination| destination.counts_octets()).cloned();
-        let name = caller.name();
-        let state = egress.state.clone();
-        let idle = egress.plan.idle;
-        // A tunnel may last for days: it must not keep an old configuration alive.
-        drop((egress, permit, caller));
-        let mut spent = 0;
-        let mut spend = || {
-            let Some(destination) = &budgeted else { return Ok(()) };
-            let total = moved.up.load(Relaxed).saturating_add(moved.down.load(Relaxed));
-            let growth = total.saturating_sub(std::mem::replace(&mut spent, total));
-            state.quotas.spend(destination, &name, growth, Instant::now(), SystemTime::now())
-        };
+impl<S: AsyncRead + AsyncWrite + Unpin> Flow<S> {
+    async fn run(self: Box<Self>, around: Around<'_>) {
+        let Self { client, origin, live, grant_end, idle, state, held, _place, _open, mut budget, moved, .. } = *self;
+        let (reported, record) = (self.reported, self.record);
+        let Around { core, facts, mut drain, patience: _ } = around;
         let cut = async {
-            let revoked = revoked(&live, grant_end, core, state.changes());
-            let used_up = async {
-                if budgeted.is_none() {
-                    std::future::pending::<()>().await;
-                }
-                loop {
-                    tokio::time::sleep(SPEND).await;
-                    if let Err(reason) = spend() {
-                        return reason;
-                    }
-                }
-            };
             tokio::select! {
-                reason = revoked => reason,
-                reason = used_up => reason,
+                reason = revoked(&live, grant_end, core, state.changes()) => reason,
+                reason = used_up(budget.as_mut(), &state, &moved) => reason,
             }
         };
-        let patience = core.drain().streams;
         let drained = async {
             let _ = drain.wait_for(|draining| *draining).await;
-            tokio::time::sleep(patience).await;
+            tokio::time::sleep(core.drain().streams).await;
         };
-        let end = {
-            let carried = async {
-                match (client, origin) {
-                    (ClientEnd::Socket(tcp), Socket::Tcp(origin)) => {
-                        relay(tcp, origin, &state.pipes, moved, idle, cut).await
-                    }
-                    (ClientEnd::Socket(tcp), origin @ Socket::Unix(_)) => {
-                        relay_any(tcp, origin, moved, idle, cut).await
-                    }
-                    (ClientEnd::Stream(stream), origin) => relay_any(stream, origin, moved, idle, cut).await,
+        let carried = async {
+            match (client, origin) {
+                (ClientEnd::Socket(tcp), Socket::Tcp(origin)) => {
+                    relay(tcp, origin, &state.pipes, &moved, idle, cut).await
                 }
-            };
-            tokio::select! {
-                end = carried => Some(end),
-                () = drained => None,
+                (ClientEnd::Socket(tcp), origin @ Socket::Unix(_)) => relay_any(tcp, origin, &moved, idle, cut).await,
+                (ClientEnd::Stream(stream), origin) => relay_any(stream, origin, &moved, idle, cut).await,
             }
         };
+        let end = tokio::select! {
+            end = carried => Some(end),
+            () = drained => None,
+        };
         // What was moved since the last count is spent as well; the tunnel is over either way.
-        let _: Result<(), Reason> = spend();
-        drop(place);
-        match end {
+        if let Some(budget) = &mut budget {
+            let _: Result<(), Reason> = budget.spend(&state, &moved);
+        }
+        if let Some(held) = held {
+            held.judge(&moved);
+        }
+        let ended = match end {
             Some(TunnelEnd::Finished) => Ended::Finished,
             Some(TunnelEnd::Broken(_)) => Ended::Broken,
             Some(TunnelEnd::Idle) => Ended::Idle,
             Some(TunnelEnd::Cut(reason)) => Ended::Cut(reason),
             None => Ended::Drained,
+        };
+        let octets = Octets { up: moved.up.load(Relaxed), down: moved.down.load(Relaxed) };
+        record.tell(core.edge(), facts, ended, reported, octets);
+    }
+}
+
+impl Budget {
+    /// Counts what was moved since the last time.
+    fn spend(&mut self, state: &EgressState, moved: &Moved) -> Result<(), Reason> {
+        let total = moved.up.load(Relaxed).saturating_add(moved.down.load(Relaxed));
+        let growth = total.saturating_sub(std::mem::replace(&mut self.spent, total));
+        state.quotas.spend(&self.destination, &self.caller, growth, Instant::now(), SystemTime::now())
+    }
+}
+
+async fn used_up(budget: Option<&mut Budget>, state: &EgressState, moved: &Moved) -> Reason {
+    let Some(budget) = budget else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(SPEND).await;
+        if let Err(reason) = budget.spend(state, moved) {
+            return reason;
         }
     }
 }

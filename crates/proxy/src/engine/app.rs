@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     conn::ConnFacts,
+    listen::Direction,
     mesh::{When, judge_request},
     release::LiveRollout,
     snapshot::Edge,
@@ -278,6 +279,11 @@ impl ProxyHttp for App {
             None => endpoint.peer(),
             Some(version) => endpoint.peer_for(proxy_header(version, &exchange.facts).into()),
         };
+        let goes_out = exchange.facts.mesh().is_some_and(|mesh| mesh.direction == Direction::Outbound);
+        if let Some(live) = snapshot.mesh.as_ref().filter(|_| goes_out) {
+            // Connections that were opened by an earlier identity are not begun on any more: they end with it.
+            peer.group_key = peer.group_key.wrapping_add(live.plan.identity.generation());
+        }
         let streaming = is_websocket(session.req_header()) || is_grpc(session.req_header());
         peer.options.read_timeout = Some(match exchange.plan() {
             _ if streaming => STREAM_IDLE,
@@ -295,6 +301,11 @@ impl ProxyHttp for App {
         let Ok(exchange) = exchange(ctx) else { return error };
         let now = Instant::now();
         error.as_up();
+        let index = exchange.pick.as_ref().map(|pick| pick.index);
+        if exchange.outgoing.as_mut().is_some_and(|outgoing| outgoing.chose_h1(&error, index, now)) {
+            error.set_retry(true);
+            return error;
+        }
         let reason = fate::reason(&error, &exchange.facts);
         if reason != Reason::CircuitOpen {
             stage::judge(exchange, TryOutcome::NotConnected, now);
@@ -464,7 +475,7 @@ impl ProxyHttp for App {
             strip_hop_by_hop(response);
         }
         if !response.status.is_informational() {
-            if exchange.facts.listener.is_draining() {
+            if exchange.facts.is_ending() {
                 session.set_keepalive(None);
             }
             exchange.answered = response.status.as_u16();

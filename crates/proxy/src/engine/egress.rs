@@ -2,10 +2,11 @@
 //! sent with the destination's credential in place of what the application sent.
 
 use super::{
+    bridge::SPOKE_H1,
     dial::{DialTls, Dialer, Through},
     headers::RequestSink,
     payload::payload,
-    peers,
+    peers::{self, By},
     reply::{close_if_unread, dress},
     view::View,
 };
@@ -67,6 +68,8 @@ struct Way {
     showing: Showing,
     connect_timeout: Duration,
     silence: Duration,
+    /// The address that was dialled for h2 and chose HTTP/1.1: to be asked again, by that.
+    by_h1: Option<usize>,
 }
 
 /// Of what no destination speaks for.
@@ -108,6 +111,16 @@ impl Outgoing {
         let (quotas, now) = (&self.egress.state.quotas, Instant::now());
         let _: std::result::Result<(), Reason> =
             quotas.spend(destination, &self.caller.name(), octets, now, SystemTime::now());
+    }
+
+    /// Whether the connection failed only because the destination chose HTTP/1.1. Then the same address is to be asked again.
+    pub(super) fn chose_h1(&mut self, error: &Error, index: Option<usize>, now: Instant) -> bool {
+        let (ErrorType::Custom(SPOKE_H1), Some(way)) = (error.etype(), &mut self.way) else { return false };
+        way.by_h1 = Some(index.unwrap_or_default());
+        if let Some(address) = way.addresses.get(index.unwrap_or_default()) {
+            self.egress.state.spoken.chose_h1(self.target.clone(), address.socket_address(), now);
+        }
+        true
     }
 
     pub(super) fn has_more_addresses(&self, tried: u32) -> bool {
@@ -240,6 +253,7 @@ async fn decide(edge: &Edge, session: &mut Session, exchange: &mut Exchange) -> 
         showing,
         connect_timeout: permit.destination().map_or(CONNECT_TIMEOUT, |destination| destination.connect_timeout()),
         silence: permit.destination().map_or(SILENCE, |destination| destination.timeout()),
+        by_h1: None,
     });
     Ok(())
 }
@@ -303,8 +317,10 @@ async fn credential(
 /// Where the next try goes.
 pub(super) fn peer(session: &Session, exchange: &mut Exchange) -> std::result::Result<Box<HttpPeer>, Fate> {
     let now = Instant::now();
-    let index = match exchange.serving() {
-        Some(pool) => {
+    let asked_again = exchange.outgoing.as_ref().and_then(|outgoing| outgoing.way.as_ref()?.by_h1);
+    let index = match (asked_again, exchange.serving()) {
+        (Some(index), _) => index,
+        (None, Some(pool)) => {
             let wish = match exchange.wish {
                 Some(wish) => wish.again(now),
                 None => stage::wish(&pool, &View { header: session.req_header(), exchange }, fastrand::u64(..), now),
@@ -312,7 +328,7 @@ pub(super) fn peer(session: &Session, exchange: &mut Exchange) -> std::result::R
             exchange.wish = Some(wish);
             stage::pick_address(exchange, &pool, wish)?
         }
-        None => {
+        (None, None) => {
             let tried = exchange.attempts as usize;
             exchange.attempts += 1;
             exchange.body_in.begin_attempt();
@@ -323,12 +339,36 @@ pub(super) fn peer(session: &Session, exchange: &mut Exchange) -> std::result::R
         let left = exchange.time_left(plan, now);
         plan.retry.per_try_timeout.map_or(left, |one| one.min(left))
     });
-    let found = peer_at(exchange, index, silence);
+    let by = by(session, exchange, index, now);
+    let found = peer_at(exchange, index, silence, by);
     exchange.upstream_began = Some(now);
     found.ok_or(Fate::Internal)
 }
 
-fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>) -> Option<Box<HttpPeer>> {
+/// A client of h2 is for a destination of h2, where that one agrees: gRPC knows nothing else. Inside TLS ALPN tells, and what it told
+/// is remembered; in the clear the client's knowledge is all there is, and it is of the destination only inside a tunnel.
+fn by(session: &Session, exchange: &Exchange, index: usize, now: Instant) -> By {
+    let head = session.req_header();
+    if head.version != http::Version::HTTP_2 || head.method == http::Method::CONNECT {
+        return By::H1;
+    }
+    let Some(outgoing) = &exchange.outgoing else { return By::H1 };
+    let Some(way) = outgoing.way.as_ref().filter(|way| way.by_h1.is_none()) else { return By::H1 };
+    match way.tls {
+        TlsMode::Passthrough if exchange.facts.pinned().is_none() => By::H1,
+        TlsMode::Passthrough => By::H2,
+        TlsMode::Originate | TlsMode::Inspect => {
+            let address = way.addresses.get(index).map(|address| address.socket_address());
+            let spoken = &outgoing.egress.state.spoken;
+            match address {
+                Some(address) if spoken.is_h1(&outgoing.target, address, now) => By::H1,
+                Some(_) | None => By::H2,
+            }
+        }
+    }
+}
+
+fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>, by: By) -> Option<Box<HttpPeer>> {
     let outgoing = exchange.outgoing.as_ref()?;
     let way = outgoing.way.as_ref()?;
     let nobody = SocketAddr::from(([0, 0, 0, 0], 1));
@@ -352,7 +392,11 @@ fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>) -> 
             let host = outgoing.target.host().to_string();
             let host = host.trim_matches(['[', ']']).to_owned();
             let server_name = ServerName::try_from(host).ok()?;
-            Some((origin.group_key(), DialTls { config: origin.config(b"http/1.1"), server_name, mesh: None }))
+            let config = match by {
+                By::H1 => origin.h1(),
+                By::H2 => origin.any_http(),
+            };
+            Some((origin.group_key(), DialTls { config, server_name, mesh: None }))
         }
     };
     // Not of another destination, nor verified by other rules, nor opened with another certificate.
@@ -361,6 +405,7 @@ fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>) -> 
     let name = tls.as_ref().map(|tls| format!("{:?}", tls.server_name));
     let parent = way.parent.as_ref().map(|parent| (parent.parent.name(), &asked));
     (&way.destination, settings, name, way.showing == Showing::Certificate, parent).hash(&mut group);
+    (by, (by == By::H2).then_some(address)).hash(&mut group);
     let (load, breaker) = match &way.pool {
         Some(pool) => (pool.load.clone(), pool.circuit_breaker),
         None => (outgoing.egress.state.load.clone(), BREAKER),
@@ -378,7 +423,7 @@ fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>) -> 
         mark: None,
     });
     let idle = way.pool.as_ref().map_or(POOLED_IDLE, |pool| pool.idle_timeout.min(POOLED_IDLE));
-    let peer = peers::outgoing(dialer, address, group.finish(), idle, silence);
+    let peer = peers::outgoing(dialer, address, group.finish(), idle, silence, by);
     exchange.endpoint = (address != nobody).then_some(address);
     Some(peer)
 }
@@ -394,8 +439,14 @@ pub(super) fn shape(original: &RequestHeader, request: &mut RequestHeader, excha
     if let Some(authority) = authority(original) {
         request.insert_header(header::HOST, authority)?;
     }
+    // RFC 9113 §8.2.2: the one value that h2 has; servers of gRPC ask for it.
+    let trailers = original.version == http::Version::HTTP_2
+        && original.headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     for name in BETWEEN_US {
         request.remove_header(*name);
+    }
+    if trailers {
+        request.insert_header(header::TE, "trailers")?;
     }
     if let Some(plan) = exchange.plan() {
         plan.request_headers.apply(&View { header: original, exchange }, &mut RequestSink(request));

@@ -21,6 +21,7 @@ use pingora::{
 use portcullis_policy::Reason;
 use portcullis_waf::{Audit, Connection, Intervention, Response, Transaction};
 use std::{
+    borrow::Cow,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -105,10 +106,10 @@ impl Inspector {
     fn head(&mut self, header: &RequestHeader, path: &str) -> Result<(), Intervention> {
         // As the client wrote it: rules look for what normalisation would hide.
         let target = match header.raw_path() {
-            raw if raw.starts_with(b"/") || raw == b"*" => raw,
-            _ => path.as_bytes(),
+            raw if raw.starts_with(b"/") || raw == b"*" => Cow::Borrowed(raw),
+            raw => origin_form(raw).unwrap_or(Cow::Borrowed(path.as_bytes())),
         };
-        self.show(|transaction| show_head(transaction, header, target))
+        self.show(|transaction| show_head(transaction, header, &target))
     }
 
     fn request_done(&mut self) -> Result<(), Intervention> {
@@ -236,4 +237,35 @@ fn is_event_stream(headers: &http::HeaderMap) -> bool {
 
 fn begins(headers: &http::HeaderMap, kind: &[u8]) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(kind))
+}
+
+/// What an absolute target (RFC 9112 §3.2.2) asks for behind its authority, octet for octet: its query is as hostile as any.
+fn origin_form(target: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let scheme = target.windows(3).position(|octets| octets == b"://")?;
+    let behind = target.get(scheme.checked_add(3)?..)?;
+    let start = behind.iter().position(|octet| matches!(octet, b'/' | b'?' | b'#'));
+    match start.and_then(|start| behind.get(start..)) {
+        None => Some(Cow::Borrowed(b"/")),
+        Some(rest) if rest.starts_with(b"/") => Some(Cow::Borrowed(rest)),
+        Some(rest) => Some(Cow::Owned([b"/", rest].concat())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absolute_target_keeps_its_query() {
+        for (target, expected) in [
+            ("http://a.test/x?id=1", Some("/x?id=1")),
+            ("http://a.test:8080/", Some("/")),
+            ("https://a.test?id=%27/y://z", Some("/?id=%27/y://z")),
+            ("http://a.test", Some("/")),
+            ("a.test:443", None),
+        ] {
+            let found = origin_form(target.as_bytes());
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{target}");
+        }
+    }
 }

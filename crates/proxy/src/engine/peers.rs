@@ -1,7 +1,7 @@
 //! What pingora is told to reach each endpoint: made once per snapshot, copied per request.
 
 use super::{
-    bridge::TlsBridge,
+    bridge::{Bridge, Wants},
     dial::{self, Dial, DialTls, Dialer, MeshDial},
 };
 use crate::mesh::LiveMesh;
@@ -138,7 +138,7 @@ fn template(cluster: &Cluster, dialer: &Arc<Dialer>, group: u64) -> HttpPeer {
             options.h2_stream_window_size = Some(STREAM_WINDOW);
             options.h2_connection_window_size = Some(connection_window(cluster.streams));
             if let Some(tls) = &dialer.tls {
-                options.custom_l4 = Some(Arc::new(TlsBridge { dialer: dialer.clone(), tls: tls.clone() }));
+                options.custom_l4 = Some(Arc::new(Bridge { dialer: dialer.clone(), wants: Wants::H2(tls.clone()) }));
                 let mut endpoint = DefaultHasher::new();
                 (group, dialer.address.to_string()).hash(&mut endpoint);
                 peer.group_key = endpoint.finish();
@@ -149,16 +149,31 @@ fn template(cluster: &Cluster, dialer: &Arc<Dialer>, group: u64) -> HttpPeer {
     peer
 }
 
-/// The peer of an address that was found for one request. Connections are pooled with those of the same `group`.
+/// The version of HTTP that a destination is asked to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum By {
+    H1,
+    H2,
+}
+
+/// Requests at one time on a connection to a destination; its SETTINGS may say less.
+const STREAMS: usize = 100;
+
+/// The peer of an address that was found for one request; `group` has all that tells its connections apart. Connections are pooled with those of the same `group`.
 pub(super) fn outgoing(
     dialer: Arc<Dialer>,
     address: SocketAddr,
     group: u64,
     idle: Duration,
     silence: Duration,
+    by: By,
 ) -> Box<HttpPeer> {
     let mut peer = HttpPeer::new(address, false, String::new());
     peer.group_key = group;
+    if by == By::H2 {
+        // See `bridge`: for this address the connection stays in the pool, and the group tells connections apart.
+        peer._address = PeerAddress::Inet(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 1));
+    }
     let options = &mut peer.options;
     // Behind a parent there are its steps as well, each with a timeout of its own.
     let steps = if dialer.through.is_some() { 8 } else { 2 };
@@ -167,8 +182,18 @@ pub(super) fn outgoing(
     options.read_timeout = Some(silence);
     options.write_timeout = Some(silence);
     options.idle_timeout = Some(idle);
-    options.alpn = dial::marker();
-    options.proxy_digest_user_data_hook = Some(dial::carry(Dial { dialer, proxy_header: Bytes::new() }));
+    match by {
+        By::H1 => {
+            options.alpn = dial::marker();
+            options.proxy_digest_user_data_hook = Some(dial::carry(Dial { dialer, proxy_header: Bytes::new() }));
+        }
+        By::H2 => {
+            let wants = dialer.tls.clone().map_or(Wants::H2c, Wants::AnyHttp);
+            options.alpn = ALPN::H2;
+            options.max_h2_streams = STREAMS;
+            options.custom_l4 = Some(Arc::new(Bridge { dialer, wants }));
+        }
+    }
     Box::new(peer)
 }
 

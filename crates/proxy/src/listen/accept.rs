@@ -7,7 +7,7 @@ use super::{
 use crate::{
     conn::{self, ConnFacts, EdgeIo, Prefixed, Socket, TlsFacts, Transport, canonical},
     core::Core,
-    egress::intercept,
+    egress::intercept::{self, Intercepted, Ready},
     listen::Direction,
     mesh, tunnel,
 };
@@ -76,7 +76,12 @@ enum Listening {
 impl Listening {
     fn register(socket: BoundSocket) -> io::Result<Self> {
         Ok(match socket {
-            BoundSocket::Tcp(tcp) => Self::Tcp(TcpListener::from_std(tcp)?),
+            BoundSocket::Tcp(tcp) => {
+                // Responses are written whole; waiting to fill a segment only adds delay. Accepted sockets inherit it: one
+                // call of the kernel less for each connection.
+                let _ = socket2::SockRef::from(&tcp).set_tcp_nodelay(true);
+                Self::Tcp(TcpListener::from_std(tcp)?)
+            }
             BoundSocket::Unix(unix) => Self::Unix(UnixListener::from_std(unix)?),
         })
     }
@@ -85,8 +90,6 @@ impl Listening {
         match self {
             Self::Tcp(listener) => {
                 let (tcp, peer) = listener.accept().await?;
-                // Responses are written whole; waiting to fill a segment only adds delay.
-                let _ = tcp.set_nodelay(true);
                 Ok((Socket::Tcp(tcp), Some(canonical(peer))))
             }
             Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0), None)),
@@ -146,6 +149,12 @@ struct Established {
     speaks: conn::Speaks,
 }
 
+/// What an intercepted connection turned out to be.
+enum Found {
+    Http(Established),
+    Tunnel(Box<Ready>, ConnPermit),
+}
+
 impl Connection {
     /// The parts of a connection's life that are over soon, or rare, are boxed: what is left of an idle connection is the
     /// driver's own state and no more.
@@ -154,7 +163,15 @@ impl Connection {
         let established = match &self.plan.protocol {
             PlanProtocol::Http | PlanProtocol::Https(_) | PlanProtocol::Proxy(_) => Box::pin(self.establish()).await,
             PlanProtocol::Tcp(_) | PlanProtocol::Tls(_) => return Box::pin(self.tunnel(drain)).await,
-            PlanProtocol::Intercept(_) | PlanProtocol::Mesh(_) => Box::pin(self.intercept(drain.clone())).await,
+            PlanProtocol::Intercept(_) | PlanProtocol::Mesh(_) => match Box::pin(self.intercept(drain.clone())).await {
+                Some(Found::Http(established)) => Some(established),
+                Some(Found::Tunnel(tunnel, permit)) => {
+                    Box::pin(tunnel.carry(&core, drain)).await;
+                    drop(permit);
+                    return;
+                }
+                None => None,
+            },
         };
         if let Some(Established { io, speaks }) = established {
             conn::serve(io, speaks, listener, core, drain).await;
@@ -192,13 +209,16 @@ impl Connection {
         drop(permit);
     }
 
-    /// A tunnel is carried to its end; http goes on as on any listener, each request for the port that was meant.
-    async fn intercept(self: Box<Self>, drain: watch::Receiver<bool>) -> Option<Established> {
+    /// A tunnel is to be carried; http goes on as on any listener, each request for the port that was meant.
+    async fn intercept(self: Box<Self>, drain: watch::Receiver<bool>) -> Option<Found> {
         let deadline = self.deadline();
         let (connection, front) = self.read_proxy_header(deadline).await?;
         let Self { stream, facts, permit, plan, core, .. } = *connection;
         let caught = match &plan.protocol {
-            PlanProtocol::Intercept(how) => intercept::serve(stream, front, facts, how, &core, drain, deadline).await?,
+            PlanProtocol::Intercept(how) => match intercept::serve(stream, front, facts, how, &core, deadline).await? {
+                Intercepted::Http(caught) => caught,
+                Intercepted::Tunnel(ready) => return Some(Found::Tunnel(ready, permit)),
+            },
             PlanProtocol::Mesh(how) => match how.direction() {
                 Direction::Inbound => mesh::serve_inbound(stream, front, facts, how, &core, drain, deadline).await?,
                 Direction::Outbound => mesh::serve_outbound(stream, front, facts, how, &core, drain, deadline).await?,
@@ -210,7 +230,7 @@ impl Connection {
             | PlanProtocol::Proxy(_) => return None,
         };
         let io = EdgeIo::new(caught.transport, caught.front, caught.facts, Box::new(permit));
-        Some(Established { io: Box::new(io), speaks: caught.speaks })
+        Some(Found::Http(Established { io: Box::new(io), speaks: caught.speaks }))
     }
 
     /// From a trusted relay the PROXY header is obligatory, from anybody else it is not looked for: a client cannot

@@ -58,6 +58,10 @@ pub struct ListenerSpec {
     /// Of an outbound listener: the upstream that is an egress gateway; connections for no service go through it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
+    /// Of an inbound listener: it takes HBONE and nothing else, as ztunnel and Istio speak it; on port 15008 as a rule. Without
+    /// `to`, each stream is for a port of the address that it came to (default false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hbone: Option<bool>,
     /// Of a sidecar's listener: ports whose connections are carried without a look, in place of 25, 587, 3306, 4444, 5432,
     /// 6379, 9300 and 11211.
     #[serde(skip_serializing_if = "Option::is_none")]

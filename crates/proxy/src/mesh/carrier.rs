@@ -8,6 +8,7 @@ use super::{
     dialling::{connect, is_not_tls},
     facts::Security,
     h2_stream::Ends,
+    lifetime::{Lifetime, at},
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -20,7 +21,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio_rustls::TlsConnector;
 
@@ -43,6 +44,7 @@ struct Carrier {
     /// What we showed: a rotation retires the carrier, its streams go on.
     svid: Weak<Svid>,
     closed: Rc<Cell<bool>>,
+    lifetime: Lifetime,
 }
 
 /// A stream on its way; the carrier counts it until this is dropped.
@@ -52,6 +54,13 @@ pub(super) struct Opened {
 }
 
 pub(super) struct Place(Rc<Carrier>);
+
+impl Place {
+    /// How long the stream may last.
+    pub(super) fn lifetime(&self) -> Lifetime {
+        self.0.lifetime
+    }
+}
 
 /// Why there is no stream.
 #[derive(Debug)]
@@ -147,11 +156,13 @@ impl Carriers {
 impl Lane {
     /// The least busy one; `None` when another should be opened.
     fn usable(&self, to: &Dialling<'_>) -> Option<Rc<Carrier>> {
-        let current = to.plan.identity.current();
+        let (current, now) = (to.plan.identity.current(), tokio::time::Instant::now());
         let mut open = self.open.borrow_mut();
         open.retain(|carrier| !carrier.closed.get());
         let is_current = |carrier: &&Rc<Carrier>| {
-            carrier.svid.upgrade().zip(current.as_ref()).is_some_and(|(shown, current)| Arc::ptr_eq(&shown, current))
+            let shown = carrier.svid.upgrade();
+            let is_shown = shown.zip(current.as_ref()).is_some_and(|(shown, current)| Arc::ptr_eq(&shown, current));
+            is_shown && !carrier.lifetime.is_retiring(now)
         };
         let count = open.iter().filter(is_current).count();
         let best = open.iter().filter(is_current).min_by_key(|carrier| carrier.streams.get())?;
@@ -159,8 +170,13 @@ impl Lane {
     }
 
     async fn dial(&self, to: &Dialling<'_>) -> Result<Rc<Carrier>, NotOpened> {
-        let svid = to.plan.identity.current();
-        let tcp = connect(to.endpoint, to.plan.mark, to.within).await;
+        let now = SystemTime::now();
+        let svid = to.plan.identity.at(now).map_err(|why| {
+            to.entry.denied(why.as_str(), None);
+            NotOpened::NotConnected(Reason::UpstreamTls, io::Error::other(why))
+        })?;
+        let (port, protocol) = to.towards.hbone.map_or((to.endpoint.port(), "tunnel"), |port| (port.get(), "hbone"));
+        let tcp = connect(SocketAddr::new(to.endpoint.ip(), port), to.plan.mark, to.within).await;
         let tcp = tcp.map_err(|error| NotOpened::NotConnected(connect_reason(&error), error))?;
         let connector = TlsConnector::from(to.towards.tunnel.clone());
         let handshake = connector.connect(to.towards.server_name.clone(), tcp);
@@ -177,7 +193,9 @@ impl Lane {
             Err(_) if to.towards.how == How::MeshOrPlain => return Err(NotOpened::NotTls),
             Err(_) => return Err(NotOpened::NotConnected(Reason::UpstreamTls, io::ErrorKind::TimedOut.into())),
         };
-        to.entry.sighted(sighting(tls.get_ref().1, to.towards, "tunnel"));
+        let seen = sighting(tls.get_ref().1, to.towards, protocol);
+        let over = seen.not_after.map_or(svid.not_after(), |peer| at(peer).min(svid.not_after()));
+        to.entry.sighted(seen);
         let mut builder = h2::client::Builder::new();
         builder
             .initial_window_size(STREAM_WINDOW)
@@ -193,7 +211,8 @@ impl Lane {
             send,
             streams: Cell::new(0),
             rested: Cell::new(Instant::now()),
-            svid: svid.as_ref().map(Arc::downgrade).unwrap_or_default(),
+            svid: Arc::downgrade(&svid),
+            lifetime: Lifetime::until(over, now, tokio::time::Instant::now()),
             closed: closed.clone(),
         });
         tokio::task::spawn_local(async move {

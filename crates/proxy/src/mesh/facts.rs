@@ -1,6 +1,6 @@
 //! What is known of a sidecar's connection, beside what any connection has.
 
-use super::{LiveMesh, PeerEntry};
+use super::{Lifetime, LiveMesh, PeerEntry};
 use crate::listen::Direction;
 use portcullis_mesh::{Attributes, Call, Decision, GlobalName, Mode, Peer, Relation, Request, Verdict};
 use portcullis_names::{ObjectName, SpiffeId};
@@ -21,12 +21,14 @@ pub(crate) struct MeshFacts {
     pub(crate) namespace: Option<String>,
     /// Inbound: the application's port.
     pub(crate) port: u16,
-    /// Inbound: the application. Outbound: where a captured connection was for.
+    /// Inbound: the application; `None` where each stream says it. Outbound: where a captured connection was for.
     pub(crate) target: Option<SocketAddr>,
     /// Inbound: the upstream whose endpoint `target` stands in for.
     pub(crate) application: Option<ObjectName>,
     /// Outbound: the service that the connection is for, whatever its requests say.
     pub(crate) service: Option<GlobalName>,
+    /// Of mTLS: how long the certificates let it live.
+    pub(crate) lifetime: Option<Lifetime>,
     /// Inbound: the caller on the board.
     pub(crate) entry: Option<Arc<PeerEntry>>,
     /// Requests that were let in and are not answered, to be asked about anew when the policy changes.
@@ -78,8 +80,22 @@ impl MeshFacts {
             target: None,
             application: None,
             service: None,
+            lifetime: None,
             entry: None,
             calls: Mutex::default(),
+        }
+    }
+
+    /// Of a stream of HBONE, which says for itself where it is for.
+    pub(crate) fn of_stream(&self, target: SocketAddr) -> Self {
+        Self {
+            peer: self.peer.clone(),
+            namespace: self.namespace.clone(),
+            target: Some(target),
+            application: self.application.clone(),
+            lifetime: self.lifetime,
+            entry: self.entry.clone(),
+            ..Self::new(self.direction, self.security, target.port())
         }
     }
 

@@ -6,6 +6,7 @@ use super::{
     dialling::connect,
     facts::peer_label,
     first::{First, Patience, first, whose},
+    lifetime::{Lifetime, at},
     record::{Ended, TunnelRecord},
     tunnels::{self, CONNECT},
 };
@@ -20,7 +21,12 @@ use portcullis_mesh::{
     ALPN_H2, ALPN_TUNNEL, Hello, Inbound, Mode, OpaquePorts, Protocol, Request, SERVER_FIRST_AFTER, Wire, peer_refused,
     svid_id,
 };
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
@@ -49,9 +55,17 @@ impl Found {
 /// What is served: the application and how it is protected.
 struct Arrival {
     live: Arc<LiveMesh>,
-    target: SocketAddr,
     mode: Mode,
     deadline: Instant,
+    carries: Carries,
+}
+
+/// What peers speak inside their TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    /// Sidecars of ours: by ALPN.
+    Mesh,
+    Hbone,
 }
 
 /// Carries streams of octets to their end, or gives an http connection back.
@@ -64,8 +78,19 @@ pub(crate) async fn serve(
     drain: watch::Receiver<bool>,
     deadline: Instant,
 ) -> Option<Caught> {
-    let MeshListener::Inbound { to, opaque, application } = listener else { return None };
     let live = core.edge().snapshot().mesh.clone()?;
+    let (to, opaque, application) = match listener {
+        MeshListener::Inbound { to, opaque, application } => (to, opaque, application),
+        MeshListener::Hbone { to, application } => {
+            let port = to.or(facts.local).map_or(0, |address| address.port());
+            let mode = live.plan.modes.of(&live.plan.own.namespace, &live.plan.own.service, port);
+            let mut mesh = MeshFacts::new(Direction::Inbound, Security::Mtls, port);
+            (mesh.target, mesh.application) = (*to, Some(application.clone()));
+            let arrival = Arrival { live, mode, deadline, carries: Carries::Hbone };
+            return arrival.terminate(stream, front, facts, mesh, core, drain).await;
+        }
+        MeshListener::Outbound { .. } => return None,
+    };
     let target = match to {
         InboundTarget::At(address) => *address,
         InboundTarget::Captured(capture) => match original_destination(&stream, *capture) {
@@ -80,8 +105,8 @@ pub(crate) async fn serve(
     let mode = plan.modes.of(&plan.own.namespace, &plan.own.service, target.port());
     let mut mesh = MeshFacts::new(Direction::Inbound, Security::Plain, target.port());
     (mesh.target, mesh.application) = (Some(target), Some(application.clone()));
-    let arrival = Arrival { live, target, mode, deadline };
-    let found = arrival.find_out(&mesh, &mut stream, &mut front, opaque).await;
+    let arrival = Arrival { live, mode, deadline, carries: Carries::Mesh };
+    let found = arrival.find_out(target, &mesh, &mut stream, &mut front, opaque).await;
     let Found { wire, protocol, application: opened } = match found {
         Some(found) => found,
         None => {
@@ -128,31 +153,32 @@ impl Arrival {
     /// `None`: the client is gone, or has said nothing where only a hello would do.
     async fn find_out(
         &self,
+        target: SocketAddr,
         mesh: &MeshFacts,
         stream: &mut Socket,
         front: &mut BytesMut,
         opaque: &OpaquePorts,
     ) -> Option<Found> {
-        let (port, now) = (self.target.port(), Instant::now());
+        let (port, now) = (target.port(), Instant::now());
         let known = self.live.state.inbound_ports(|ports| ports.patience(port, SERVER_FIRST_AFTER, now.into_std()));
         // In strict mode nobody but a sidecar is let in, and sidecars speak first.
         let patience = if self.mode == Mode::Strict { self.deadline } else { now + known.max(HELLO_COMES) };
         match first(stream, front, Patience { first: patience.min(self.deadline), whole: self.deadline }).await {
             First::Gone => None,
             First::Silence if self.mode == Mode::Strict => Some(Found::new(Wire::Clear, Protocol::Opaque)),
-            First::Silence => self.who_speaks(mesh, stream, front, opaque).await,
-            First::Is(protocol) => Some(self.found(protocol, stream, front, opaque).await),
+            First::Silence => self.who_speaks(target, mesh, stream, front, opaque).await,
+            First::Is(protocol) => Some(self.found(port, protocol, stream, front, opaque).await),
         }
     }
 
     async fn found(
         &self,
+        port: u16,
         protocol: Protocol,
         stream: &mut Socket,
         front: &mut BytesMut,
         opaque: &OpaquePorts,
     ) -> Found {
-        let port = self.target.port();
         if protocol == Protocol::Tls && whose(stream, front, self.deadline).await == Hello::Mesh {
             return Found::new(Wire::MeshTls, Protocol::Tls);
         }
@@ -167,26 +193,32 @@ impl Arrival {
     /// on the way once, and must not be taken for the application's.
     async fn who_speaks(
         &self,
+        target: SocketAddr,
         mesh: &MeshFacts,
         stream: &mut Socket,
         front: &mut BytesMut,
         opaque: &OpaquePorts,
     ) -> Option<Found> {
         let silent = Found::new(Wire::Clear, Protocol::Opaque);
-        let application = if mesh.decide(&self.live, Request::Unseen).verdict.lets_through() {
-            connect(self.target, self.live.plan.mark, CONNECT).await.ok()
-        } else {
-            None
-        };
-        let Some(application) = application else { return Some(silent) };
-        let port = self.target.port();
+        let port = target.port();
+        if !mesh.decide(&self.live, Request::Unseen).verdict.lets_through() {
+            // The server will not speak, because octets would not be let through to it unread: as in strict mode, only what the
+            // client says can be let in.
+            let patience = Patience { first: self.deadline, whole: self.deadline };
+            return match first(stream, front, patience).await {
+                First::Is(protocol) => Some(self.found(port, protocol, stream, front, opaque).await),
+                First::Silence => Some(silent),
+                First::Gone => None,
+            };
+        }
+        let Ok(application) = connect(target, self.live.plan.mark, CONNECT).await else { return Some(silent) };
         tokio::select! {
             biased;
             read = timeout_at(self.deadline, stream.read_buf(front)) => match read {
                 Ok(Ok(1..)) => {
                     let patience = Patience { first: self.deadline, whole: self.deadline };
                     match first(stream, front, patience).await {
-                        First::Is(protocol) => Some(self.found(protocol, stream, front, opaque).await),
+                        First::Is(protocol) => Some(self.found(port, protocol, stream, front, opaque).await),
                         First::Gone | First::Silence => None,
                     }
                 }
@@ -209,18 +241,27 @@ impl Arrival {
         core: &Rc<Core>,
         drain: watch::Receiver<bool>,
     ) -> Option<Caught> {
-        let acceptor = tokio_rustls::TlsAcceptor::from(self.live.plan.server.clone());
+        let now = SystemTime::now();
+        // Without one to show the handshake fails by an alert: a closed connection would look like a peer without TLS, to which
+        // permissive callers speak in the clear.
+        let own = self.live.plan.identity.at(now);
+        let config = match self.carries {
+            Carries::Mesh => &self.live.plan.server,
+            Carries::Hbone => &self.live.plan.hbone,
+        };
+        let acceptor = tokio_rustls::TlsAcceptor::from(config.clone());
         let handshake = acceptor.accept(Prefixed::new(front.freeze(), stream));
-        let tls = match timeout_at(self.deadline, handshake).await {
-            Ok(Ok(tls)) => tls,
-            failed => {
-                let reason = match failed {
-                    Ok(Err(error)) => {
+        let (tls, own) = match (timeout_at(self.deadline, handshake).await, own) {
+            (Ok(Ok(tls)), Ok(own)) => (tls, own),
+            (failed, own) => {
+                let reason = match (failed, own) {
+                    (_, Err(why)) => why.as_str(),
+                    (Ok(Err(error)), Ok(_)) => {
                         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
                         tracing::debug!(listener = %facts.listener.name, peer = ?facts.source, %error, "mesh handshake failed");
                         inner.and_then(peer_refused).map_or(handshake_failure(&error), |why| why.as_str())
                     }
-                    Ok(Ok(_)) | Err(_) => "timeout",
+                    (Ok(Ok(_)) | Err(_), Ok(_)) => "timeout",
                 };
                 facts.metrics.handshake_failed(reason);
                 core.edge().metrics.mesh.refused("inbound", reason);
@@ -231,16 +272,19 @@ impl Arrival {
         let found = TlsFacts::of(session);
         facts.metrics.handshake_done(found.version, found.resumed);
         let leaf = session.peer_certificates().and_then(|chain| chain.first());
-        let own = &self.live.plan.workload;
+        let workload = &self.live.plan.workload;
         // The handshake has judged it already; without an id there is nobody.
-        mesh.peer = leaf.and_then(|leaf| svid_id(leaf, &[own.spiffe.trust_domain()]).ok());
-        mesh.namespace = mesh.peer.as_ref().and_then(|peer| own.namespace_of(peer));
+        mesh.peer = leaf.and_then(|leaf| svid_id(leaf, &[workload.spiffe.trust_domain()]).ok());
+        mesh.namespace = mesh.peer.as_ref().and_then(|peer| workload.namespace_of(peer));
+        let over = found.identity.as_ref().map_or(own.not_after(), |peer| at(peer.not_after).min(own.not_after()));
+        mesh.lifetime = Some(Lifetime::until(over, now, Instant::now()));
         mesh.security = Security::Mtls;
         let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
-        let (protocol, speaks) = match alpn.as_deref() {
-            Some(ALPN_TUNNEL) => ("tunnel", None),
-            Some(ALPN_H2) => ("h2", Some(Speaks::H2)),
-            Some(_) | None => ("h1", Some(Speaks::H1)),
+        let (protocol, speaks) = match (self.carries, alpn.as_deref()) {
+            (Carries::Hbone, _) => ("hbone", None),
+            (Carries::Mesh, Some(ALPN_TUNNEL)) => ("tunnel", None),
+            (Carries::Mesh, Some(ALPN_H2)) => ("h2", Some(Speaks::H2)),
+            (Carries::Mesh, Some(_) | None) => ("h1", Some(Speaks::H1)),
         };
         self.sighted(&mut mesh, Some(&found), protocol);
         facts.tls = Some(Box::new(found));
@@ -273,7 +317,7 @@ impl Arrival {
         record.identity = mesh.peer.as_ref().map(|peer| peer.as_str().to_owned());
         record.security = mesh.security;
         record.entry.clone_from(&mesh.entry);
-        record.endpoint = Some(self.target);
+        record.endpoint = mesh.target;
         record
     }
 

@@ -26,6 +26,12 @@ pub enum MeshListener {
         /// The upstream that stands for the application.
         application: ObjectName,
     },
+    /// Nothing but HBONE, on a port of its own.
+    Hbone {
+        /// The application; `None`: each stream is for a port of the address that it came to.
+        to: Option<SocketAddr>,
+        application: ObjectName,
+    },
     Outbound {
         to: OutboundTarget,
         opaque: OpaquePorts,
@@ -59,7 +65,7 @@ pub enum Beyond {
 impl MeshListener {
     pub fn direction(&self) -> Direction {
         match self {
-            Self::Inbound { .. } => Direction::Inbound,
+            Self::Inbound { .. } | Self::Hbone { .. } => Direction::Inbound,
             Self::Outbound { .. } => Direction::Outbound,
         }
     }
@@ -68,9 +74,9 @@ impl MeshListener {
         match self {
             Self::Inbound { to: InboundTarget::Captured(capture), .. }
             | Self::Outbound { to: OutboundTarget::Captured(capture), .. } => *capture == Capture::Tproxy,
-            Self::Inbound { to: InboundTarget::At(_), .. } | Self::Outbound { to: OutboundTarget::Service(_), .. } => {
-                false
-            }
+            Self::Inbound { to: InboundTarget::At(_), .. }
+            | Self::Hbone { .. }
+            | Self::Outbound { to: OutboundTarget::Service(_), .. } => false,
         }
     }
 }

@@ -1,13 +1,13 @@
-//! A published mesh plan, and what lives on from plan to plan: peers seen, ports learnt, news of the identity.
+//! A published mesh plan, and what lives on from plan to plan: peers seen, ports learnt.
 
 use super::{MeshPlan, board::Board};
 use portcullis_egress::PipePool;
-use portcullis_mesh::{IdentitySource, Offered, PortMemory};
+use portcullis_mesh::PortMemory;
 use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 use tokio::sync::watch;
 
@@ -31,19 +31,8 @@ pub struct MeshState {
     changes: watch::Sender<u64>,
 }
 
-/// What became of a look at the identity's source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IdentityNews {
-    Taken,
-    Unchanged,
-    /// An old one came back; the one in use stays.
-    Older,
-    /// Nothing that could be taken; the one in use stays.
-    Trouble(String),
-}
-
-/// Of 256 KiB each; as egress, and for the same reason (`fs.pipe-user-pages-soft`, 64 MiB).
-const PIPES_MAX: usize = 64;
+/// A quarter of what the kernel gives an unprivileged user (`fs.pipe-user-pages-soft`, 64 MiB); the rest is for egress.
+const PIPE_BYTES_MAX: usize = 16 << 20;
 /// How long an endpoint without a sidecar is believed to have none.
 const PLAIN_FOR: Duration = Duration::from_secs(30);
 const PLAIN_MAX: usize = 4096;
@@ -53,30 +42,13 @@ impl LiveMesh {
         let state = previous.map_or_else(|| Arc::new(MeshState::new()), |previous| previous.state.clone());
         Self { plan, state }
     }
-
-    /// Looks at the source of the own identity. Never takes the last valid one away.
-    pub fn renew(&self, now: SystemTime) -> IdentityNews {
-        let read = match &self.plan.source {
-            IdentitySource::Files(files) => files.read(&self.plan.workload.spiffe, now),
-            // They come by themselves, by `enrol`.
-            IdentitySource::Authority(_) | IdentitySource::WorkloadApi(_) => return IdentityNews::Unchanged,
-        };
-        match read {
-            Ok(svid) => match self.plan.identity.offer(svid, now) {
-                Offered::Taken => IdentityNews::Taken,
-                Offered::Unchanged => IdentityNews::Unchanged,
-                Offered::Older => IdentityNews::Older,
-            },
-            Err(error) => IdentityNews::Trouble(error.to_string()),
-        }
-    }
 }
 
 impl MeshState {
     fn new() -> Self {
         Self {
             board: Board::default(),
-            pipes: PipePool::new(PIPES_MAX),
+            pipes: PipePool::new(PIPE_BYTES_MAX),
             inbound_ports: Mutex::default(),
             outbound_ports: Mutex::default(),
             plain: Mutex::default(),

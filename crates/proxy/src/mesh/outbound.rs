@@ -9,7 +9,7 @@ use super::{
     gateway,
     h2_stream::{self, Caller},
     record::{Ended, TunnelRecord},
-    tunnels::{IDLE, until_drained},
+    tunnels::{IDLE, until_drained, until_over},
 };
 use crate::{
     conn::{ConnFacts, Prefixed, Socket, Speaks, Transport},
@@ -94,7 +94,9 @@ pub(crate) async fn serve(
     let named = named(&live, &front, sent.protocol);
     let is_http = matches!(sent.protocol, Protocol::Http1 | Protocol::Http2);
     let known = pinned.is_some() || named.is_some() || live.plan.is_routed(host(&front).as_deref());
-    if is_http && (known || matches!(beyond, Beyond::Refuse)) {
+    let by_hbone = |name: &GlobalName| live.plan.services.get(name).is_some_and(|service| service.hbone.is_some());
+    let as_octets = pinned.as_ref().or(named.as_ref()).is_some_and(by_hbone);
+    if is_http && !as_octets && (known || matches!(beyond, Beyond::Refuse)) {
         let mut mesh = MeshFacts::new(Direction::Outbound, Security::Plain, port);
         (mesh.target, mesh.service) = (original, pinned);
         facts.set_mesh(mesh);
@@ -376,14 +378,14 @@ impl Carried<'_> {
                 }
             }
             Way::Carried(opened) => {
-                let (mut ends, _place) = opened.into_parts();
+                let (mut ends, place) = opened.into_parts();
                 if h2_stream::send_whole(&mut ends.send, front.freeze()).await.is_err() {
                     Ended::Broken
                 } else if let Err(ended) = first_word(live, silent, &mut client, &mut ends.recv, &moved).await {
                     ended
                 } else {
                     let relayed = h2_stream::relay(client, ends, Caller::Tcp, &moved, IDLE, pending::<Cut>());
-                    until_drained(relayed, core, drain).await
+                    until_over(Some(place.lifetime()), until_drained(relayed, core, drain)).await
                 }
             }
         };

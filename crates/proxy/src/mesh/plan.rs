@@ -2,8 +2,9 @@
 
 use portcullis_config::{Context, Path};
 use portcullis_mesh::{
-    ALPN_H1, ALPN_H2, ALPN_TUNNEL, Authorisation, GlobalName, IdentitySource, Mode, Modes, MtlsSpec, Outbound,
-    OwnIdentity, PeerName, Relation, ServiceSpec, Services, Workload, WorkloadSpec, client_config, server_config,
+    ALPN_H1, ALPN_H2, ALPN_HBONE, ALPN_TUNNEL, Authorisation, GlobalName, IdentitySource, Mode, Modes, MtlsSpec,
+    Outbound, OwnIdentity, PeerName, Relation, Service, ServiceSpec, Services, Workload, WorkloadSpec, client_config,
+    server_config,
 };
 use portcullis_names::ObjectName;
 use portcullis_policy::AccessSpec;
@@ -12,6 +13,7 @@ use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
+    num::NonZeroU16,
     sync::Arc,
     time::SystemTime,
 };
@@ -41,6 +43,7 @@ pub struct MeshPlan {
     /// What the sidecar's own connections are marked with.
     pub mark: Option<u32>,
     pub(crate) server: Arc<ServerConfig>,
+    pub(crate) hbone: Arc<ServerConfig>,
     towards: BTreeMap<ObjectName, Arc<Towards>>,
     /// Hosts of routes that are written out.
     hosts: BTreeSet<String>,
@@ -52,6 +55,8 @@ pub struct Towards {
     pub peer: PeerName,
     pub mode: Mode,
     pub(crate) how: How,
+    /// The port on which its endpoints take HBONE.
+    pub(crate) hbone: Option<NonZeroU16>,
     pub(crate) tunnel: Arc<ClientConfig>,
     pub(crate) server_name: ServerName<'static>,
     tls: UpstreamTls,
@@ -86,7 +91,8 @@ impl MeshPlan {
             Some(previous) => previous.identity.clone(),
             None => Arc::new(first_identity(&workload, &source, now, cx)),
         };
-        let server = made(server_config(&identity, &provider()), &root.key("workload"), cx)?;
+        let mut serving = |alpn: &[&[u8]]| made(server_config(&identity, alpn, &provider()), &root.key("workload"), cx);
+        let (server, hbone) = (serving(&[ALPN_TUNNEL, ALPN_H2, ALPN_H1])?, serving(&[ALPN_HBONE])?);
         let mut towards = BTreeMap::new();
         for (name, service) in services.iter() {
             let Some(upstream) = &service.upstream else { continue };
@@ -94,7 +100,7 @@ impl MeshPlan {
             let relation = services.relation(Some(&name.namespace));
             // Ports in `[mtls]` are the workload's own.
             let mode = modes.of(&name.namespace, &name.service, 0);
-            let Some(way) = Towards::compile(&service.peer, mode, relation, &identity, &at, cx) else { continue };
+            let Some(way) = Towards::compile(service, mode, relation, &identity, &at, cx) else { continue };
             if let Some(other) = towards.insert(upstream.clone(), Arc::new(way)) {
                 cx.error(&at.key("upstream"), format!("upstream \"{upstream}\" is service {} already", other.peer));
             }
@@ -110,6 +116,7 @@ impl MeshPlan {
             source,
             mark,
             server,
+            hbone,
             towards,
             hosts: sources.hosts.clone(),
         })
@@ -139,26 +146,29 @@ impl MeshPlan {
 
 impl Towards {
     fn compile(
-        peer: &PeerName,
+        service: &Service,
         mode: Mode,
         relation: Relation,
         identity: &Arc<OwnIdentity>,
         at: &Path,
         cx: &mut Context,
     ) -> Option<Self> {
+        let peer = &service.peer;
         let name = peer.name().to_string();
         let server_name = ServerName::try_from(name.clone()).ok()?;
         let mut group = DefaultHasher::new();
         (&name, format!("{peer:?}"), identity.id().as_str()).hash(&mut group);
         let mut open = |alpn| made(client_config(identity, peer, alpn, &provider()), at, cx);
-        let (h1, h2, tunnel) = (open(ALPN_H1)?, open(ALPN_H2)?, open(ALPN_TUNNEL)?);
-        let how = match (mode.outbound(relation), mode, relation) {
-            (Outbound::Plain, _, _) => How::Plain,
-            (Outbound::MeshTls, Mode::Permissive, Relation::Same) => How::MeshOrPlain,
-            (Outbound::MeshTls, _, _) => How::Mesh,
+        let (h1, h2, tunnel) =
+            (open(ALPN_H1)?, open(ALPN_H2)?, open(service.hbone.map_or(ALPN_TUNNEL, |_| ALPN_HBONE))?);
+        let how = match (service.hbone, mode.outbound(relation), mode, relation) {
+            (Some(_), _, _, _) => How::Mesh,
+            (None, Outbound::Plain, _, _) => How::Plain,
+            (None, Outbound::MeshTls, Mode::Permissive, Relation::Same) => How::MeshOrPlain,
+            (None, Outbound::MeshTls, _, _) => How::Mesh,
         };
         let tls = UpstreamTls::made(h1, h2, server_name.clone(), group.finish());
-        Some(Self { peer: peer.clone(), mode, how, tunnel, server_name, tls })
+        Some(Self { peer: peer.clone(), mode, how, hbone: service.hbone, tunnel, server_name, tls })
     }
 
     pub fn name(&self) -> &GlobalName {

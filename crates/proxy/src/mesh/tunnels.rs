@@ -1,7 +1,7 @@
 //! Streams of octets that came in: decided about, dialled to the application, carried.
 
 use super::{
-    LiveMesh,
+    Lifetime, LiveMesh,
     carrier::{CONNECTION_WINDOW, FRAME, RESETS_MAX, STREAM_WINDOW, connect_reason},
     dialling::connect,
     h2_stream::{self, Caller, Ends},
@@ -19,6 +19,7 @@ use portcullis_egress::{Moved, Reason as Cut, TunnelEnd};
 use portcullis_mesh::{Request, Verdict};
 use portcullis_policy::Reason;
 use std::{
+    net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -86,10 +87,23 @@ pub(super) async fn serve_carrier(
         .max_concurrent_reset_streams(RESETS_MAX);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(tls).await else { return };
     let mut draining = false;
+    let lifetime = facts.mesh().and_then(|mesh| mesh.lifetime);
+    let mut leave = std::pin::pin!(async {
+        match lifetime {
+            None => std::future::pending().await,
+            Some(lifetime) => lifetime.retires().await,
+        }
+    });
     loop {
         let accepted = tokio::select! {
             accepted = connection.accept() => accepted,
             _ = drain.wait_for(|draining| *draining), if !draining => {
+                draining = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+            // Its streams are cut one by one when the certificates are over.
+            () = &mut leave, if !draining => {
                 draining = true;
                 connection.graceful_shutdown();
                 continue;
@@ -120,7 +134,24 @@ async fn serve_stream(
         let _ = respond.send_response(status(StatusCode::METHOD_NOT_ALLOWED), true);
         return record.tell(core.edge(), facts, Ended::Refused("not_connect"), (0, 0));
     }
-    // Where it leads is the connection's, whatever the authority says: a peer chooses no other port.
+    // Where it leads is the connection's, whatever the authority says: a peer chooses no other port. Only of HBONE it is the
+    // stream's: a port of the address that the peer came to, and of no other, about which rules decide as if it had been called.
+    let inside;
+    let (facts, mesh) = match (mesh.target, asked(&request, facts)) {
+        (Some(_), _) => (facts, mesh),
+        (None, Some(target)) => {
+            let mut own = facts.inside();
+            own.set_mesh(mesh.of_stream(target));
+            inside = own;
+            let Some(mesh) = inside.mesh() else { return };
+            (&inside, mesh)
+        }
+        (None, None) => {
+            let _ = respond.send_response(status(StatusCode::FORBIDDEN), true);
+            return record.tell(core.edge(), facts, Ended::Refused("not_this_workload"), (0, 0));
+        }
+    };
+    record.endpoint = mesh.target;
     let application = match admit(facts, &live, &mut record, None).await {
         Ok(application) => application,
         Err(ended) => {
@@ -139,8 +170,15 @@ async fn serve_stream(
     let moved = Moved::default();
     let ends = Ends { send, recv: request.into_body() };
     let relayed = h2_stream::relay(application, ends, Caller::Stream, &moved, IDLE, cut(facts, core));
-    let ended = until_drained(relayed, core, drain).await;
+    let ended = until_over(mesh.lifetime, until_drained(relayed, core, drain)).await;
     record.tell(core.edge(), facts, ended, (moved.up.load(Relaxed), moved.down.load(Relaxed)));
+}
+
+/// The address and port that a stream is for, if the address is the one that its connection came to.
+fn asked(request: &HttpRequest<RecvStream>, facts: &ConnFacts) -> Option<SocketAddr> {
+    let asked: SocketAddr = request.uri().authority()?.as_str().parse().ok()?;
+    let here = facts.local?.ip().to_canonical();
+    (asked.ip().to_canonical() == here && asked.port() != 0).then_some(asked)
 }
 
 fn status(code: StatusCode) -> Response<()> {
@@ -183,6 +221,16 @@ async fn cut(facts: &ConnFacts, core: &Rc<Core>) -> Cut {
     };
     no_longer(core, stays).await;
     Cut::PolicyChanged
+}
+
+/// No longer than the certificates that the carrier was opened by.
+pub(super) async fn until_over(lifetime: Option<Lifetime>, carried: impl Future<Output = Ended>) -> Ended {
+    let Some(lifetime) = lifetime else { return carried.await };
+    tokio::select! {
+        biased;
+        ended = carried => ended,
+        () = lifetime.ends() => Ended::Refused("certificate_expired"),
+    }
 }
 
 /// Streams may last; when the listener or the process ends, they have `process.stream_drain`.

@@ -1,0 +1,214 @@
+//! h2 towards destinations: where client and destination both speak it, it is spoken all the way, with the trailers that gRPC lives by.
+
+use crate::support::{
+    authority::Authority,
+    client::{h2, h2_get, tls_config},
+    gateway::Gateway,
+    outside::Outside,
+};
+use bytes::Bytes;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+/// What an origin saw of one call: version and fields of its head, its octets, its trailers.
+#[derive(Debug, Clone)]
+struct Call {
+    authorization: Option<String>,
+    te: Option<String>,
+    octets: usize,
+    connection: usize,
+}
+
+type Calls = Arc<Mutex<Vec<Call>>>;
+
+/// An origin of h2: says back what it is sent, and `grpc-status` at the end.
+async fn origin(tls: Option<Arc<rustls::ServerConfig>>) -> (SocketAddr, Calls) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (at, calls) = (listener.local_addr().unwrap(), Calls::default());
+    let seen = calls.clone();
+    tokio::spawn(async move {
+        let mut connection = 0;
+        while let Ok((stream, _)) = listener.accept().await {
+            connection += 1;
+            let (tls, seen) = (tls.clone(), seen.clone());
+            tokio::spawn(async move {
+                match tls {
+                    None => answer(stream, seen, connection).await,
+                    Some(config) => {
+                        let Ok(stream) = tokio_rustls::TlsAcceptor::from(config).accept(stream).await else { return };
+                        answer(stream, seen, connection).await;
+                    }
+                }
+            });
+        }
+    });
+    (at, calls)
+}
+
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, seen: Calls, connection: usize) {
+    let Ok(mut server) = h2::server::handshake(stream).await else { return };
+    while let Some(Ok((request, mut respond))) = server.accept().await {
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            let (head, mut body) = request.into_parts();
+            let field = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+            let mut octets = Vec::new();
+            while let Some(Ok(chunk)) = body.data().await {
+                let _ = body.flow_control().release_capacity(chunk.len());
+                octets.extend_from_slice(&chunk);
+            }
+            let call =
+                Call { authorization: field("authorization"), te: field("te"), octets: octets.len(), connection };
+            seen.lock().unwrap().push(call);
+            let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let Ok(mut out) = respond.send_response(head, false) else { return };
+            let _ = out.send_data(Bytes::from(octets), false);
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static("7"));
+            let _ = out.send_trailers(trailers);
+        });
+    }
+}
+
+fn server_config(ca: &Authority, alpn: &[&[u8]]) -> Arc<rustls::ServerConfig> {
+    let leaf = ca.leaf(&["allowed.test"]);
+    let chain = CertificateDer::pem_slice_iter(leaf.certificate_pem.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
+}
+
+async fn start(outside: &Outside, origin: SocketAddr, keys: &str) -> Gateway {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(outside, folder.path(), origin, keys);
+    Gateway::start_in(folder, &config).await
+}
+
+fn config(outside: &Outside, folder: &Path, origin: SocketAddr, keys: &str) -> String {
+    let signer = Authority::new("inspection");
+    std::fs::write(folder.join("signer.crt"), &signer.certificate_pem).unwrap();
+    std::fs::write(folder.join("signer.key"), &signer.key_pem).unwrap();
+    std::fs::write(folder.join("canary"), "s3cret-canary").unwrap();
+    let egress = outside.config(folder).replace(
+        "[egress]\n",
+        "[egress]\ninspect = { certificate = { file = \"signer.crt\" }, key = { file = \"signer.key\" } }\n",
+    );
+    format!(
+        "{egress}[listener.out]\naddress = \"127.0.0.1:0\"\nprotocol = \"proxy\"\n\
+         [destination.api]\nhosts = [\"allowed.test\"]\nports = [{port}]\nprivate_addresses = [\"127.0.0.0/8\"]\n{keys}\n\
+         [credential.key]\nheader = {{ name = \"authorization\", prefix = \"Bearer \", value = {{ file = \"canary\" }} }}\n\
+         [access.all]\nfrom = [\"*\"]\nto = [\"destination:api\"]\naction = \"allow\"\n",
+        port = origin.port(),
+    )
+}
+
+async fn tunnel(gateway: &Gateway, target: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(gateway.addr("out")).await.unwrap();
+    stream.write_all(format!("CONNECT {target} HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = [0; 39];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{target}");
+    stream
+}
+
+/// One call as gRPC makes it: octets back, and the status in the trailers.
+async fn call(sender: &h2::client::SendRequest<Bytes>, target: &str, octets: usize) -> (Vec<u8>, String) {
+    let request = http::Request::post(format!("https://{target}/svc/Method"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let (response, mut out) = sender.clone().ready().await.unwrap().send_request(request, false).unwrap();
+    out.send_data(Bytes::from(vec![7; octets]), true).unwrap();
+    let (head, mut body) = response.await.unwrap().into_parts();
+    assert_eq!(head.status, 200);
+    let mut got = Vec::new();
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk.unwrap();
+        let _ = body.flow_control().release_capacity(chunk.len());
+        got.extend_from_slice(&chunk);
+    }
+    let trailers = body.trailers().await.unwrap().unwrap_or_default();
+    (got, trailers.get("grpc-status").map_or("none", |status| status.to_str().unwrap()).to_owned())
+}
+
+#[tokio::test]
+async fn grpc_reaches_its_destination_as_h2_with_trailers_and_the_credential() {
+    let outside = Outside::start(&["allowed.test"]).await;
+    for mode in ["inspect", "originate", "passthrough"] {
+        let tls = (mode != "passthrough").then(|| server_config(&outside.ca, &[b"h2", b"http/1.1"]));
+        let (at, calls) = origin(tls).await;
+        let keys = match mode {
+            "passthrough" => "protocol = \"http\"\ncredential = \"key\"".to_owned(),
+            mode => format!("tls = \"{mode}\"\ntrust = \"outside\"\ncredential = \"key\""),
+        };
+        let gateway = start(&outside, at, &keys).await;
+        let target = format!("allowed.test:{}", at.port());
+        let stream = tunnel(&gateway, &target).await;
+        let sender = if mode == "inspect" {
+            let ca = std::fs::read_to_string(gateway.path().join("signer.crt")).unwrap();
+            let connector = tokio_rustls::TlsConnector::from(tls_config(&ca, &["h2"]));
+            h2(connector.connect("allowed.test".try_into().unwrap(), stream).await.unwrap()).await
+        } else {
+            h2(stream).await
+        };
+        for octets in [5, 40_000, 5] {
+            let (got, status) = call(&sender, &target, octets).await;
+            assert_eq!((got.len(), status.as_str()), (octets, "7"), "{mode}");
+        }
+        let calls = calls.lock().unwrap().clone();
+        assert_eq!(calls.iter().map(|call| call.octets).collect::<Vec<_>>(), [5, 40_000, 5], "{mode}");
+        for call in calls {
+            assert_eq!(call.te.as_deref(), Some("trailers"), "{mode}");
+            assert_eq!(call.authorization.as_deref(), Some("Bearer s3cret-canary"), "{mode}");
+            assert_eq!(call.connection, 1, "{mode}: one connection carries all calls");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_chooses_http_1_is_served_by_that_and_not_asked_again() {
+    let outside = Outside::start(&["allowed.test"]).await;
+    // It offers http/1.1 and nothing else; and, by OpenSSL's habit, nothing at all is no refusal either.
+    let gateway = start(&outside, outside.tls, "tls = \"inspect\"\ntrust = \"outside\"").await;
+    let target = format!("allowed.test:{}", outside.tls.port());
+    let ca = std::fs::read_to_string(gateway.path().join("signer.crt")).unwrap();
+    let connector = tokio_rustls::TlsConnector::from(tls_config(&ca, &["h2"]));
+    let stream = connector.connect("allowed.test".try_into().unwrap(), tunnel(&gateway, &target).await).await.unwrap();
+    let sender = h2(stream).await.ready().await.unwrap();
+    for _ in 0..3 {
+        let (head, body) = h2_get(&sender, &format!("https://{target}/x")).await.unwrap();
+        assert_eq!(head.status, 200, "{}", String::from_utf8_lossy(&body));
+    }
+    let seen = outside.requests();
+    assert!(seen.len() == 3 && seen.iter().all(|seen| seen.line() == "GET /x HTTP/1.1"), "{seen:?}");
+    let records = gateway.records();
+    assert!(
+        records.iter().filter(|record| record["status"] == 200).all(|record| record["attempts"] == 1),
+        "{records:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_is_no_reason_for_h2() {
+    let outside = Outside::start(&["allowed.test"]).await;
+    let gateway = start(&outside, outside.tls, "tls = \"inspect\"\ntrust = \"outside\"").await;
+    let target = format!("allowed.test:{}", outside.tls.port());
+    let ca = std::fs::read_to_string(gateway.path().join("signer.crt")).unwrap();
+    let connector = tokio_rustls::TlsConnector::from(tls_config(&ca, &["http/1.1"]));
+    let stream = connector.connect("allowed.test".try_into().unwrap(), tunnel(&gateway, &target).await).await.unwrap();
+    let mut client = crate::support::client::Client::over(stream);
+    assert_eq!(client.get(&target, "/x").await.status, 200);
+    assert_eq!(outside.requests()[0].line(), "GET /x HTTP/1.1");
+}
