@@ -88,8 +88,8 @@ async fn our_own_rules_block_attacks_and_tell_why() {
     let rule = &line["audit"]["matches"][0];
     assert!(rule["id"].as_u64().is_some_and(|id| (100_000..191_000).contains(&id)), "{rule}");
     assert!(rule["score"].as_i64().is_some_and(|score| (2..=5).contains(&score)), "{rule}");
-    gateway.counts("portcullis_waf_transactions_total", &["waf=\"builtin\"", "outcome=\"blocked\""], 3.0).await;
-    gateway.counts("portcullis_refusals_total", &["reason=\"waf\""], 3.0).await;
+    gateway.counts("portcullis_waf_transactions_total", &["waf=\"builtin\"", "outcome=\"blocked\""], 4.0).await;
+    gateway.counts("portcullis_refusals_total", &["reason=\"waf\""], 4.0).await;
 }
 
 #[tokio::test]

@@ -2,11 +2,16 @@
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-/// `PORTCULLIS_LOG` chooses levels (`debug`, `portcullis_proxy=debug`); default info, pingora's errors only: it logs each
-/// client abort as an error, which would let clients write our log.
+/// `PORTCULLIS_LOG` chooses levels (`debug`, `portcullis_proxy=debug`); default info. Of pingora nothing is written at any level: it
+/// logs each client abort as an error, which would let clients write our log, and at its finer levels whole heads with all
+/// credentials in them.
 pub fn start() {
-    let filter = EnvFilter::try_from_env("PORTCULLIS_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,pingora=off,pingora_core=off,pingora_proxy=off"));
+    let mut filter = EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    for target in ["pingora", "pingora_core", "pingora_proxy", "pingora_http", "pingora_pool"] {
+        if let Ok(directive) = format!("{target}=off").parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
     // An error means that a subscriber is set already: by a test.
     let _ = fmt()
         .with_env_filter(filter)
