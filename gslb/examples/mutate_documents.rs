@@ -22,6 +22,7 @@ fn main() {
     for round in 0..count {
         let mut octets = pair.whole.clone();
         documents::mutate(&mut octets, &mut random);
+        documents::renew(&mut octets, round);
         taken += u64::from(documents::hear(&pair, &octets, 2 + round / 1_000));
         documents::judge(&pair);
         if round == count / 10 {

@@ -268,11 +268,13 @@ async fn at_an_interval_of_two_seconds_three_nodes_have_the_new_answer_within_si
     drop(first);
     let took = fleet.answer(&ALL, "127.0.0.2").await;
     assert!(took < BOUND, "all hear all: {took:?}");
-    // A node that begins anew answers at once what is so.
+    // A node that begins anew answers at once, and soon what is so: its own checks may not have seen it before.
     let again = fleet.nodes.remove("ap-1").unwrap().restart().await;
     fleet.nodes.insert("ap-1", again);
-    assert_eq!(fleet.shop("ap-1"), "127.0.0.2");
+    assert!(["127.0.0.1", "127.0.0.2"].contains(&fleet.shop("ap-1").as_str()), "{}", fleet.shop("ap-1"));
     fleet.lead("ap-1");
+    let took = fleet.answer(&ALL, "127.0.0.2").await;
+    assert!(took < BOUND, "one restarted: {took:?}");
     fleet.all_hear_all().await;
     let first = TcpListener::bind(("127.0.0.1", port)).unwrap();
     fleet.answer(&ALL, "127.0.0.1").await;

@@ -14,14 +14,13 @@ use rustix::{
     pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice},
 };
 use std::{
-    cell::Cell,
     future::poll_fn,
     io,
     os::fd::OwnedFd,
     pin::Pin,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -172,7 +171,7 @@ pub async fn relay(
 ) -> TunnelEnd {
     let end = {
         let ((from_client, to_client), (from_origin, to_origin)) = (client.split(), origin.split());
-        let first_ended = Cell::new(false);
+        let first_ended = AtomicBool::new(false);
         let mut up = Pump { from: from_client, to: to_origin, pool, moved: &moved.up, other_ended: &first_ended };
         let mut down = Pump { from: from_origin, to: to_client, pool, moved: &moved.down, other_ended: &first_ended };
         tokio::select! {
@@ -198,7 +197,7 @@ struct Pump<'t> {
     pool: &'t PipePool,
     moved: &'t AtomicU64,
     /// Shared by both directions.
-    other_ended: &'t Cell<bool>,
+    other_ended: &'t AtomicBool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -236,7 +235,7 @@ impl Pump<'_> {
 
     fn end(&self) -> io::Result<()> {
         // The second one to end says so by closing: both sockets are dropped at once.
-        if self.other_ended.replace(true) {
+        if self.other_ended.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
         match shutdown(self.to.as_ref(), Shutdown::Write) {
