@@ -44,7 +44,7 @@ pub enum PeerRefused {
     #[error(transparent)]
     NotAnSvid(#[from] crate::NotAnSvid),
     #[error("the peer is {found}, and {wanted} was called")]
-    OtherService { found: SpiffeId, wanted: PeerName },
+    OtherService { found: SpiffeId, wanted: Box<PeerName> },
 }
 
 impl PeerRefused {
@@ -200,7 +200,7 @@ impl ServerCertVerifier for Wanted {
         svid.chains().server(leaf, chain, name, now)?;
         let found = Own::peer(&svid, leaf)?;
         if !self.wanted.is(&found) {
-            return Err(refused(PeerRefused::OtherService { found, wanted: self.wanted.clone() }));
+            return Err(refused(PeerRefused::OtherService { found, wanted: Box::new(self.wanted.clone()) }));
         }
         Ok(ServerCertVerified::assertion())
     }
