@@ -2,6 +2,7 @@
 
 use crate::Program;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use portcullis_names::TimeSpan;
 use std::{
     ffi::OsString,
     net::{IpAddr, SocketAddr},
@@ -430,10 +431,10 @@ pub(crate) struct GslbWord {
     pub author: Option<String>,
     /// How long it holds, like 90m; it ends by itself.
     #[arg(long = "for", default_value = "4h")]
-    pub span: String,
+    pub span: TimeSpan,
     /// When it begins: after this time. Default: at once.
     #[arg(long)]
-    pub after: Option<String>,
+    pub after: Option<TimeSpan>,
     /// Take the order back.
     #[arg(long)]
     pub undo: bool,

@@ -5,9 +5,10 @@ use crate::support::{
     client::{Client, Response},
     eventually,
     gateway::{Gateway, run_in},
-    origin::Origin,
+    origin::{Origin, read_request},
 };
-use std::{process::Stdio, time::Duration};
+use std::{process::Stdio, sync::Arc, time::Duration};
+use tokio::{io::AsyncWriteExt, sync::Semaphore};
 
 const LISTENER: &str = "[listener.http]\naddress = \"127.0.0.1:0\"\nclient_ip = { trust = [\"127.0.0.0/8\"], header = \"x-forwarded-for\" }\n";
 
@@ -108,12 +109,16 @@ async fn counts_survive_a_reload_that_keeps_the_limit() {
 
 #[tokio::test]
 async fn so_many_at_a_time() {
-    let slow = Origin::raw(|mut stream| async move {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut buffer = [0; 1024];
-        while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let may_answer = Arc::new(Semaphore::new(0));
+    let gate = may_answer.clone();
+    let slow = Origin::raw(move |mut stream| {
+        let gate = gate.clone();
+        async move {
+            let mut buffer = Vec::new();
+            while read_request(&mut stream, &mut buffer).await.is_some() {
+                gate.acquire().await.unwrap().forget();
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            }
         }
     })
     .await;
@@ -122,14 +127,19 @@ async fn so_many_at_a_time() {
         slow.addr
     );
     let gateway = Gateway::start(&config).await;
-    for _ in 0..2 {
+    for refused in [3.0, 6.0] {
         let asked = (0..5).map(|_| ask(&gateway, PLAIN));
-        let mut all: Vec<Response> = futures_all(asked).await;
+        let answer_two = async {
+            gateway.counts("portcullis_refusals_total", &["concurrency_limited"], refused).await;
+            may_answer.add_permits(2);
+        };
+        let (mut all, ()) = tokio::join!(futures_all(asked), answer_two);
         all.sort_by_key(|response| response.status);
         assert_eq!(all.iter().map(|response| response.status).collect::<Vec<_>>(), [200, 200, 503, 503, 503]);
         assert_eq!(all[4].header("retry-after"), Some("1"));
+        // The places of those that were answered are free again.
+        gateway.counts("portcullis_requests_active", &["app"], 0.0).await;
     }
-    gateway.counts("portcullis_refusals_total", &["concurrency_limited"], 6.0).await;
 }
 
 pub(crate) async fn futures_all<F: Future<Output = Response>>(all: impl Iterator<Item = F>) -> Vec<Response> {
@@ -268,7 +278,7 @@ async fn two_at_a_time() -> Origin {
     Origin::raw(move |mut stream| {
         let places = places.clone();
         async move {
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            use tokio::io::AsyncReadExt;
             let mut buffer = [0; 1024];
             while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
                 let place = places.acquire().await.unwrap();
