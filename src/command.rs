@@ -20,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::SystemTime,
 };
 use tokio::{runtime::Runtime, sync::Notify};
 
@@ -210,13 +211,14 @@ async fn watch(gateway: &Gateway) {
     let mut watcher = Watcher::new(gateway.watched());
     loop {
         watcher.changed().await;
+        let read = SystemTime::now();
         let reloading = gateway.clone();
         let reloaded = tokio::task::spawn_blocking(move || {
             let _ = reloading.reload("file");
             reloading.watched()
         });
         if let Ok(watched) = reloaded.await {
-            watcher.watch(watched);
+            watcher.watch(watched, read);
         }
     }
 }

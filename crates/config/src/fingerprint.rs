@@ -39,13 +39,22 @@ struct Stat {
 const RACY: Duration = Duration::from_secs(2);
 
 impl Fingerprints {
-    /// From now on these files count. What is known of them stays known, so that a change since then is still seen.
-    pub(crate) fn track(&mut self, files: &[PathBuf]) {
+    /// From now on these files count. What is known of them stays known, so that a change since then is still seen. Whether
+    /// one of the others was written after `read`, when their reader began.
+    pub(crate) fn track(&mut self, files: &[PathBuf], read: SystemTime) -> Change {
         let mut before = std::mem::take(&mut self.0);
+        let mut change = Change::Nothing;
         for file in files {
-            let print = before.remove(file).unwrap_or_else(|| Print::of(file, None));
+            let print = before.remove(file).unwrap_or_else(|| {
+                let print = Print::of(file, None);
+                if print.is_later_than(read) {
+                    change = Change::Something;
+                }
+                print
+            });
             self.0.insert(file.clone(), print);
         }
+        change
     }
 
     /// Looks again. Whether anything is different from the last look.
@@ -88,6 +97,14 @@ impl Print {
         match std::fs::read(file) {
             Ok(bytes) => Self::File { content: hash(&bytes), stat, looked },
             Err(_) => Self::Absent,
+        }
+    }
+
+    /// Clocks of file systems go by ticks, up to 10 ms behind ours.
+    fn is_later_than(&self, read: SystemTime) -> bool {
+        match self {
+            Self::File { stat, .. } => stat.latest() + Duration::from_millis(10) > read,
+            Self::Absent | Self::Names(_) => false,
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{sync::mpsc, time::Instant};
 
@@ -109,17 +109,21 @@ impl Watcher {
         let (folders, known) = (BTreeMap::new(), Arc::default());
         let mut watcher =
             Self { events, notifier, folders, files: Vec::new(), known, pace, restless: false, unfinished };
-        watcher.watch(files);
+        watcher.files = files;
+        watcher.follow();
+        let _ = lock(&watcher.known).prints.track(&watcher.files, SystemTime::UNIX_EPOCH);
         watcher
     }
 
     /// From now on these files count; a name with `*`, `?` or `[` is a pattern. Of a file that was watched before, a change
-    /// since it was last looked at still counts.
-    pub fn watch(&mut self, files: Vec<PathBuf>) {
+    /// since it was last looked at still counts; of another one a change since `read`, the time at which whoever found out
+    /// about it began to read.
+    pub fn watch(&mut self, files: Vec<PathBuf>, read: SystemTime) {
         // Folders first: a change between the two is then an event, not a loss.
         self.files = files;
         self.follow();
-        lock(&self.known).prints.track(&self.files);
+        let mut known = lock(&self.known);
+        known.changed |= known.prints.track(&self.files, read) == Change::Something;
     }
 
     /// Resolves when the contents have changed and have been quiet for a moment. Cancel-safe.
@@ -131,13 +135,6 @@ impl Watcher {
             self.restless = false;
         }
         self.follow();
-    }
-
-    /// What the files hold now is known: only later changes count.
-    pub async fn catch_up(&mut self) {
-        self.look().await;
-        self.restless = false;
-        lock(&self.known).changed = false;
     }
 
     /// After an event and the quiet that follows it, or when it is time to poll.

@@ -4,7 +4,6 @@
 mod include;
 mod mistakes;
 mod mutation;
-mod reloader;
 mod scale;
 mod secrets;
 mod spec;

@@ -1,7 +1,13 @@
 //! The watcher: what is a change and what is not.
 
 use portcullis_config::{Pace, Watcher};
-use std::{fs, io::Write, os::unix::fs::symlink, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::symlink,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 use tempfile::TempDir;
 
 /// Far beyond what any change needs; only a failure waits for it.
@@ -126,13 +132,29 @@ async fn another_set_of_files_keeps_what_is_known_of_the_old_ones() {
     folder.write("b.toml", "1");
     let mut watcher = folder.watch(&["a.toml"]);
     folder.write("a.toml", "changed before the set was replaced");
-    watcher.watch(vec![folder.at("a.toml"), folder.at("b.toml")]);
+    watcher.watch(vec![folder.at("a.toml"), folder.at("b.toml")], SystemTime::now());
     fires(&mut watcher, "a change before the new set").await;
     folder.write("b.toml", "2");
     fires(&mut watcher, "a file of the new set").await;
-    watcher.watch(vec![folder.at("a.toml")]);
+    watcher.watch(vec![folder.at("a.toml")], SystemTime::now());
     folder.write("b.toml", "3");
     assert!(tokio::time::timeout(Duration::from_millis(500), watcher.changed()).await.is_err(), "no longer watched");
+}
+
+#[tokio::test]
+async fn a_file_that_was_written_after_it_was_found_missing_and_before_it_is_watched_has_changed() {
+    let folder = Folder::new();
+    folder.write("a.toml", "1");
+    let mut watcher = folder.watch(&["a.toml"]);
+    let read = SystemTime::now();
+    folder.write("list.txt", "written while the reader told that it is not there");
+    watcher.watch(vec![folder.at("a.toml"), folder.at("list.txt")], read);
+    fires(&mut watcher, "what came in between").await;
+
+    let mut watcher = folder.watch(&["a.toml"]);
+    let read_long_after = SystemTime::now() + Duration::from_secs(1);
+    watcher.watch(vec![folder.at("a.toml"), folder.at("list.txt")], read_long_after);
+    assert!(tokio::time::timeout(Duration::from_millis(300), watcher.changed()).await.is_err(), "it was read as it is");
 }
 
 #[tokio::test]
