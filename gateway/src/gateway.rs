@@ -1,6 +1,7 @@
 //! The running gateway: starts cores, applies configurations, drains, hands over.
 
 mod probes;
+mod republish;
 mod snapshot;
 mod status;
 mod tasks;
@@ -23,7 +24,7 @@ use crate::{
     sidecar::{Around, OpenedAround},
 };
 use portcullis_config::{Colour, Diff, Report};
-use portcullis_discover::{Discovery, FIRST_ANSWERS, Source};
+use portcullis_discover::{Discovery, FIRST_ANSWERS};
 use portcullis_gslb::{Clocks, GatewayReport, Presence, Republish};
 use portcullis_health::{Override, Prober};
 use portcullis_ops::{
@@ -36,7 +37,7 @@ use portcullis_ops::{
 };
 
 use portcullis_mesh::PeerRefused;
-use portcullis_proxy::{CoreThread, Edge, LiveEgress, LiveMesh, Peers};
+use portcullis_proxy::{CoreThread, Edge, LiveEgress, LiveMesh};
 use portcullis_rollout::{Command, CommandRefused, RolloutStatus};
 use portcullis_store::StoreConfig;
 use portcullis_upstream::Clusters;
@@ -327,80 +328,12 @@ impl Gateway {
         Ok(diff)
     }
 
-    /// Serves what discovery has found by now. Nothing but the endpoints changes.
-    fn take_in_found(&self) {
-        let mut state = self.state();
-        let found = |source: &Source| state.discovery.snapshot(source);
-        let Some(clusters) = state.compiled.clusters.with_found(found, None, Instant::now()) else { return };
-        let clusters = Arc::new(clusters);
-        let compiled = Compiled { clusters: clusters.clone(), ..(*state.compiled).clone() };
-        let mesh = self.0.edge.snapshot().mesh.clone();
-        let peers = Peers::new(&clusters, &self.0.edge.metrics, mesh.as_deref());
-        self.0.edge.publish(Arc::new(self.0.edge.snapshot().with_clusters(clusters, peers)));
-        state.compiled = Arc::new(compiled);
-        self.follow(&mut state);
-    }
-
-    /// Takes what discovery has found over into published services.
-    fn republish_found(&self) {
-        let follows = {
-            let state = self.state();
-            let snapshot = state.dns.snapshot();
-            snapshot.is_some_and(|snapshot| dns_signals::follow_discovery(&snapshot, &state.compiled.clusters))
-        };
-        if follows {
-            self.republish_dns();
-        }
-    }
-
-    /// Serves DNS from what is known by now: a zone was fetched, endpoints were found. The document is the one that serves,
-    /// nothing else changes.
-    fn republish_dns(&self) {
-        let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = self.compiled();
-        match compile::compile(running.document.clone(), Report::default(), Some(&running)) {
-            Ok(Compiled { dns, .. }) => {
-                let state = &mut *self.state();
-                let (hash, nothing) = (running.document.hash(), OpenedDns::nothing());
-                if !state.draining
-                    && let Err(error) = state.dns.apply(dns.as_ref(), hash, nothing, &self.0.edge.metrics)
-                {
-                    tracing::error!(%error, "a part of DNS cannot be started");
-                }
-                state.compiled = Arc::new(Compiled { dns, ..(*state.compiled).clone() });
-            }
-            Err(Refused { report, .. }) => {
-                let report = report.render(Colour::Plain);
-                tracing::error!(
-                    "a fetched zone is not served, because the configuration does not compile now:\n{report}"
-                );
-            }
-        }
-    }
-
     /// The store through which the nodes of a fleet talk, if they do.
     pub(crate) fn board(&self) -> Option<(Arc<portcullis_gslb::Snapshot>, StoreConfig)> {
         let state = self.state();
         let snapshot = state.dns.snapshot()?;
         let config = state.compiled.stores.get(&snapshot.pace()?.store?)?;
         Some((snapshot, config.clone()))
-    }
-
-    fn move_releases(&self) {
-        let state = &mut *self.state();
-        state.releases.tick(&state.compiled, &self.0.edge.metrics);
-        if let Some(snapshot) = state.dns.snapshot() {
-            let clocks = Clocks::read();
-            dns_signals::tell(&snapshot, &state.compiled.clusters, clocks);
-            if snapshot.fleet(clocks).is_some() {
-                let presence = if state.draining { Presence::Draining } else { Presence::Serving };
-                let open = (self.0.edge.open_connections(), state.compiled.max_connections);
-                let traffic = dns_signals::traffic(&state.compiled.clusters);
-                let gathered = state.gathered.step(traffic, clocks.instant);
-                snapshot.report(dns_signals::report(presence, open, &self.0.edge.shedding.state(), gathered));
-                state.dns.orders.follow(&snapshot, clocks);
-            }
-        }
     }
 
     /// What goes along with a published configuration: probes, expiry metrics, the log's target, forgotten series.
