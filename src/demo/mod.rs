@@ -31,7 +31,8 @@ pub(crate) async fn run(folder: &Path, port: u16, dns_port: u16) -> Result<()> {
     let text = config(port, dns_port, blue, green, folder) + &way_out(port, outside);
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let gateway = crate::command::start(vec![file.clone()], Vec::new())?;
-    let mesh = mesh::start(&folder.join("mesh"), blue)?;
+    // Not blue, which one of the lines to try stops.
+    let mesh = mesh::start(&folder.join("mesh"), green)?;
     let mut sidecars = tokio::task::JoinSet::new();
     for sidecar in &mesh.sidecars {
         sidecars.spawn(crate::command::Serving::new(sidecar.clone()).await?.run());
