@@ -9,6 +9,7 @@ use portcullis_ops::Shedding;
 use std::{
     future::Future,
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -113,6 +114,12 @@ impl UnderWay {
         };
         if buf.remaining() <= piece {
             ready!(from.poll_read(cx, buf))?;
+        } else if piece <= PIECE_OF_STREAM {
+            // What is read is copied, instead of as much being zeroed as might be read: messages are small.
+            let mut stack = [MaybeUninit::uninit(); PIECE_OF_STREAM];
+            let mut part = ReadBuf::uninit(stack.get_mut(..piece).unwrap_or_default());
+            ready!(from.poll_read(cx, &mut part))?;
+            buf.put_slice(part.filled());
         } else {
             let mut part = ReadBuf::new(buf.initialize_unfilled_to(piece));
             ready!(from.poll_read(cx, &mut part))?;
