@@ -20,7 +20,6 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::SystemTime,
 };
 use tokio::{runtime::Runtime, sync::Notify};
 
@@ -208,17 +207,16 @@ async fn bind_admin(path: &Path) -> Result<tokio::net::UnixListener> {
 }
 
 async fn watch(gateway: &Gateway) {
-    let mut watcher = Watcher::new(gateway.watched());
+    let mut watcher = Watcher::of(gateway.watched());
     loop {
         watcher.changed().await;
-        let read = SystemTime::now();
         let reloading = gateway.clone();
         let reloaded = tokio::task::spawn_blocking(move || {
             let _ = reloading.reload("file");
             reloading.watched()
         });
         if let Ok(watched) = reloaded.await {
-            watcher.watch(watched, read);
+            watcher.watch(watched);
         }
     }
 }

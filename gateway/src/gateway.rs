@@ -23,7 +23,7 @@ use crate::{
     release_board::ReleaseBoard,
     sidecar::{Around, OpenedAround},
 };
-use portcullis_config::{Colour, Diff, Report};
+use portcullis_config::{Colour, Diff, Report, Watched};
 use portcullis_discover::{Discovery, FIRST_ANSWERS};
 use portcullis_gslb::{Clocks, GatewayReport, Presence, Republish};
 use portcullis_health::{Override, Prober};
@@ -80,7 +80,7 @@ pub(crate) struct State {
     last_reload: LastReload,
     endpoints: HashSet<(String, String)>,
     /// Files whose change is a reason to read again; after a refusal, also those of what was refused.
-    watched: Vec<PathBuf>,
+    watched: Watched,
     draining: bool,
     gathered: dns_signals::Gathered,
 }
@@ -127,6 +127,7 @@ pub enum Stop {
 impl Gateway {
     /// Compiles `files` and serves them. `sockets` are listeners that somebody else opened, by name. Needs a tokio runtime.
     pub fn start(files: Vec<PathBuf>, sockets: Vec<NamedSocket>) -> Result<Self, StartError> {
+        let read = SystemTime::now();
         let compiled = compile::check(&files).map_err(StartError::Config)?;
         for line in compiled.report.lines() {
             tracing::warn!("{line}");
@@ -187,7 +188,7 @@ impl Gateway {
             discovery,
             last_reload: LastReload { outcome: "started", at: unix_now(), trigger: "start".to_owned(), report: None },
             endpoints: HashSet::new(),
-            watched: compiled.watched.clone(),
+            watched: Watched { files: compiled.watched.clone(), read },
             draining: false,
             gathered: dns_signals::Gathered::default(),
             compiled,
@@ -219,12 +220,13 @@ impl Gateway {
 
     fn reload_alone(&self, trigger: &str) -> Result<Diff, Report> {
         let _alone = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = SystemTime::now();
         let outcome = self.try_reload();
         let mut state = self.state();
-        state.watched = state.compiled.watched.clone();
+        state.watched = Watched { files: state.compiled.watched.clone(), read };
         let outcome = outcome.map_err(|refused| {
             // The file that mends it may be one that nobody asked for so far.
-            state.watched.extend(refused.watched);
+            state.watched.files.extend(refused.watched);
             refused.report
         });
         let (name, report) = match &outcome {
@@ -546,7 +548,7 @@ impl Gateway {
     }
 
     /// Files whose change is a reason to reload.
-    pub fn watched(&self) -> Vec<PathBuf> {
+    pub fn watched(&self) -> Watched {
         self.state().watched.clone()
     }
 

@@ -380,7 +380,7 @@ async fn the_demo_shows_a_way_out_and_a_mesh_whose_lines_work() {
         ("-i -x", "\"reason\":\"no_destination\""),
         ("egress explain", "denied: no destination has this host"),
         ("--cacert", "Welcome to the shop"),
-        ("# what cart's application would send", "origin blue saw"),
+        ("# what cart's application would send", "origin green saw"),
         ("# what web's would", "HTTP/1.1 403"),
         ("mesh status", "last refused, inbound web.demo.mesh: mesh_denied"),
         ("mesh graph", "\"cart.demo.mesh\" -> \"api.demo.mesh\""),

@@ -47,7 +47,7 @@ impl Fingerprints {
         for file in files {
             let print = before.remove(file).unwrap_or_else(|| {
                 let print = Print::of(file, None);
-                if print.is_later_than(read) {
+                if print.is_later_than(read) || has_more(file, files) {
                     change = Change::Something;
                 }
                 print
@@ -137,6 +137,12 @@ impl Stat {
     }
 }
 
+/// A pattern stands in a list together with what it led to when it was read.
+fn has_more(pattern: &Path, read: &[PathBuf]) -> bool {
+    let is_new = |found: PathBuf| found.is_file() && !read.contains(&found);
+    is_pattern(pattern) && std::fs::metadata(pattern).is_err() && matches_of(pattern).any(is_new)
+}
+
 fn names(folder: &Path) -> u64 {
     let mut names: Vec<_> =
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
@@ -144,10 +150,13 @@ fn names(folder: &Path) -> u64 {
     hash(&names)
 }
 
-fn matching(pattern: &Path) -> u64 {
+fn matches_of(pattern: &Path) -> impl Iterator<Item = PathBuf> {
     let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
-    let found = glob::glob_with(&pattern.to_string_lossy(), options);
-    hash(&found.into_iter().flatten().flatten().collect::<Vec<_>>())
+    glob::glob_with(&pattern.to_string_lossy(), options).into_iter().flatten().flatten()
+}
+
+fn matching(pattern: &Path) -> u64 {
+    hash(&matches_of(pattern).collect::<Vec<_>>())
 }
 
 fn hash(value: &impl Hash) -> u64 {

@@ -37,7 +37,7 @@ pub use path::Path;
 pub use render::Colour;
 pub use report::{Level, Place, Problem, Related, Report};
 pub use reserved::Reserved;
-pub use watcher::{Pace, Watcher};
+pub use watcher::{Pace, Watched, Watcher};
 
 /// The JSON Schema (2020-12) of a spec, as editors take it.
 pub fn schema<S: schemars::JsonSchema>() -> serde_json::Value {

@@ -33,6 +33,15 @@ pub struct Watcher {
     unfinished: Unfinished,
 }
 
+/// What a reader of configuration found out about, whether or not it could be used.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// A name with `*`, `?` or `[` is a pattern.
+    pub files: Vec<PathBuf>,
+    /// When the reading began: what was written since may not be in what was read.
+    pub read: SystemTime,
+}
+
 /// How long a change may take to be noticed.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -65,7 +74,7 @@ impl Default for Pace {
 }
 
 impl Watcher {
-    /// Without events from the kernel (too many watches in use, say) the poll alone serves.
+    /// Of files that are read after this. Without events from the kernel (too many watches in use, say) the poll alone serves.
     pub fn new(files: Vec<PathBuf>) -> Self {
         Self::with_pace(files, Pace::default())
     }
@@ -115,10 +124,16 @@ impl Watcher {
         watcher
     }
 
-    /// From now on these files count; a name with `*`, `?` or `[` is a pattern. Of a file that was watched before, a change
-    /// since it was last looked at still counts; of another one a change since `read`, the time at which whoever found out
-    /// about it began to read.
-    pub fn watch(&mut self, files: Vec<PathBuf>, read: SystemTime) {
+    /// Of files that were read before.
+    pub fn of(watched: Watched) -> Self {
+        let mut watcher = Self::new(Vec::new());
+        watcher.watch(watched);
+        watcher
+    }
+
+    /// From now on these files count. Of a file that was watched before, a change since it was last looked at still counts; of
+    /// another one a change since it was read.
+    pub fn watch(&mut self, Watched { files, read }: Watched) {
         // Folders first: a change between the two is then an event, not a loss.
         self.files = files;
         self.follow();

@@ -39,13 +39,17 @@ impl Root {
     }
 
     pub(crate) fn leaf_from(&self, id: &str, serial: u64, from: u64) -> (String, String) {
+        self.leaf_between(id, serial, from, from + 1000)
+    }
+
+    pub(crate) fn leaf_between(&self, id: &str, serial: u64, from: u64, until: u64) -> (String, String) {
         let mut params = rcgen::CertificateParams::default();
         params.subject_alt_names = vec![rcgen::SanType::URI(id.try_into().unwrap())];
         params.extended_key_usages =
             vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth, rcgen::ExtendedKeyUsagePurpose::ServerAuth];
         params.serial_number = Some(serial.into());
         params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = (moment(from), moment(from + 1000));
+        (params.not_before, params.not_after) = (moment(from), moment(until));
         let key = rcgen::KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }

@@ -89,7 +89,7 @@ pub enum Offered {
     Taken,
     /// The very same certificate and roots.
     Unchanged,
-    /// It ends before the one in use and is not newer: an old file that came back.
+    /// It began and ends before the one in use: an old file that came back.
     Older,
 }
 
@@ -226,7 +226,7 @@ impl OwnIdentity {
             if is_same_leaf && current.key.cert == new.key.cert && is_same_trust {
                 return Offered::Unchanged;
             }
-            let is_step_back = new.not_after < current.not_after && new.not_before <= current.not_before;
+            let is_step_back = new.not_after < current.not_after && new.not_before < current.not_before;
             if !is_same_leaf && is_step_back && current.is_valid(now) {
                 return Offered::Older;
             }
@@ -330,6 +330,9 @@ mod tests {
         assert!(read(&first, &new.pem(), at(4)).is_err());
         assert_eq!(offer(&second, &both, at(600)), Offered::Taken);
         assert_eq!(offer(&first, &both, at(610)), Offered::Older);
+        // Of the same second, and shorter: whoever issued it again meant it.
+        let short = new.leaf_between(OWN, 2, 500, 700);
+        assert_eq!(offer(&short, &both, at(611)), Offered::Taken);
         assert_eq!(offer(&second, &new.pem(), at(620)), Offered::Taken);
         assert_eq!(own.current().unwrap().seconds_to_expiry(at(620)), 880);
         // Nothing valid is offered any more: the last one stays, proves what it can to its end, and nothing after.

@@ -1,6 +1,6 @@
 //! The watcher: what is a change and what is not.
 
-use portcullis_config::{Pace, Watcher};
+use portcullis_config::{Pace, Watched, Watcher};
 use std::{
     fs,
     io::Write,
@@ -132,11 +132,11 @@ async fn another_set_of_files_keeps_what_is_known_of_the_old_ones() {
     folder.write("b.toml", "1");
     let mut watcher = folder.watch(&["a.toml"]);
     folder.write("a.toml", "changed before the set was replaced");
-    watcher.watch(vec![folder.at("a.toml"), folder.at("b.toml")], SystemTime::now());
+    watcher.watch(Watched { files: vec![folder.at("a.toml"), folder.at("b.toml")], read: SystemTime::now() });
     fires(&mut watcher, "a change before the new set").await;
     folder.write("b.toml", "2");
     fires(&mut watcher, "a file of the new set").await;
-    watcher.watch(vec![folder.at("a.toml")], SystemTime::now());
+    watcher.watch(Watched { files: vec![folder.at("a.toml")], read: SystemTime::now() });
     folder.write("b.toml", "3");
     assert!(tokio::time::timeout(Duration::from_millis(500), watcher.changed()).await.is_err(), "no longer watched");
 }
@@ -148,12 +148,22 @@ async fn a_file_that_was_written_after_it_was_found_missing_and_before_it_is_wat
     let mut watcher = folder.watch(&["a.toml"]);
     let read = SystemTime::now();
     folder.write("list.txt", "written while the reader told that it is not there");
-    watcher.watch(vec![folder.at("a.toml"), folder.at("list.txt")], read);
+    watcher.watch(Watched { files: vec![folder.at("a.toml"), folder.at("list.txt")], read });
     fires(&mut watcher, "what came in between").await;
+
+    // Before anything was watched at all, as when a process starts.
+    let read = SystemTime::now();
+    folder.write("a.toml", "2");
+    let mut watcher = Watcher::of(Watched { files: vec![folder.at("a.toml")], read });
+    fires(&mut watcher, "what came while the process started").await;
+    let files = vec![folder.at("*.txt"), folder.at("list.txt")];
+    folder.write("more.txt", "a match that the reader has not seen");
+    let mut watcher = Watcher::of(Watched { files, read: SystemTime::now() + Duration::from_secs(1) });
+    fires(&mut watcher, "another match").await;
 
     let mut watcher = folder.watch(&["a.toml"]);
     let read_long_after = SystemTime::now() + Duration::from_secs(1);
-    watcher.watch(vec![folder.at("a.toml"), folder.at("list.txt")], read_long_after);
+    watcher.watch(Watched { files: vec![folder.at("a.toml"), folder.at("list.txt")], read: read_long_after });
     assert!(tokio::time::timeout(Duration::from_millis(300), watcher.changed()).await.is_err(), "it was read as it is");
 }
 
