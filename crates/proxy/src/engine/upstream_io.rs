@@ -37,6 +37,8 @@ pub(crate) struct UpstreamIo {
     /// The body that is being read.
     under_way: Option<UnderWay>,
     request: RequestKind,
+    /// Answers before the final one.
+    interims: u32,
     waits: Waits,
     alarm: Option<Pin<Box<Sleep>>>,
     /// Since when nothing more of the request was taken.
@@ -96,6 +98,9 @@ enum Then {
     Tunnel,
 }
 
+/// 1xx answers to one request (RFC 9110 §15.2 sets no limit): they are passed on as they come, and keep every clock from
+/// running out.
+const INTERIMS_MOST: u32 = 32;
 const GATHER_LIMIT: usize = 16 * 1024;
 const HEAD_READ: usize = 8 * 1024;
 /// A body of a known length up to this is awaited before its head is passed on,
@@ -120,6 +125,7 @@ impl UpstreamIo {
             reading: Reading::Resting,
             under_way: None,
             request: RequestKind::Other,
+            interims: 0,
             waits,
             alarm: None,
             stuck: None,
@@ -135,6 +141,7 @@ impl UpstreamIo {
         if matches!(self.reading, Reading::Resting) {
             self.seat.work();
             self.request = RequestKind::of(bytes);
+            self.interims = 0;
             if self.request == RequestKind::Upgrade {
                 self.alarm = Some(Box::pin(tokio::time::sleep(self.waits.head)));
             }
@@ -158,7 +165,14 @@ impl UpstreamIo {
                 Ok(Parse::Complete { head, .. }) if head.status == 101 && self.request != RequestKind::Upgrade => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "an upgrade nobody asked for")));
                 }
+                Ok(Parse::Complete { head, .. }) if head.is_interim() && self.interims >= INTERIMS_MOST => {
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "interim responses without end",
+                    )));
+                }
                 Ok(Parse::Complete { head, len }) => {
+                    self.interims += u32::from(head.is_interim());
                     if !head.is_interim() || head.status == 101 {
                         self.alarm = None;
                     }
@@ -220,6 +234,10 @@ impl UpstreamIo {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             self.ahead.extend_from_slice(fresh.filled());
+        }
+        if self.ahead.len() > whole {
+            // Nothing of it was passed on yet, and so nothing need be.
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "octets after the response")));
         }
         self.alarm = None;
         if let Reading::Held { then, .. } = std::mem::replace(&mut self.reading, Reading::Resting) {
