@@ -37,6 +37,8 @@ mod forwarding;
 mod h1_answers;
 mod h1_strict;
 mod h2;
+mod h2_attacks;
+mod h2_frames;
 mod keys;
 mod lifecycle;
 mod limit_keys;

@@ -1,6 +1,7 @@
 //! Watches the frames of an HTTP/2 connection for abuse, below the codec: each frame costs a few instructions here, before
 //! the codec has spent anything on it. It reads frame headers only and jumps over payloads.
 
+use crate::h2_blame::H2Blame;
 use std::time::Duration;
 
 /// What a peer did too much of.
@@ -23,6 +24,15 @@ pub enum H2Abuse {
     OtherFrames,
     /// A frame beyond SETTINGS_MAX_FRAME_SIZE (RFC 9113 §4.2).
     FrameTooLarge,
+    /// A frame of a length that its type cannot have (RFC 9113 §4.2, §6). No abuse by itself, as what follows: it is told here
+    /// because the codec has one code, PROTOCOL_ERROR, for all of it.
+    FrameLength,
+    /// SETTINGS_INITIAL_WINDOW_SIZE beyond 2^31 - 1 (RFC 9113 §6.5.2).
+    WindowTooLarge,
+    /// Another setting beyond what it may be.
+    BadSetting,
+    /// A preface without its SETTINGS (RFC 9113 §3.4), which the codec does not miss.
+    NoSettings,
 }
 
 impl H2Abuse {
@@ -37,6 +47,10 @@ impl H2Abuse {
         Self::WindowUpdate,
         Self::OtherFrames,
         Self::FrameTooLarge,
+        Self::FrameLength,
+        Self::WindowTooLarge,
+        Self::BadSetting,
+        Self::NoSettings,
     ];
 
     /// Metric label and log field.
@@ -52,8 +66,41 @@ impl H2Abuse {
             Self::WindowUpdate => "h2_window_update_flood",
             Self::OtherFrames => "h2_other_frames_flood",
             Self::FrameTooLarge => "h2_frame_too_large",
+            Self::FrameLength => "h2_frame_length",
+            Self::WindowTooLarge => "h2_window_too_large",
+            Self::BadSetting => "h2_bad_setting",
+            Self::NoSettings => "h2_no_settings",
         }
     }
+
+    /// What GOAWAY calls it.
+    pub const fn code(self) -> H2Code {
+        match self {
+            Self::RapidReset
+            | Self::MadeYouReset
+            | Self::Continuation
+            | Self::Settings
+            | Self::Ping
+            | Self::Priority
+            | Self::EmptyFrames
+            | Self::WindowUpdate
+            | Self::OtherFrames => H2Code::EnhanceYourCalm,
+            Self::FrameTooLarge | Self::FrameLength => H2Code::FrameSize,
+            Self::WindowTooLarge => H2Code::FlowControl,
+            Self::BadSetting | Self::NoSettings => H2Code::Protocol,
+        }
+    }
+}
+
+/// The codes of RFC 9113 §7 that we have a use for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum H2Code {
+    Protocol = 0x1,
+    FlowControl = 0x3,
+    StreamClosed = 0x5,
+    FrameSize = 0x6,
+    Compression = 0x9,
+    EnhanceYourCalm = 0xb,
 }
 
 /// A count that leaks with time and with honest work, so that only an excess over both adds up.
@@ -92,6 +139,10 @@ pub struct H2Guard {
     block_octets: u64,
     last_stream: u32,
     now: Duration,
+    greeted: bool,
+    /// Of the SETTINGS that is being read.
+    values: Option<SettingsValues>,
+    blame: H2Blame,
 }
 
 /// Frames in excess before the connection is cut. Honest clients stay near zero: each leak is far above what one sends.
@@ -105,33 +156,64 @@ const BLOCK_OCTETS: u64 = 256 << 10;
 /// SETTINGS_MAX_FRAME_SIZE that we announce: the initial value.
 const FRAME_MAX: u32 = 16_384;
 
-mod kind {
-    pub(super) const DATA: u8 = 0x0;
-    pub(super) const HEADERS: u8 = 0x1;
-    pub(super) const PRIORITY: u8 = 0x2;
-    pub(super) const RST_STREAM: u8 = 0x3;
-    pub(super) const SETTINGS: u8 = 0x4;
-    pub(super) const PUSH_PROMISE: u8 = 0x5;
-    pub(super) const PING: u8 = 0x6;
-    pub(super) const WINDOW_UPDATE: u8 = 0x8;
-    pub(super) const CONTINUATION: u8 = 0x9;
+pub(crate) mod kind {
+    pub(crate) const DATA: u8 = 0x0;
+    pub(crate) const HEADERS: u8 = 0x1;
+    pub(crate) const PRIORITY: u8 = 0x2;
+    pub(crate) const RST_STREAM: u8 = 0x3;
+    pub(crate) const SETTINGS: u8 = 0x4;
+    pub(crate) const PUSH_PROMISE: u8 = 0x5;
+    pub(crate) const PING: u8 = 0x6;
+    pub(crate) const GOAWAY: u8 = 0x7;
+    pub(crate) const WINDOW_UPDATE: u8 = 0x8;
+    pub(crate) const CONTINUATION: u8 = 0x9;
 }
-const END_STREAM: u8 = 0x1;
+
+mod setting {
+    pub(super) const ENABLE_PUSH: u16 = 0x2;
+    pub(super) const INITIAL_WINDOW_SIZE: u16 = 0x4;
+    pub(super) const MAX_FRAME_SIZE: u16 = 0x5;
+    pub(super) const ENABLE_CONNECT_PROTOCOL: u16 = 0x8;
+}
+
+pub(crate) mod flag {
+    pub(crate) const END_STREAM: u8 = 0x1;
+    pub(crate) const ACK: u8 = 0x1;
+    pub(crate) const END_HEADERS: u8 = 0x4;
+    pub(crate) const PADDED: u8 = 0x8;
+    pub(crate) const PRIORITY: u8 = 0x20;
+}
 
 impl H2Guard {
     /// Sees inbound bytes in any slices, preface included. `now` counts from the connection's start.
     pub fn inbound(&mut self, bytes: &[u8], now: Duration) -> Result<(), H2Abuse> {
         self.now = now;
+        self.blame.begin(self.reader.payload_left > 0);
         let mut at = 0;
-        while let Some((frame, taken)) = self.reader.next(bytes.get(at..).unwrap_or_default()) {
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let payload = self.reader.payload(rest);
+            if let Some(values) = &mut self.values {
+                values.read(payload)?;
+            }
+            self.blame.payload(payload);
+            let Some((frame, taken)) = self.reader.next(rest) else { return Ok(()) };
             at += taken;
+            self.hold_to_its_form(frame)?;
+            self.values = (frame.kind == kind::SETTINGS).then(SettingsValues::default);
+            self.blame.note(frame, self.last_stream);
             self.frame(frame)?;
         }
-        Ok(())
+    }
+
+    /// When the codec ends the connection with PROTOCOL_ERROR: the code that the standard has for it.
+    pub fn only_fault(&self) -> Option<H2Code> {
+        self.blame.only_fault()
     }
 
     /// We reset one of the client's streams: counted against the client.
     pub fn note_server_reset(&mut self) -> Result<(), H2Abuse> {
+        self.blame.note_server_reset();
         over(self.server_resets.add(self.now, 10.0), EXCESS, H2Abuse::MadeYouReset)
     }
 
@@ -140,15 +222,36 @@ impl H2Guard {
         self.last_stream
     }
 
-    fn frame(&mut self, frame: Frame) -> Result<(), H2Abuse> {
-        let now = self.now;
+    /// What a frame's header alone shows to be wrong.
+    fn hold_to_its_form(&mut self, frame: Frame) -> Result<(), H2Abuse> {
         if frame.length > FRAME_MAX {
             return Err(H2Abuse::FrameTooLarge);
         }
+        if !std::mem::replace(&mut self.greeted, true) && frame.kind != kind::SETTINGS {
+            return Err(H2Abuse::NoSettings);
+        }
+        let padding = u32::from(frame.has(flag::PADDED));
+        let fits = match frame.kind {
+            kind::DATA => frame.length >= padding,
+            kind::HEADERS => frame.length >= padding + if frame.has(flag::PRIORITY) { 5 } else { 0 },
+            // A stream error, which may be treated as one of the connection (RFC 9113 §5.4.1).
+            kind::PRIORITY => frame.length == 5,
+            kind::RST_STREAM | kind::WINDOW_UPDATE => frame.length == 4,
+            kind::SETTINGS if frame.has(flag::ACK) => frame.length == 0,
+            kind::SETTINGS => frame.length.is_multiple_of(6),
+            kind::PING => frame.length == 8,
+            kind::GOAWAY => frame.length >= 8,
+            _ => true,
+        };
+        if fits { Ok(()) } else { Err(H2Abuse::FrameLength) }
+    }
+
+    fn frame(&mut self, frame: Frame) -> Result<(), H2Abuse> {
+        let now = self.now;
         match frame.kind {
             kind::DATA => {
                 // Upload progress earns window updates nothing, but shows an honest client.
-                if frame.length == 0 && frame.flags & END_STREAM == 0 {
+                if frame.length == 0 && !frame.has(flag::END_STREAM) {
                     over(self.empties.add(now, 20.0), EXCESS, H2Abuse::EmptyFrames)?;
                 }
             }
@@ -194,16 +297,56 @@ fn over(level: f64, most: f64, abuse: H2Abuse) -> Result<(), H2Abuse> {
     if level > most { Err(abuse) } else { Ok(()) }
 }
 
+/// The payload of SETTINGS, however it comes in pieces.
+#[derive(Debug, Default)]
+struct SettingsValues {
+    value: [u8; 6],
+    have: usize,
+}
+
+impl SettingsValues {
+    /// RFC 9113 §6.5.2, RFC 8441 §3: a window beyond 2^31 - 1 is an error of flow control, other wrong values are of protocol.
+    fn read(&mut self, payload: &[u8]) -> Result<(), H2Abuse> {
+        for octet in payload {
+            if let Some(next) = self.value.get_mut(self.have) {
+                *next = *octet;
+            }
+            self.have = (self.have + 1) % self.value.len();
+            if self.have == 0 {
+                self.hold_value()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold_value(&self) -> Result<(), H2Abuse> {
+        let [n1, n0, v3, v2, v1, v0] = self.value;
+        let value = u32::from_be_bytes([v3, v2, v1, v0]);
+        match u16::from_be_bytes([n1, n0]) {
+            setting::ENABLE_PUSH | setting::ENABLE_CONNECT_PROTOCOL if value > 1 => Err(H2Abuse::BadSetting),
+            setting::INITIAL_WINDOW_SIZE if value > (1 << 31) - 1 => Err(H2Abuse::WindowTooLarge),
+            setting::MAX_FRAME_SIZE if !(FRAME_MAX..1 << 24).contains(&value) => Err(H2Abuse::BadSetting),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
-struct Frame {
-    length: u32,
-    kind: u8,
-    flags: u8,
-    stream: u32,
+pub(crate) struct Frame {
+    pub(crate) length: u32,
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+}
+
+impl Frame {
+    pub(crate) fn has(self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
 }
 
 /// Cuts a byte stream into frame headers (RFC 9113 §4.1).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct FrameReader {
     preface_left: usize,
     payload_left: usize,
@@ -246,6 +389,11 @@ impl FrameReader {
         Some((Frame { length, kind, flags, stream: u32::from_be_bytes([s3 & 0x7f, s2, s1, s0]) }, skipped + taken))
     }
 
+    /// What of `bytes` belongs to the payload of the frame before.
+    fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes.get(..self.payload_left.min(bytes.len())).unwrap_or_default()
+    }
+
     fn at_boundary(&self) -> bool {
         self.preface_left == 0 && self.payload_left == 0 && self.have == 0
     }
@@ -279,6 +427,20 @@ impl OutboundFrames {
         self.reader.at_boundary()
     }
 
+    /// Whether what is to be sent now ends with a whole GOAWAY of PROTOCOL_ERROR.
+    pub fn ends_in_protocol_error(&self, bytes: &[u8]) -> bool {
+        let Some((before, goaway)) = bytes.split_last_chunk::<17>() else { return false };
+        if !matches!(goaway, [0, 0, 8, kind::GOAWAY, 0, 0, 0, 0, 0, _, _, _, _, 0, 0, 0, 1]) {
+            return false;
+        }
+        // A body may have such octets.
+        let (mut reader, mut at) = (self.reader.clone(), 0);
+        while let Some((_, taken)) = reader.next(before.get(at..).unwrap_or_default()) {
+            at += taken;
+        }
+        reader.at_boundary()
+    }
+
     /// RST_STREAM frames sent so far.
     pub fn resets(&self) -> u64 {
         self.resets
@@ -286,12 +448,12 @@ impl OutboundFrames {
 }
 
 /// A whole GOAWAY frame (RFC 9113 §6.8).
-pub fn goaway_frame(last_stream: u32, code: u32) -> [u8; 17] {
+pub fn goaway_frame(last_stream: u32, code: H2Code) -> [u8; 17] {
     let mut frame = [0; 17];
     frame[2] = 8;
     frame[3] = 0x7;
     frame[9..13].copy_from_slice(&(last_stream & 0x7fff_ffff).to_be_bytes());
-    frame[13..].copy_from_slice(&code.to_be_bytes());
+    frame[13..].copy_from_slice(&(code as u32).to_be_bytes());
     frame
 }
 
@@ -306,10 +468,15 @@ mod tests {
         bytes
     }
 
+    /// A preface and its SETTINGS.
+    fn greeting() -> Vec<u8> {
+        [vec![b'x'; 24], frame(4, 0, 0, 0)].concat()
+    }
+
     /// Feeds the frames of each round at a pace; gives the number of frames until the cut.
     fn frames_until_cut(mut round: impl FnMut(u32) -> Vec<u8>, rounds: u32, per_second: u32) -> Option<(u32, H2Abuse)> {
         let mut guard = H2Guard::default();
-        guard.inbound(&[b'x'; 24], Duration::ZERO).unwrap();
+        guard.inbound(&greeting(), Duration::ZERO).unwrap();
         for n in 0..rounds {
             let now = Duration::from_secs_f64(f64::from(n) / f64::from(per_second));
             if let Err(abuse) = guard.inbound(&round(n), now) {
@@ -374,7 +541,7 @@ mod tests {
     #[test]
     fn a_browser_that_leaves_a_page_may_cancel_all_it_had_open() {
         let mut guard = H2Guard::default();
-        guard.inbound(&[b'x'; 24], Duration::ZERO).unwrap();
+        guard.inbound(&greeting(), Duration::ZERO).unwrap();
         for page in 0..20 {
             for stream in 0..100 {
                 guard
@@ -391,8 +558,8 @@ mod tests {
 
     #[test]
     fn frames_are_found_however_the_bytes_are_split() {
-        let mut stream = vec![b'x'; 24];
-        stream.extend((0..50).flat_map(|n| frame(6, 0, 0, n)));
+        let mut stream = greeting();
+        stream.extend((0..50).flat_map(|n| frame(0xbe, 0, 0, n)));
         stream.extend(frame(1, 4, 77, 10));
         for step in 1..40 {
             let mut guard = H2Guard::default();
@@ -411,6 +578,85 @@ mod tests {
     }
 
     #[test]
+    fn rfc9113_4_2_a_frame_has_the_length_of_its_type() {
+        let check = |kind, flags, length| {
+            let mut guard = H2Guard::default();
+            guard.inbound(&greeting(), Duration::ZERO).unwrap();
+            guard.inbound(&frame(kind, flags, 1, length), Duration::ZERO).err()
+        };
+        for (kind, flags, right) in [
+            (2, 0, &[5][..]),
+            (3, 0, &[4]),
+            (4, 0, &[0, 6, 12]),
+            (4, 1, &[0]),
+            (6, 0, &[8]),
+            (7, 0, &[8, 9, 10, 11, 12]),
+            (8, 0, &[4]),
+            (0, 8, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+            (1, 0x28, &[6, 7, 8, 9, 10, 11, 12]),
+        ] {
+            for length in 0..13 {
+                let expected = (!right.contains(&length)).then_some(H2Abuse::FrameLength);
+                assert_eq!(check(kind, flags, length), expected, "type {kind}, flags {flags:#x}, {length} octets");
+            }
+        }
+        assert_eq!(check(0xbe, 0xff, 7), None, "unknown types have any length");
+    }
+
+    #[test]
+    fn rfc9113_3_4_the_first_frame_is_settings() {
+        let mut guard = H2Guard::default();
+        let ping = [vec![b'x'; 24], frame(6, 0, 0, 8)].concat();
+        assert_eq!(guard.inbound(&ping, Duration::ZERO), Err(H2Abuse::NoSettings));
+        assert_eq!(H2Abuse::NoSettings.code(), H2Code::Protocol);
+    }
+
+    #[test]
+    fn rfc9113_6_5_2_settings_are_within_their_limits() {
+        let (too_large, bad) = (Err(H2Abuse::WindowTooLarge), Err(H2Abuse::BadSetting));
+        for (setting, value, expected) in [
+            (1_u16, u32::MAX, Ok(())),
+            (2, 1, Ok(())),
+            (2, 2, bad),
+            (3, u32::MAX, Ok(())),
+            (4, (1 << 31) - 1, Ok(())),
+            (4, 1 << 31, too_large),
+            (5, 16_383, bad),
+            (5, 16_384, Ok(())),
+            (5, (1 << 24) - 1, Ok(())),
+            (5, 1 << 24, bad),
+            (6, 0, Ok(())),
+            (8, 1, Ok(())),
+            (8, 2, bad),
+            (0xbeef, u32::MAX, Ok(())),
+        ] {
+            let mut settings = frame(4, 0, 0, 12);
+            settings[15..21].copy_from_slice(&[&setting.to_be_bytes()[..], &value.to_be_bytes()].concat());
+            let whole = [vec![b'x'; 24], settings].concat();
+            for step in 1..whole.len() {
+                let mut guard = H2Guard::default();
+                let outcome = whole.chunks(step).try_for_each(|part| guard.inbound(part, Duration::ZERO));
+                assert_eq!(outcome, expected, "{setting}: {value}, {step} octets at a time");
+            }
+        }
+    }
+
+    #[test]
+    fn a_goaway_at_the_end_is_told_from_a_body_that_looks_like_one() {
+        let goaway = goaway_frame(7, H2Code::Protocol);
+        let body = [&frame(0, 0, 1, 17)[..9], &goaway].concat();
+        let out = OutboundFrames::default();
+        assert!(out.ends_in_protocol_error(&goaway));
+        assert!(out.ends_in_protocol_error(&[&frame(3, 0, 1, 4)[..], &goaway].concat()));
+        assert!(out.ends_in_protocol_error(&[&body[..], &goaway].concat()));
+        assert!(!out.ends_in_protocol_error(&body));
+        assert!(!out.ends_in_protocol_error(&goaway_frame(7, H2Code::FrameSize)));
+        let mut within = OutboundFrames::default();
+        within.advance(&body[..9]);
+        assert!(!within.ends_in_protocol_error(&goaway));
+    }
+
+    #[test]
     fn a_goaway_of_ours_fits_only_between_frames() {
         let mut out = OutboundFrames::default();
         assert!(out.at_boundary());
@@ -419,6 +665,6 @@ mod tests {
         out.advance(&frame(0, 0, 1, 100)[50..]);
         out.advance(&frame(3, 0, 1, 4));
         assert!(out.at_boundary() && out.resets() == 1);
-        assert_eq!(goaway_frame(7, 0xb), [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 11]);
+        assert_eq!(goaway_frame(7, H2Code::EnhanceYourCalm), [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 11]);
     }
 }

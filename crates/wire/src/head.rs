@@ -231,6 +231,16 @@ impl RequestFields {
     }
 }
 
+/// Whether h2's `:path` is what HTTP/1.1 has as a target (RFC 9113 §8.3.1): a path, or `*` for OPTIONS. CONNECT has none.
+pub fn is_h2_target(method: &[u8], path: &[u8]) -> bool {
+    let form = match path {
+        [b'/', ..] => true,
+        b"*" => method == b"OPTIONS",
+        _ => method == b"CONNECT",
+    };
+    form && path.iter().all(|b| TARGET[usize::from(*b)])
+}
+
 /// Checks the form of the target against the method (RFC 9112 §3.2) and gives the authority where one is in it.
 fn target_authority<'t>(method: &[u8], target: &'t [u8]) -> Result<Option<&'t [u8]>, Refusal> {
     if method == b"CONNECT" {

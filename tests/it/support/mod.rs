@@ -3,6 +3,7 @@
 pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod dns;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod h2_origin;
 pub(crate) mod memory_group;

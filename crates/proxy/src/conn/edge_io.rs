@@ -10,7 +10,7 @@ use pingora::protocols::{
     ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
     UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
 };
-use portcullis_wire::{BodyScanner, Framing};
+use portcullis_wire::{BodyScanner, Framing, H2Abuse};
 use std::{
     fmt, io,
     os::fd::AsRawFd,
@@ -293,15 +293,22 @@ impl EdgeIo {
             buf.put_slice(&self.ahead.split_to(taken));
         }
         let Some(fresh) = buf.filled().get(start..) else { return Poll::Ready(Ok(())) };
-        if let Some(abuse) = watch.inbound(fresh, Instant::now()) {
-            self.facts.set_fault(Fault::H2Abuse(abuse));
-            if let Some(goaway) = watch.goaway() {
-                // Best effort: a peer that does not read its GOAWAY is cut all the same.
-                let _ = Pin::new(transport).poll_write(cx, &goaway);
-            }
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, abuse.as_str())));
+        match watch.inbound(fresh, Instant::now()) {
+            Some(abuse) => Poll::Ready(Err(self.cut(abuse, cx))),
+            None => Poll::Ready(Ok(())),
         }
-        Poll::Ready(Ok(()))
+    }
+
+    /// Says why, and ends the h2 connection.
+    fn cut(&mut self, abuse: H2Abuse, cx: &mut Context<'_>) -> io::Error {
+        self.facts.set_fault(Fault::H2Abuse(abuse));
+        if let Reading::H2 { watch, .. } = &self.reading
+            && let (Some(goaway), Some(transport)) = (watch.goaway(abuse), self.transport.as_mut())
+        {
+            // Best effort: a peer that does not read its GOAWAY is cut all the same.
+            let _ = Pin::new(transport).poll_write(cx, &goaway);
+        }
+        io::Error::new(io::ErrorKind::ConnectionAborted, abuse.as_str())
     }
 }
 
@@ -320,10 +327,14 @@ impl AsyncWrite for EdgeIo {
         let io = self.get_mut();
         if let Reading::H2 { watch, .. } = &mut io.reading {
             let transport = io.transport.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-            let sent = ready!(Pin::new(transport).poll_write(cx, bytes))?;
+            let specific = watch.specific(bytes);
+            let sent = ready!(Pin::new(transport).poll_write(cx, specific.as_deref().unwrap_or(bytes)))?;
             watch.outbound(bytes.get(..sent).unwrap_or_default());
             io.facts.metrics.bytes_out(sent as u64);
-            return Poll::Ready(Ok(sent));
+            return match watch.provoked() {
+                Some(abuse) => Poll::Ready(Err(io.cut(abuse, cx))),
+                None => Poll::Ready(Ok(sent)),
+            };
         }
         io.wrote_since_message = true;
         if io.gathered.len() + bytes.len() > GATHER_LIMIT {
@@ -360,7 +371,10 @@ impl AsyncWrite for EdgeIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let io = self.get_mut();
-        if let Reading::H2 { watch, .. } = &mut io.reading {
+        let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+        if let Reading::H2 { watch, .. } = &mut io.reading
+            && slices.iter().map(|slice| slice.len()).sum::<usize>() > first.len()
+        {
             let transport = io.transport.as_mut().ok_or(io::ErrorKind::NotConnected)?;
             let sent = ready!(Pin::new(transport).poll_write_vectored(cx, slices))?;
             let mut left = sent;
@@ -370,9 +384,11 @@ impl AsyncWrite for EdgeIo {
                 left -= part.len();
             }
             io.facts.metrics.bytes_out(sent as u64);
-            return Poll::Ready(Ok(sent));
+            return match watch.provoked() {
+                Some(abuse) => Poll::Ready(Err(io.cut(abuse, cx))),
+                None => Poll::Ready(Ok(sent)),
+            };
         }
-        let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
         Pin::new(io).poll_write(cx, first)
     }
 
@@ -385,11 +401,15 @@ impl AsyncWrite for EdgeIo {
 /// A response that was sent while the client was still sending must not be lost to a reset (RFC 9112 §9.6).
 impl Drop for EdgeIo {
     fn drop(&mut self) {
-        let unread = match &self.reading {
-            Reading::Message { under_way, .. } => under_way.is_some() || !self.ahead.is_empty(),
-            Reading::Idle | Reading::H2 { .. } => false,
+        let lingers = match &self.reading {
+            Reading::Message { under_way, .. } => {
+                self.wrote_since_message && (under_way.is_some() || !self.ahead.is_empty())
+            }
+            // GOAWAY to an abuser, who most often is still sending.
+            Reading::H2 { .. } => matches!(self.facts.fault(), Some(Fault::H2Abuse(_))),
+            Reading::Idle => false,
         };
-        if !(unread && self.wrote_since_message) || self.facts.is_tunnel() {
+        if !lingers || self.facts.is_tunnel() {
             return;
         }
         let permit = std::mem::replace(&mut self._permit, Box::new(()));

@@ -1,7 +1,7 @@
 //! Drives one HTTP/2 connection: hands each stream to the engine as a task, says GOAWAY on drain, and ends a connection
 //! that rests too long.
 
-use super::{Conn, EdgeIo, Fault, h2_watch::H2Watch};
+use super::{Conn, ConnFacts, EdgeIo, Fault, h2_watch::H2Watch};
 use crate::egress::connect_h2;
 use pingora::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
 use portcullis_wire::{H2Abuse, H2Guard};
@@ -27,7 +27,10 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER);
     let handshake = timeout(plan.limits.header_timeout, handshake(io, Some(options)));
-    let Ok(Ok(mut connection)) = handshake.await else { return };
+    let Ok(Ok(mut connection)) = handshake.await else {
+        note_abuse(&facts);
+        return;
+    };
 
     let streams = Rc::new(Streams::default());
     let mut served = 0_u32;
@@ -80,19 +83,21 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
             }
             Ok(Some(H2Accept::Rejected)) => {
                 malformed += 1;
-                if malformed >= MALFORMED_MAX {
-                    return;
+                if malformed == MALFORMED_MAX {
+                    facts.set_fault(Fault::H2Abuse(H2Abuse::MadeYouReset));
+                    note_abuse(&facts);
+                    // The codec says so and ends; a peer that takes nothing is not waited for.
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    goodbye = Some(Instant::now() + GOODBYE);
                 }
             }
             Ok(None) => return,
             Err(error) => {
                 if calmed(&error) {
                     // The codec was quicker than our guard: too many resets, the peer's or those it provoked.
-                    facts.metrics.abuse(H2Abuse::RapidReset.as_str());
-                } else if let Some(Fault::H2Abuse(abuse)) = facts.fault() {
-                    facts.metrics.abuse(abuse.as_str());
-                    tracing::debug!(listener = %facts.listener.name, peer = ?facts.source, abuse = abuse.as_str(), "h2 connection cut");
+                    facts.set_fault(Fault::H2Abuse(H2Abuse::RapidReset));
                 }
+                note_abuse(&facts);
                 return;
             }
         }
@@ -107,6 +112,14 @@ const SEND_BUFFER: usize = 64 << 10;
 const MALFORMED_MAX: u32 = 32;
 /// How long a resting client has to notice GOAWAY before the socket closes.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Counts what our guard cut the connection for.
+fn note_abuse(facts: &ConnFacts) {
+    if let Some(Fault::H2Abuse(abuse)) = facts.fault() {
+        facts.metrics.abuse(abuse.as_str());
+        tracing::debug!(listener = %facts.listener.name, peer = ?facts.source, abuse = abuse.as_str(), "h2 connection cut");
+    }
+}
 
 /// The codec ended the connection with ENHANCE_YOUR_CALM.
 fn calmed(error: &pingora::Error) -> bool {

@@ -3,9 +3,6 @@
 use portcullis_wire::{H2Abuse, H2Guard, OutboundFrames, goaway_frame};
 use std::time::Instant;
 
-/// RFC 9113 §7.
-const ENHANCE_YOUR_CALM: u32 = 0xb;
-
 /// Both directions of one h2 connection.
 pub(crate) struct H2Watch {
     guard: H2Guard,
@@ -37,8 +34,25 @@ impl H2Watch {
         }
     }
 
+    /// What the client has made us do too often. It need not say more: what it provoked may answer its last word. `None` as
+    /// long as a frame of ours is under way, behind which the farewell must go.
+    pub(crate) fn provoked(&self) -> Option<H2Abuse> {
+        self.made_us_reset.filter(|_| self.out.at_boundary())
+    }
+
     /// The farewell to an abuser, when it can be said without cutting a frame in two.
-    pub(crate) fn goaway(&self) -> Option<[u8; 17]> {
-        self.out.at_boundary().then(|| goaway_frame(self.guard.last_stream(), ENHANCE_YOUR_CALM))
+    pub(crate) fn goaway(&self, abuse: H2Abuse) -> Option<[u8; 17]> {
+        self.out.at_boundary().then(|| goaway_frame(self.guard.last_stream(), abuse.code()))
+    }
+
+    /// What to send in the place of `bytes`, when they end the connection with PROTOCOL_ERROR and the standard has a more
+    /// specific code for it. Only the last octet is another: a part of it sent is a part of both.
+    pub(crate) fn specific(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if !self.out.ends_in_protocol_error(bytes) {
+            return None;
+        }
+        let code = self.guard.only_fault()?;
+        let (_, before) = bytes.split_last()?;
+        Some([before, &[code as u8]].concat())
     }
 }

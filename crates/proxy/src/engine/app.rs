@@ -2,7 +2,7 @@
 
 use super::{
     ahead,
-    arrival::{arrival, hold_underscores, join_cookies},
+    arrival::{arrival, hold_h2, hold_underscores, join_cookies},
     egress, fate,
     guard::Passed,
     head_gate::HeadGate,
@@ -111,8 +111,9 @@ impl ProxyHttp for App {
             return Error::e_explain(ErrorType::InternalError, "a connection without facts");
         };
         let header = session.as_mut().req_header_mut();
+        let form = hold_h2(header);
         join_cookies(header)?;
-        let underscores = hold_underscores(header, facts.listener.plan().underscores);
+        let fields = form.and_then(|()| hold_underscores(header, facts.listener.plan().underscores));
         let header = session.req_header();
         let arrival = arrival(header, facts.listener.plan().client_ip.header_name());
         let made = stage::admit(self.edge.snapshot(), facts, &arrival, Instant::now());
@@ -127,7 +128,7 @@ impl ProxyHttp for App {
             let refusal = portcullis_wire::Refusal::TooManyFields;
             exchange.fail(Reason::Malformed { label: refusal.as_str(), status: refusal.status() }, "admit");
         }
-        if let Err(reason) = underscores {
+        if let Err(reason) = fields {
             exchange.fail(reason, "admit");
         }
         if exchange.fate.is_none() && self.edge.shedding.sheds(fastrand::u64(..)) {
@@ -429,8 +430,13 @@ impl ProxyHttp for App {
         if !ahead::replace(exchange, body) {
             ahead::take_in(exchange, body, end)?;
         }
-        if let (Some(tap), Some(chunk)) = (&mut exchange.mirror, body) {
+        if let (Some(tap), Some(chunk)) = (&mut exchange.mirror, body.as_ref()) {
             tap.body(chunk);
+        }
+        // The engine writes an empty piece as the last chunk, and then the last chunk: octets behind the request, which an
+        // origin takes for the next one (RFC 9112 §7.1). Over h2 a body often ends with empty DATA.
+        if end && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
         }
         Ok(())
     }

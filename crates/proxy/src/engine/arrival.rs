@@ -1,9 +1,10 @@
 //! A request's head as it arrives, before any stage: what admission reads of it, and what is put right in it first.
 
 use crate::{listen::Underscores, stage::Arrival};
-use http::{HeaderName, header};
+use http::{HeaderName, HeaderValue, header};
 use pingora::{Result, http::RequestHeader};
 use portcullis_policy::{Reason, TraceHeaders};
+use portcullis_wire::{Refusal, is_h2_target};
 
 fn trace_headers(header: &RequestHeader) -> TraceHeaders<'_> {
     let value = |name: &str| header.headers.get(name).map(header::HeaderValue::as_bytes);
@@ -40,6 +41,31 @@ pub(super) fn join_cookies(header: &mut RequestHeader) -> Result<()> {
     let fields: Vec<&[u8]> = fields.iter().map(header::HeaderValue::as_bytes).collect();
     let joined = fields.join(&b"; "[..]);
     header.insert_header(header::COOKIE, joined)
+}
+
+/// What makes a request of h2 malformed and the codec lets pass.
+pub(super) fn hold_h2(header: &RequestHeader) -> std::result::Result<(), Reason> {
+    if header.version != http::Version::HTTP_2 {
+        return Ok(());
+    }
+    // RFC 9113 §8.2.1: a value neither begins nor ends with white space. HTTP/1.1 has such space between value and framing.
+    let spaced = |value: &HeaderValue| matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
+    if header.headers.values().any(spaced) {
+        return Err(malformed(Refusal::BadFieldValue));
+    }
+    if !is_h2_target(header.method.as_str().as_bytes(), header.raw_path()) {
+        return Err(malformed(Refusal::BadTarget));
+    }
+    // RFC 9113 §8.3.1, RFC 9110 §4.2.1: neither scheme nor host is empty.
+    let host = header.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    if header.uri.scheme_str() == Some("") || (header.uri.authority().is_none() && host.is_none_or(<[u8]>::is_empty)) {
+        return Err(malformed(Refusal::BadHost));
+    }
+    Ok(())
+}
+
+fn malformed(refusal: Refusal) -> Reason {
+    Reason::Malformed { label: refusal.as_str(), status: refusal.status() }
 }
 
 /// Field names with underscores, as the listener wants them.
