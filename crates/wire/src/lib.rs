@@ -17,6 +17,7 @@ mod hpack_form;
 pub mod proxy_protocol;
 pub mod proxy_request;
 mod refusal;
+mod respelt;
 mod response;
 pub mod socks5;
 
