@@ -51,7 +51,7 @@ impl Case {
         Self { then: Then::Goes, ..self }
     }
 
-    fn to_head(self) -> Self {
+    fn asked_by_head(self) -> Self {
         Self { method: "HEAD", ..self }
     }
 }
@@ -288,21 +288,22 @@ fn bodiless() -> Vec<Case> {
             "HTTP/1.1 304 Not Modified\r\nContent-Length: 8\r\n\r\nsmuggled",
             Bodiless(304),
         ),
-        case("HEAD with a body", "9112 §6.3", answer("Content-Length: 8\r\n", "smuggled"), Bodiless(200)).to_head(),
+        case("HEAD with a body", "9112 §6.3", answer("Content-Length: 8\r\n", "smuggled"), Bodiless(200))
+            .asked_by_head(),
         case(
             "HEAD with chunks",
             "9112 §6.3",
             answer("Transfer-Encoding: chunked\r\n", "8\r\nsmuggled\r\n0\r\n\r\n"),
             Bodiless(200),
         )
-        .to_head(),
+        .asked_by_head(),
         case(
             "HEAD with another answer behind it",
             "9112 §9.2",
             format!("{}{SMUGGLED}", answer("Content-Length: 8\r\n", "")),
             Bodiless(200),
         )
-        .to_head(),
+        .asked_by_head(),
     ]
 }
 

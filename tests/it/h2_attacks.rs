@@ -88,8 +88,8 @@ fn resets() -> Vec<Attack> {
     vec![
         // A thousand frames in all.
         flood("rapid reset", End::Calmed, 500, |n| [get(id(n), "/hold"), reset(id(n))].concat()),
-        // A thousand RST_STREAM: the engine has each stream by then.
-        flood("rapid reset of streams that are under way", End::Calmed, 999, |n| {
+        // The engine has each stream by then. Some 700 RST_STREAM; more where they come slowly, since the count leaks.
+        flood("rapid reset of streams that are under way", End::Calmed, 3_000, |n| {
             [get(id(n), "/hold"), reset(id(n))].concat()
         })
         .paced(Pace::Answered),
@@ -201,7 +201,7 @@ struct Hold {
 
 /// A very large answer, which is never whole in our memory.
 async fn big(stream: &mut TcpStream) -> std::io::Result<()> {
-    const PIECE: [u8; 65_536] = [b'x'; 65_536];
+    static PIECE: [u8; 65_536] = [b'x'; 65_536];
     const PIECES: usize = 128;
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", PIECES * PIECE.len());
     stream.write_all(head.as_bytes()).await?;
@@ -316,7 +316,7 @@ impl Attacker {
 
     /// Polls until the server has said it, or is gone.
     async fn until(&self, wanted: impl Fn(&Heard) -> bool) {
-        for _ in 0..1_000 {
+        for _ in 0..4_000 {
             let heard = self.heard();
             if heard.over || wanted(&heard) {
                 return;

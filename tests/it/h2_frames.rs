@@ -186,6 +186,8 @@ async fn run(bench: &Bench, case: &Case) -> Result<(), String> {
                 wire.until(|said| *said == Said::WindowUpdate { stream: 0 }).await;
             }
             Step::Body(stream, length) => {
+                while wire.body(*stream).len() < *length && wire.next().await != Said::End {}
+                // And no more comes.
                 worked_off(&mut wire).await;
                 let had = wire.body(*stream).len();
                 if had != *length {

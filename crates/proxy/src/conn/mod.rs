@@ -20,4 +20,4 @@ pub use facts::{ConnFacts, TlsFacts};
 pub(crate) use serve::{Conn, Speaks, serve};
 pub(crate) use socket::{Socket, canonical};
 pub(crate) use transport::{Fronted, Prefixed, Transport};
-pub(crate) use under_way::{UnderWay, watch_memory};
+pub(crate) use under_way::{UnderWay, of_stream, watch_memory};

@@ -34,6 +34,8 @@ pub(crate) struct UnderWay {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Body,
+    /// Of an exchange over HTTP/2.
+    BodyOfStream,
     /// A tunnel, or the frames of an HTTP/2 connection. Not counted, since most rest most of the time.
     Stream,
 }
@@ -58,9 +60,16 @@ thread_local! {
     static CORE: Arc<Bodies> = Arc::default();
 }
 
+tokio::task_local! {
+    static OF_STREAM: ();
+}
+
 /// Octets that the pieces of all bodies on a core may take up. Pieces that were queued before more bodies came stay, so
 /// many that come at once exceed it by the logarithm of their number.
 const ROOM: usize = 24 << 20;
+/// The same for bodies that are read for streams of HTTP/2: one client has a hundred with one connection, and may give none a
+/// window.
+const ROOM_OF_STREAMS: usize = 6 << 20;
 /// Pieces of one body at a time: pingora's queue has four places, what empties it takes four more, and one is being read.
 const PIECES: usize = 9;
 /// Of pingora's own reads.
@@ -77,10 +86,15 @@ pub(crate) fn watch_memory(shedding: Shedding) {
     let _ = CORE.with(|core| core.shedding.set(shedding));
 }
 
+/// Runs the exchange of one HTTP/2 stream: bodies that begin in it are known as such.
+pub(crate) fn of_stream<E: Future>(exchange: E) -> impl Future<Output = E::Output> {
+    OF_STREAM.scope((), exchange)
+}
+
 impl UnderWay {
     /// Another body, on the core that asks.
     pub(crate) fn begin() -> Self {
-        Self::of(Kind::Body)
+        Self::of(if OF_STREAM.try_with(|()| ()).is_ok() { Kind::BodyOfStream } else { Kind::Body })
     }
 
     /// Another protocol after a 101, or an HTTP/2 connection.
@@ -90,7 +104,7 @@ impl UnderWay {
 
     fn of(kind: Kind) -> Self {
         let core = CORE.with(Arc::clone);
-        if kind == Kind::Body {
+        if kind != Kind::Stream {
             core.count.fetch_add(1, Relaxed);
         }
         Self { core, kind, pause: Pause::Due }
@@ -109,7 +123,8 @@ impl UnderWay {
                 ready!(self.pause.poll(cx));
                 PIECE_MIN
             }
-            Kind::Body => piece(self.core.count.load(Relaxed)),
+            Kind::Body => piece(ROOM, self.core.count.load(Relaxed)),
+            Kind::BodyOfStream => piece(ROOM_OF_STREAMS, self.core.count.load(Relaxed)),
             Kind::Stream => PIECE_OF_STREAM,
         };
         if buf.remaining() <= piece {
@@ -138,7 +153,7 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if self.kind == Kind::Body {
+        if self.kind != Kind::Stream {
             self.core.count.fetch_sub(1, Relaxed);
         }
     }
@@ -159,8 +174,8 @@ impl Pause {
     }
 }
 
-fn piece(bodies: usize) -> usize {
-    (ROOM / PIECES / bodies.max(1)).clamp(PIECE_MIN, PIECE_MAX)
+fn piece(room: usize, bodies: usize) -> usize {
+    (room / PIECES / bodies.max(1)).clamp(PIECE_MIN, PIECE_MAX)
 }
 
 #[cfg(test)]
@@ -170,7 +185,10 @@ mod tests {
     #[test]
     fn pieces_of_many_bodies_are_small() {
         for (bodies, expected) in [(0, PIECE_MAX), (1, PIECE_MAX), (42, PIECE_MAX), (400, 6990), (100_000, PIECE_MIN)] {
-            assert_eq!(piece(bodies), expected, "{bodies}");
+            assert_eq!(piece(ROOM, bodies), expected, "{bodies}");
+        }
+        for (bodies, expected) in [(1, PIECE_MAX), (10, PIECE_MAX), (100, 6990), (1_000, PIECE_MIN)] {
+            assert_eq!(piece(ROOM_OF_STREAMS, bodies), expected, "{bodies}");
         }
     }
 
@@ -189,7 +207,9 @@ mod tests {
         assert_eq!(read(&mut body), PIECE_MAX);
         let others: Vec<_> = (0..399).map(|_| UnderWay::begin()).collect();
         assert_eq!(read(&mut body), 6990);
-        drop(others);
+        let mut of_stream = of_stream(async { UnderWay::begin() }).await;
+        assert_eq!(read(&mut of_stream), PIECE_MIN);
+        drop((others, of_stream));
         let mut tunnels: Vec<_> = (0..399).map(|_| UnderWay::stream()).collect();
         assert_eq!((read(&mut body), read(&mut tunnels[0])), (PIECE_MAX, PIECE_OF_STREAM));
     }

@@ -29,7 +29,7 @@ mod upstream_io;
 mod view;
 
 use crate::{
-    conn::EdgeIo,
+    conn::{EdgeIo, of_stream},
     listen::ListenerPlan,
     snapshot::Edge,
     stage::{self, Ending},
@@ -128,12 +128,12 @@ impl Engine {
         session.set_total_drain_timeout(Some(DRAIN_BODY));
         let limits = &plan.limits;
         if session.is_body_done() {
-            self.proxy.process_new_http(session, &self.shutdown).await;
+            of_stream(self.proxy.process_new_http(session, &self.shutdown)).await;
             return;
         }
         let told = Told::of(session.req_header());
         let patience = Patience { silence: limits.body_timeout, rate: limits.min_rate };
-        let serving = self.proxy.process_new_http(session, &self.shutdown);
+        let serving = of_stream(self.proxy.process_new_http(session, &self.shutdown));
         if let Guarded::Cut(Some(mut exchange)) = stream_watch::guard(serving, patience).await {
             exchange.fail(Reason::BodyTimeout, "proxy");
             let ending = told.ending(exchange.answered);
