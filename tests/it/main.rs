@@ -62,6 +62,7 @@ mod routing;
 mod slow_clients;
 mod structure;
 mod tls;
+mod tls_lines;
 mod token_keys;
 mod tunnels;
 mod upstreams;
