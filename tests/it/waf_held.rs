@@ -102,6 +102,23 @@ async fn what_the_privacy_rules_refuse_is_not_sent_either() {
     assert_eq!(String::from_utf8_lossy(&arrived.lock().unwrap()), "");
 }
 
+/// A body is a body, whatever else its request asks for.
+#[tokio::test]
+async fn a_wish_for_another_protocol_hides_no_body() {
+    let (origin, arrived) = listening().await;
+    let profile = "[privacy.cards]\ndetect = [\"card\"]\naction = \"block\"\n";
+    let gateway = edge(&origin, profile, "waf.mode = \"block\"\nprivacy = \"cards\"").await;
+    let named = |protocol: &str| format!("Connection: Upgrade\r\nUpgrade: {protocol}\r\n");
+    for wish in ["Upgrade: foo\r\n", &named("foo"), &named("h2c"), &named("websocket")] {
+        for body in [ATTACK, "card=4111+1111+1111+1111"] {
+            let mut client = Client::connect(gateway.addr("http")).await;
+            client.send(format!("{HEAD}{wish}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+            assert_eq!(client.response().await.status, 403, "{wish}{body}");
+        }
+    }
+    assert_eq!(String::from_utf8_lossy(&arrived.lock().unwrap()), "");
+}
+
 #[tokio::test]
 async fn a_client_that_waits_to_be_told_to_send_its_body_is_told() {
     let origin = Origin::start(|seen: &Seen| ok(seen.header("expect").unwrap_or("nothing"))).await;

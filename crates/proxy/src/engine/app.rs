@@ -2,7 +2,7 @@
 
 use super::{
     ahead,
-    arrival::{arrival, hold_underscores, join_cookies},
+    arrival::{arrival, hold_underscores, hold_upgrade, join_cookies},
     egress, fate,
     guard::Passed,
     head_gate::HeadGate,
@@ -112,6 +112,7 @@ impl ProxyHttp for App {
         };
         let header = session.as_mut().req_header_mut();
         join_cookies(header)?;
+        hold_upgrade(header);
         let underscores = hold_underscores(header, facts.listener.plan().underscores);
         let header = session.req_header();
         let arrival = arrival(header, facts.listener.plan().client_ip.header_name());
