@@ -71,3 +71,4 @@ mod waf_cli;
 mod waf_front_end;
 mod waf_held;
 mod websocket;
+mod websocket_cases;
