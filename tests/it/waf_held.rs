@@ -256,3 +256,35 @@ async fn large_bodies_reach_an_upstream_of_http_2_whole() {
         assert!(seen == body.as_bytes(), "{size}: {}", seen.len());
     }
 }
+
+/// What is found only when the head has long gone ahead.
+#[tokio::test]
+async fn a_large_body_is_refused_on_its_way_to_an_upstream_of_http_2_too() {
+    let origin = H2Origin::start(|_, _| H2Answer::Plain("served")).await;
+    let gateway = Gateway::start(&format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\nlimits = {{ body = \"1MiB\" }}\n[upstream.app]\nendpoints = [\"{}\"]\nprotocol = \"h2c\"\n[route.app]\nupstream = \"app\"\nwaf.mode = \"block\"\n",
+        origin.addr
+    ))
+    .await;
+    let attack = format!("word={}&{ATTACK}", "word+".repeat(20_000));
+    let large = "word+".repeat(500_000);
+    for (body, status) in [(&attack, 403), (&large, 413)] {
+        for request in [sized(body), chunked(body)] {
+            let mut client = Client::connect(gateway.addr("http")).await;
+            let _ = client.try_send(request).await;
+            assert_eq!(client.response().await.status, status);
+        }
+        let stream = tokio::net::TcpStream::connect(gateway.addr("http")).await.unwrap();
+        let mut sender = h2(stream).await.ready().await.unwrap();
+        let request = http::Request::post("http://shop.test/form").header("user-agent", "Mozilla/5.0");
+        let request = request.header("accept", "*/*").header("content-type", "application/x-www-form-urlencoded");
+        let (response, mut stream) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+        stream.send_data(body.clone().into(), true).unwrap();
+        let response = tokio::time::timeout(Duration::from_secs(15), response).await.expect("it is refused at once");
+        assert_eq!(response.unwrap().status(), status);
+    }
+    for (_, body) in origin.seen.lock().unwrap().iter() {
+        let text = String::from_utf8_lossy(body);
+        assert!(body.len() < large.len() && !text.contains("UNION"), "the upstream was given what was refused");
+    }
+}

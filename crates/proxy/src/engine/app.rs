@@ -428,7 +428,8 @@ impl ProxyHttp for App {
             return Ok(());
         }
         if !ahead::replace(exchange, body) {
-            ahead::take_in(exchange, body, end)?;
+            // Of an upstream of HTTP/2 the engine takes any other error for the upstream's, and waits for what that will answer.
+            ahead::take_in(exchange, body, end).map_err(Error::into_down)?;
         }
         if let (Some(tap), Some(chunk)) = (&mut exchange.mirror, body) {
             tap.body(chunk);
