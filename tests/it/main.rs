@@ -34,6 +34,7 @@ mod explain;
 mod fact_keys;
 mod filters;
 mod forwarding;
+mod grpc_cases;
 mod h1_strict;
 mod h2;
 mod keys;
