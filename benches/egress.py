@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROXY_CORE, LOAD_CORE = "0", "1"
 NAMES = ["conn.bench.test", "bulk.bench.test", "idle.bench.test"]
 CHUNK = 1 << 20
+# haproxy wants up to three descriptors a connection (pipes), and does not start where it cannot have them.
+MAXCONN = min(20_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 3)
 
 
 def port():
@@ -204,7 +206,7 @@ def haproxy(folder, to):
         file.write_text(f"""
 global
  nbthread 1
- maxconn 20000
+ maxconn {MAXCONN}
  tune.pipesize 1048576
 defaults
  mode tcp

@@ -101,7 +101,10 @@ impl WafSets {
                 sets.0.insert(name.to_string(), set);
             }
         }
-        let wants_builtin = routes.plans().filter_map(|plan| plan.waf.as_ref()).any(|wish| {
+        let mut wishes =
+            routes.plans().filter_map(|plan| plan.waf.as_ref()).filter(|wish| wish.mode != Some(WafMode::Off));
+        // A set takes ten megabytes: not where nobody looks by it.
+        let wants_builtin = wishes.any(|wish| {
             let as_shadow = wish.shadow.as_ref().is_some_and(|(shadow, _)| shadow.profile == BUILTIN);
             as_shadow || wish.profile.as_ref().map_or(specs.is_empty(), |(name, _)| name == BUILTIN)
         });

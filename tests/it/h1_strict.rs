@@ -45,7 +45,7 @@ const REFUSED: &[(&str, u16)] = &[
     ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", 400),
 ];
 
-async fn edge(origin: &Origin) -> Gateway {
+pub(crate) async fn edge(origin: &Origin) -> Gateway {
     Gateway::start(&format!(
         "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.app]\nendpoints = [\"{}\"]\n[route.app]\nupstream = \"app\"\n",
         origin.addr

@@ -62,6 +62,16 @@ impl Head {
         text(buf, self.target)
     }
 
+    pub(crate) fn target_range(&self) -> (usize, usize) {
+        self.target
+    }
+
+    /// Where the value of Host stands.
+    pub(crate) fn host_range(&self, buf: &[u8]) -> Option<(usize, usize)> {
+        let host = self.fields.iter().find(|field| text(buf, field.name).eq_ignore_ascii_case("host"))?;
+        Some(host.value)
+    }
+
     /// Name and value of every field, in order; names as they came.
     pub fn fields<'b>(&self, buf: &'b [u8]) -> impl Iterator<Item = (&'b str, &'b [u8])> {
         self.fields
@@ -145,7 +155,7 @@ fn request_line(line: &[u8], limits: &HeadLimits) -> Result<(Range, Range, u8), 
 const METHOD_MAX: usize = 32;
 
 /// What a target may hold: RFC 3986's characters, and `" < > ^ ` { | }` besides, which browsers and old clients send
-/// raw and every reader takes alike. Refused: controls, space, DEL, octets above ASCII, `#` (a fragment, which readers
+/// raw and every reader takes alike or refuses (see [`Head::respelt`]). Refused: controls, space, DEL, octets above ASCII, `#` (a fragment, which readers
 /// cut off or keep) and `\` (which some readers take for `/`).
 const TARGET: [bool; 256] = {
     let mut table = [false; 256];
@@ -231,6 +241,16 @@ impl RequestFields {
     }
 }
 
+/// Where the authority of an absolute target stands; of no other form.
+pub(crate) fn authority_range(target: &[u8]) -> Option<(usize, usize)> {
+    let start = ["http://", "https://"].iter().find_map(|scheme| {
+        let front = target.get(..scheme.len())?;
+        front.eq_ignore_ascii_case(scheme.as_bytes()).then_some(scheme.len())
+    })?;
+    let length = target.iter().skip(start).position(|b| matches!(b, b'/' | b'?'));
+    Some((start, length.map_or(target.len(), |length| start + length)))
+}
+
 /// Checks the form of the target against the method (RFC 9112 §3.2) and gives the authority where one is in it.
 fn target_authority<'t>(method: &[u8], target: &'t [u8]) -> Result<Option<&'t [u8]>, Refusal> {
     if method == b"CONNECT" {
@@ -241,13 +261,8 @@ fn target_authority<'t>(method: &[u8], target: &'t [u8]) -> Result<Option<&'t [u
         [b'/', ..] => Ok(None),
         b"*" if method == b"OPTIONS" => Ok(None),
         _ => {
-            let rest = ["http://", "https://"].iter().find_map(|scheme| {
-                let front = target.get(..scheme.len())?;
-                front.eq_ignore_ascii_case(scheme.as_bytes()).then(|| target.get(scheme.len()..))?
-            });
-            let rest = rest.ok_or(Refusal::BadTarget)?;
-            let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
-            let authority = rest.get(..end).unwrap_or_default();
+            let (start, end) = authority_range(target).ok_or(Refusal::BadTarget)?;
+            let authority = target.get(start..end).unwrap_or_default();
             // No user information: RFC 9110 §4.2.4 has it treated as an error.
             if host::is_valid(authority) { Ok(Some(authority)) } else { Err(Refusal::BadTarget) }
         }

@@ -15,6 +15,7 @@ mod host;
 pub mod proxy_protocol;
 pub mod proxy_request;
 mod refusal;
+mod respelt;
 mod response;
 pub mod socks5;
 

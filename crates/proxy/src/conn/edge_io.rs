@@ -142,6 +142,14 @@ impl EdgeIo {
         self.reading = Reading::H2 { watch: Box::new(watch), frames: UnderWay::stream() };
     }
 
+    /// The head of `len` octets is to be read as `spelt`, whose length is returned.
+    pub(crate) fn replace_head(&mut self, len: usize, spelt: &[u8]) -> usize {
+        let behind = self.ahead.split_off(len.min(self.ahead.len()));
+        self.ahead = BytesMut::from(spelt);
+        self.ahead.extend_from_slice(&behind);
+        spelt.len()
+    }
+
     /// Drops octets of a head that no engine is to see.
     pub(crate) fn consume(&mut self, len: usize) {
         let _ = self.ahead.split_to(len.min(self.ahead.len()));

@@ -119,6 +119,10 @@ async fn next_head(io: &mut EdgeIo, plan: &ListenerPlan, conn: &Conn, served: u3
                 if head.method(io.ahead()) == "CONNECT" {
                     return Next::NotAllowed;
                 }
+                let len = match io.ahead().get(..len).and_then(|whole| head.respelt(whole)) {
+                    Some(spelt) => io.replace_head(len, &spelt),
+                    None => len,
+                };
                 return Next::Head(accepted(&head, len));
             }
             Ok(Parse::Incomplete) => match timeout_at(deadline, io.fill()).await {

@@ -46,24 +46,32 @@ pub(super) struct Grams {
     /// Single bytes need no search: the bytes of a text are known.
     singles: Vec<(ByteSet, Box<[u16]>)>,
     single_bytes: ByteSet,
-    literals: Vec<Literal>,
+    /// Whom each literal belongs to.
+    owners: Vec<Box<[u16]>>,
     /// Which grams are the key of a literal.
     map: Box<[u64; WORDS]>,
     /// How many bits of the map are set before each word.
     before: Box<[u32]>,
-    /// For each gram that is set, from where on its literals stand in `lists`; one more at the end.
+    /// For each gram that is set, from where on its literals stand in `entries`; one more at the end.
     starts: Box<[u32]>,
-    lists: Box<[u32]>,
+    entries: Box<[Entry]>,
 }
 
-#[derive(Debug)]
-struct Literal {
-    bytes: [u8; WINDOW_BYTES],
+/// A literal as it stands at a key: all that a comparison needs, so that one line of memory serves several.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Its bytes, the first one lowest, in lower case.
+    wanted: u64,
+    /// What makes a letter of a text one of lower case, where `wanted` has a letter.
+    fold: u64,
+    /// Its place in `owners`.
+    number: u32,
     length: u8,
     /// How many of its bytes have passed when its key has.
     passed: u8,
-    owners: Box<[u16]>,
 }
+
+const _: () = assert!(WINDOW_BYTES < size_of::<u64>(), "a literal is compared as one number");
 
 impl Grams {
     /// `owners` by literal; literals are in lower case.
@@ -71,13 +79,13 @@ impl Grams {
         let mut this = Self {
             singles: Vec::new(),
             single_bytes: ByteSet::default(),
-            literals: Vec::new(),
+            owners: Vec::new(),
             map: vec![0; WORDS].try_into().unwrap_or_else(|_| Box::new([0; WORDS])),
             before: Box::default(),
             starts: Box::default(),
-            lists: Box::default(),
+            entries: Box::default(),
         };
-        let mut lists: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        let mut lists: BTreeMap<usize, Vec<Entry>> = BTreeMap::new();
         for (text, owners) in owners {
             // The beginning of a longer one stands for it: what is found is a candidate, no more.
             let text = text.get(..WINDOW_BYTES).unwrap_or(text);
@@ -88,15 +96,14 @@ impl Grams {
                 this.singles.push((both, owners));
                 continue;
             }
-            let number = u32::try_from(this.literals.len()).unwrap_or(u32::MAX);
-            let passed = match text {
+            let number = u32::try_from(this.owners.len()).unwrap_or(u32::MAX);
+            match text {
                 [first, second] => {
                     // Whatever stands before it.
                     for any in 0..CLASSES {
                         let gram = any << (2 * CLASS_BITS) | class(*first) << CLASS_BITS | class(*second);
-                        lists.entry(gram).or_default().push(number);
+                        lists.entry(gram).or_default().push(Entry::new(text, 2, number));
                     }
-                    2
                 }
                 _ => {
                     let keys = text.windows(3).enumerate().filter_map(|(at, key)| Some((at, key, gram(key)?)));
@@ -106,21 +113,16 @@ impl Grams {
                             - lists.get(&gram).map_or(0, |list| i64::try_from(list.len()).unwrap_or(i64::MAX / 2))
                     };
                     let Some((at, _, gram)) = keys.max_by_key(|(_, key, gram)| rarity(key, *gram)) else { continue };
-                    lists.entry(gram).or_default().push(number);
-                    at + 3
+                    lists.entry(gram).or_default().push(Entry::new(text, at + 3, number));
                 }
-            };
-            let mut bytes = [0; WINDOW_BYTES];
-            bytes.iter_mut().zip(text).for_each(|(place, byte)| *place = *byte);
-            let small = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
-            let (length, passed) = (small(text.len()), small(passed));
-            this.literals.push(Literal { bytes, length, passed, owners });
+            }
+            this.owners.push(owners);
         }
         this.index(&lists);
         this
     }
 
-    fn index(&mut self, lists: &BTreeMap<usize, Vec<u32>>) {
+    fn index(&mut self, lists: &BTreeMap<usize, Vec<Entry>>) {
         for gram in lists.keys() {
             if let Some(word) = self.map.get_mut(gram / 64) {
                 *word |= 1 << (gram % 64);
@@ -138,7 +140,7 @@ impl Grams {
             end
         });
         self.starts = std::iter::once(0).chain(ends).collect();
-        self.lists = lists.values().flatten().copied().collect();
+        self.entries = lists.values().flatten().copied().collect();
     }
 
     /// Tells the owners of every literal that occurs, some of them more than once; `present` are the bytes of the text.
@@ -149,43 +151,77 @@ impl Grams {
                 found(owners);
             }
         }
+        let last = last_bytes(text);
         let mut gram = 0;
         for (at, byte) in text.iter().enumerate() {
             gram = (gram << CLASS_BITS | class(*byte)) & (GRAMS - 1);
             let word = self.map[gram / 64];
             if word >> (gram % 64) & 1 == 1 {
-                self.compare(text, at, gram, &mut found);
+                self.compare(text, last, at, gram, &mut found);
             }
         }
     }
 
     /// The literals whose key ends at `at`.
     #[inline(never)]
-    fn compare(&self, text: &[u8], at: usize, gram: usize, found: &mut impl FnMut(&[u16])) {
+    fn compare(&self, text: &[u8], last: u64, at: usize, gram: usize, found: &mut impl FnMut(&[u16])) {
         let below = self.map[gram / 64] & ((1 << (gram % 64)) - 1);
         let rank = self.before.get(gram / 64).copied().unwrap_or(0) + below.count_ones();
         let place = |rank: u32| self.starts.get(rank as usize).copied().unwrap_or(0) as usize;
-        let list = self.lists.get(place(rank)..place(rank + 1)).unwrap_or_default();
-        for literal in list.iter().filter_map(|number| self.literals.get(*number as usize)) {
-            let Some(start) = (at + 1).checked_sub(usize::from(literal.passed)) else { continue };
-            let length = usize::from(literal.length);
-            let (Some(here), Some(wanted)) = (text.get(start..start + length), literal.bytes.get(..length)) else {
-                continue;
-            };
-            if here.eq_ignore_ascii_case(wanted) {
-                found(&literal.owners);
+        for entry in self.entries.get(place(rank)..place(rank + 1)).unwrap_or_default() {
+            let Some(start) = (at + 1).checked_sub(usize::from(entry.passed)) else { continue };
+            if entry.is_at(bytes_from(text, last, start)) && start + usize::from(entry.length) <= text.len() {
+                found(self.owners.get(entry.number as usize).map_or(&[], |owners| owners));
             }
         }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let owners: usize = self.literals.iter().map(|literal| size_of_val(&*literal.owners)).sum();
+        let owners: usize = self.owners.iter().map(|owners| size_of_val(&**owners)).sum();
         owners
-            + self.literals.len() * size_of::<Literal>()
+            + self.owners.len() * size_of::<Box<[u16]>>()
             + size_of_val(&*self.map)
             + size_of_val(&*self.before)
             + size_of_val(&*self.starts)
-            + size_of_val(&*self.lists)
+            + size_of_val(&*self.entries)
+    }
+}
+
+impl Entry {
+    fn new(text: &[u8], passed: usize, number: u32) -> Self {
+        let (mut wanted, mut fold) = (0, 0);
+        for (place, byte) in text.iter().enumerate() {
+            wanted |= u64::from(*byte) << (8 * place);
+            fold |= if byte.is_ascii_lowercase() { 0x20 << (8 * place) } else { 0 };
+        }
+        let small = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
+        Self { wanted, fold, number, length: small(text.len()), passed: small(passed) }
+    }
+
+    /// Whether it stands at the beginning of `bytes`, the first one lowest.
+    #[inline]
+    fn is_at(&self, bytes: u64) -> bool {
+        let own = (1 << (8 * u32::from(self.length))) - 1;
+        (bytes | self.fold) & own == self.wanted
+    }
+}
+
+/// The last eight bytes of a text, the first one lowest; nought stands for what is before its beginning.
+#[inline]
+fn last_bytes(text: &[u8]) -> u64 {
+    match text.last_chunk::<8>() {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => text.iter().fold(0, |bytes, byte| bytes >> 8 | u64::from(*byte) << 56),
+    }
+}
+
+/// Eight bytes from `start` on, which is within the text; nought stands for what is behind its end.
+#[inline]
+fn bytes_from(text: &[u8], last: u64, start: usize) -> u64 {
+    match text.get(start..).and_then(|rest| rest.first_chunk::<8>()) {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        // 1 to 7 of them are behind the end, as `start` is not.
+        None => last >> (8 * ((start + 8).saturating_sub(text.len()) & 7)),
     }
 }
 
