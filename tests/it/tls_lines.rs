@@ -125,10 +125,10 @@ const SERVED: &[(&str, &str, &str, &[&str])] = &[
     ("group: X25519 in 1.3", "https", "-tls1_3 -groups X25519", &["Temp Key: X25519", OK]),
     ("group: P-256 in 1.3", "https", "-tls1_3 -groups P-256", &["Temp Key: ECDH, prime256v1", OK]),
     ("group: P-384 in 1.3", "https", "-tls1_3 -groups P-384", &["Temp Key: ECDH, secp384r1", OK]),
-    // In 1.2 a client's groups limit the curve of a certificate as well (RFC 8422 §5.1.1); RSA has none.
-    ("group: X25519 in 1.2", "https", "-tls1_2 -cipher aRSA -groups X25519", &["Temp Key: X25519", OK]),
+    // In 1.2 a client's groups are also the curves that it takes in a certificate (RFC 8422 §5.1.1): these two get the RSA one.
+    ("group: X25519 in 1.2", "https", "-tls1_2 -groups X25519", &["Temp Key: X25519", OK]),
     ("group: P-256 in 1.2", "https", "-tls1_2 -groups P-256", &["Temp Key: ECDH, prime256v1", OK]),
-    ("group: P-384 in 1.2", "https", "-tls1_2 -cipher aRSA -groups P-384", &["Temp Key: ECDH, secp384r1", OK]),
+    ("group: P-384 in 1.2", "https", "-tls1_2 -groups P-384", &["Temp Key: ECDH, secp384r1", OK]),
     (
         "group: a retry when the first share does not fit",
         "https",
