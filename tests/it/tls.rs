@@ -194,7 +194,7 @@ async fn sessions_resume_and_curl_is_content() {
 }
 
 /// An OCSP response for `NAME.crt`, made by openssl: valid from now on for a minute.
-async fn ocsp_response(ca: &Authority, leaf: &Leaf, folder: &std::path::Path, name: &str) -> Vec<u8> {
+pub(crate) async fn ocsp_response(ca: &Authority, leaf: &Leaf, folder: &std::path::Path, name: &str) -> Vec<u8> {
     std::fs::write(folder.join("ca.crt"), &ca.certificate_pem).unwrap();
     std::fs::write(folder.join("ca.key"), &ca.key_pem).unwrap();
     let index = format!("V\t491231235959Z\t\t{:016X}\tunknown\t/CN={name}\n", leaf.serial);

@@ -102,6 +102,23 @@ async fn what_the_privacy_rules_refuse_is_not_sent_either() {
     assert_eq!(String::from_utf8_lossy(&arrived.lock().unwrap()), "");
 }
 
+/// A body is a body, whatever else its request asks for.
+#[tokio::test]
+async fn a_wish_for_another_protocol_hides_no_body() {
+    let (origin, arrived) = listening().await;
+    let profile = "[privacy.cards]\ndetect = [\"card\"]\naction = \"block\"\n";
+    let gateway = edge(&origin, profile, "waf.mode = \"block\"\nprivacy = \"cards\"").await;
+    let named = |protocol: &str| format!("Connection: Upgrade\r\nUpgrade: {protocol}\r\n");
+    for wish in ["Upgrade: foo\r\n", &named("foo"), &named("h2c"), &named("websocket")] {
+        for body in [ATTACK, "card=4111+1111+1111+1111"] {
+            let mut client = Client::connect(gateway.addr("http")).await;
+            client.send(format!("{HEAD}{wish}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+            assert_eq!(client.response().await.status, 403, "{wish}{body}");
+        }
+    }
+    assert_eq!(String::from_utf8_lossy(&arrived.lock().unwrap()), "");
+}
+
 #[tokio::test]
 async fn a_client_that_waits_to_be_told_to_send_its_body_is_told() {
     let origin = Origin::start(|seen: &Seen| ok(seen.header("expect").unwrap_or("nothing"))).await;
@@ -237,5 +254,37 @@ async fn large_bodies_reach_an_upstream_of_http_2_whole() {
         assert_eq!(response.await.unwrap().status(), 200, "{size}");
         let seen = origin.seen.lock().unwrap().pop().unwrap().1;
         assert!(seen == body.as_bytes(), "{size}: {}", seen.len());
+    }
+}
+
+/// What is found only when the head has long gone ahead.
+#[tokio::test]
+async fn a_large_body_is_refused_on_its_way_to_an_upstream_of_http_2_too() {
+    let origin = H2Origin::start(|_, _| H2Answer::Plain("served")).await;
+    let gateway = Gateway::start(&format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\nlimits = {{ body = \"1MiB\" }}\n[upstream.app]\nendpoints = [\"{}\"]\nprotocol = \"h2c\"\n[route.app]\nupstream = \"app\"\nwaf.mode = \"block\"\n",
+        origin.addr
+    ))
+    .await;
+    let attack = format!("word={}&{ATTACK}", "word+".repeat(20_000));
+    let large = "word+".repeat(500_000);
+    for (body, status) in [(&attack, 403), (&large, 413)] {
+        for request in [sized(body), chunked(body)] {
+            let mut client = Client::connect(gateway.addr("http")).await;
+            let _ = client.try_send(request).await;
+            assert_eq!(client.response().await.status, status);
+        }
+        let stream = tokio::net::TcpStream::connect(gateway.addr("http")).await.unwrap();
+        let mut sender = h2(stream).await.ready().await.unwrap();
+        let request = http::Request::post("http://shop.test/form").header("user-agent", "Mozilla/5.0");
+        let request = request.header("accept", "*/*").header("content-type", "application/x-www-form-urlencoded");
+        let (response, mut stream) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+        stream.send_data(body.clone().into(), true).unwrap();
+        let response = tokio::time::timeout(Duration::from_secs(15), response).await.expect("it is refused at once");
+        assert_eq!(response.unwrap().status(), status);
+    }
+    for (_, body) in origin.seen.lock().unwrap().iter() {
+        let text = String::from_utf8_lossy(body);
+        assert!(body.len() < large.len() && !text.contains("UNION"), "the upstream was given what was refused");
     }
 }

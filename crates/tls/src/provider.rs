@@ -1,9 +1,12 @@
 //! The one set of algorithms this program speaks TLS with. Every configuration of this crate is built with it by name,
 //! never with the process's default.
 
-use rustls::crypto::{
-    CryptoProvider,
-    aws_lc_rs::{self, cipher_suite as suite, kx_group},
+use rustls::{
+    CipherSuite,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, cipher_suite as suite, kx_group},
+    },
 };
 use std::sync::{Arc, LazyLock};
 
@@ -19,6 +22,11 @@ pub fn provider() -> Arc<CryptoProvider> {
 pub fn install_provider() {
     // An error means that one is installed already: by an earlier call in this process.
     let _ = CryptoProvider::install_default((*provider()).clone());
+}
+
+/// Whether it is a suite of TLS 1.3, of those that we speak.
+pub(crate) fn is_of_13(suite: CipherSuite) -> bool {
+    provider().cipher_suites.iter().any(|known| known.suite() == suite && known.tls13().is_some())
 }
 
 /// Written out: what an upgrade of rustls adds to its defaults is a decision of ours.

@@ -1,10 +1,10 @@
 //! Which certificate a client is shown. Does not refuse names: what nobody serves gets the default certificate here and
 //! 421 from the HTTP layer, so that a probe of names learns nothing from the handshake.
 
-use crate::{Certificate, age::unix};
+use crate::{Certificate, age::unix, provider};
 use portcullis_names::HostPattern;
 use rustls::{
-    SignatureScheme,
+    NamedGroup, SignatureScheme,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -59,12 +59,27 @@ impl BySni {
     }
 }
 
+/// Up to TLS 1.2 a client's groups are also the curves that it takes in a certificate (RFC 8422 §5.1.1); in TLS 1.3 the signature
+/// schemes name them.
+fn knows_curve(hello: &ClientHello<'_>, scheme: SignatureScheme) -> bool {
+    let curve = match scheme {
+        SignatureScheme::ECDSA_NISTP256_SHA256 => NamedGroup::secp256r1,
+        SignatureScheme::ECDSA_NISTP384_SHA384 => NamedGroup::secp384r1,
+        _ => return true,
+    };
+    let speaks_13 = hello.cipher_suites().iter().any(|suite| provider::is_of_13(*suite));
+    speaks_13 || hello.named_groups().is_none_or(|groups| groups.contains(&curve))
+}
+
 impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // rustls gives the name in lower case, and of the schemes only those that fit the offered TLS 1.2 suites.
         let candidates = self.candidates(hello.server_name());
         let offered: &[SignatureScheme] = hello.signature_schemes();
-        let usable = candidates.iter().find(|certificate| certificate.key.key.choose_scheme(offered).is_some());
+        let usable = candidates.iter().find(|certificate| {
+            let signer = certificate.key.key.choose_scheme(offered);
+            signer.is_some_and(|signer| knows_curve(&hello, signer.scheme()))
+        });
         usable.or(candidates.first()).map(|certificate| certificate.shown(unix(SystemTime::now())).clone())
     }
 }

@@ -2,8 +2,8 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevocationReason, RevokedCertParams,
-    SanType, SerialNumber,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RevocationReason,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use std::path::Path;
 use time::{Duration, OffsetDateTime};
@@ -15,20 +15,24 @@ pub(crate) struct Authority {
     pub key_pem: String,
 }
 
+/// What a leaf signs with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum KeyKind {
+    P256,
+    Rsa,
+}
+
 /// A certificate chain and its key, in PEM.
 pub(crate) struct Leaf {
     pub certificate_pem: String,
     pub key_pem: String,
     pub serial: u64,
-    not_after: OffsetDateTime,
+    pub not_after: OffsetDateTime,
 }
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = Self::params(name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         Self { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), issuer: Issuer::new(params, key) }
@@ -40,6 +44,11 @@ impl Authority {
     }
 
     pub(crate) fn leaf_valid(&self, names: &[&str], valid_for: Duration) -> Leaf {
+        self.leaf_with(names, KeyKind::P256, |params| params.not_after = OffsetDateTime::now_utc() + valid_for)
+    }
+
+    /// One that differs from the usual.
+    pub(crate) fn leaf_with(&self, names: &[&str], kind: KeyKind, adjust: impl FnOnce(&mut CertificateParams)) -> Leaf {
         let mut params = CertificateParams::default();
         params.subject_alt_names = names
             .iter()
@@ -54,10 +63,31 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, names[0]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = OffsetDateTime::now_utc() - Duration::days(100);
-        params.not_after = OffsetDateTime::now_utc() + valid_for;
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        params.not_after = OffsetDateTime::now_utc() + Duration::days(90);
+        adjust(&mut params);
+        let key = match kind {
+            KeyKind::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
+            KeyKind::Rsa => KeyPair::generate_for(&PKCS_RSA_SHA256),
+        }
+        .unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Leaf { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), serial, not_after: params.not_after }
+    }
+
+    /// An authority under this one.
+    pub(crate) fn intermediate(&self, name: &str) -> Self {
+        let params = Self::params(name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Self { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), issuer: Issuer::new(params, key) }
+    }
+
+    fn params(name: &str) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params
     }
 
     /// A revocation list over these serials.

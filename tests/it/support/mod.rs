@@ -1,16 +1,19 @@
 //! What every whole-program test needs: a gateway process, origins, clients, certificates.
 
 pub(crate) mod authority;
+pub(crate) mod cases;
 pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod h2_origin;
+pub(crate) mod hello;
 pub(crate) mod memory_group;
 pub(crate) mod mesh;
 pub(crate) mod origin;
 pub(crate) mod outside;
 pub(crate) mod relay;
+pub(crate) mod s_client;
 
 use std::time::{Duration, Instant};
 

@@ -269,28 +269,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Flow<S> {
         let Self { client, origin, live, grant_end, idle, state, held, _place, _open, mut budget, moved, .. } = *self;
         let (reported, record) = (self.reported, self.record);
         let Around { core, facts, mut drain, patience: _ } = around;
-        let cut = async {
-            tokio::select! {
-                reason = revoked(&live, grant_end, core, state.changes()) => reason,
-                reason = used_up(budget.as_mut(), &state, &moved) => reason,
-            }
-        };
-        let drained = async {
-            let _ = drain.wait_for(|draining| *draining).await;
-            tokio::time::sleep(core.drain().streams).await;
-        };
-        let carried = async {
-            match (client, origin) {
-                (ClientEnd::Socket(tcp), Socket::Tcp(origin)) => {
-                    relay(tcp, origin, &state.pipes, &moved, idle, cut).await
+        let end = {
+            // Lent to whoever carries: what is given away takes its place once in each future that it passes through.
+            let mut cut = std::pin::pin!(async {
+                tokio::select! {
+                    reason = revoked(&live, grant_end, core, state.changes()) => reason,
+                    reason = used_up(budget.as_mut(), &state, &moved) => reason,
                 }
-                (ClientEnd::Socket(tcp), origin @ Socket::Unix(_)) => relay_any(tcp, origin, &moved, idle, cut).await,
-                (ClientEnd::Stream(stream), origin) => relay_any(stream, origin, &moved, idle, cut).await,
+            });
+            let drained = async {
+                let _ = drain.wait_for(|draining| *draining).await;
+                tokio::time::sleep(core.drain().streams).await;
+            };
+            let carried = async {
+                match (client, origin) {
+                    (ClientEnd::Socket(tcp), Socket::Tcp(origin)) => {
+                        relay(tcp, origin, &state.pipes, &moved, idle, cut.as_mut()).await
+                    }
+                    (ClientEnd::Socket(tcp), origin @ Socket::Unix(_)) => {
+                        relay_any(tcp, origin, &moved, idle, cut.as_mut()).await
+                    }
+                    (ClientEnd::Stream(stream), origin) => relay_any(stream, origin, &moved, idle, cut.as_mut()).await,
+                }
+            };
+            tokio::select! {
+                end = carried => Some(end),
+                () = drained => None,
             }
-        };
-        let end = tokio::select! {
-            end = carried => Some(end),
-            () = drained => None,
         };
         // What was moved since the last count is spent as well; the tunnel is over either way.
         if let Some(budget) = &mut budget {

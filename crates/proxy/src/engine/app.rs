@@ -2,7 +2,7 @@
 
 use super::{
     ahead,
-    arrival::{arrival, hold_h2, hold_underscores, join_cookies},
+    arrival::{arrival, hold_h2, hold_underscores, hold_upgrade, join_cookies},
     egress, fate,
     guard::Passed,
     head_gate::HeadGate,
@@ -113,6 +113,7 @@ impl ProxyHttp for App {
         let header = session.as_mut().req_header_mut();
         let form = hold_h2(header);
         join_cookies(header)?;
+        hold_upgrade(header);
         let fields = form.and_then(|()| hold_underscores(header, facts.listener.plan().underscores));
         let header = session.req_header();
         let arrival = arrival(header, facts.listener.plan().client_ip.header_name());
@@ -428,7 +429,8 @@ impl ProxyHttp for App {
             return Ok(());
         }
         if !ahead::replace(exchange, body) {
-            ahead::take_in(exchange, body, end)?;
+            // Of an upstream of HTTP/2 the engine takes any other error for the upstream's, and waits for what that will answer.
+            ahead::take_in(exchange, body, end).map_err(Error::into_down)?;
         }
         if let (Some(tap), Some(chunk)) = (&mut exchange.mirror, body.as_ref()) {
             tap.body(chunk);

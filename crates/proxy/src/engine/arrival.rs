@@ -68,6 +68,24 @@ fn malformed(refusal: Refusal) -> Reason {
     Reason::Malformed { label: refusal.as_str(), status: refusal.status() }
 }
 
+/// Leaves no Upgrade but one that may be granted: to WebSocket, which is all that is passed on, over HTTP/1.1, and named by
+/// Connection (RFC 9110 §7.8). The engine takes any such field for the wish to upgrade, and one that Connection does not name would
+/// become a good one on the way to the upstream.
+pub(super) fn hold_upgrade(header: &mut RequestHeader) {
+    let mut wishes = header.headers.get_all(header::UPGRADE).iter();
+    let Some(first) = wishes.next() else { return };
+    let is_websocket = wishes.next().is_none() && first.as_bytes().eq_ignore_ascii_case(b"websocket");
+    let options = header
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|octet| *octet == b','));
+    let is_named = options.into_iter().any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    if !(is_websocket && is_named && header.version == http::Version::HTTP_11) {
+        header.remove_header(&header::UPGRADE);
+    }
+}
+
 /// Field names with underscores, as the listener wants them.
 pub(super) fn hold_underscores(header: &mut RequestHeader, wanted: Underscores) -> std::result::Result<(), Reason> {
     let has = |name: &HeaderName| name.as_str().contains('_');

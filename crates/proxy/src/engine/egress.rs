@@ -302,7 +302,10 @@ async fn credential(
         Application::Changes(changes) => Ok((changes, Showing::Nothing)),
         Application::NeedsCertificate(_, changes) => Ok((changes, Showing::Certificate)),
         Application::NeedsToken(source) => {
-            let token = egress.state.tokens.bearer(&source, &egress.token_client, now, wall, fastrand::u128(..)).await;
+            // Boxed: a fetch is large and rare, and every request would make room for it.
+            let token =
+                Box::pin(egress.state.tokens.bearer(&source, &egress.token_client, now, wall, fastrand::u128(..)))
+                    .await;
             match token {
                 Ok(token) => Ok((credential.with_token(&token), Showing::Nothing)),
                 Err(error) => {

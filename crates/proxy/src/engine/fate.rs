@@ -23,17 +23,18 @@ pub(super) fn failed(error: &Error) -> Failed {
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failed::Timeout,
         _ if io_kind(error) == Some(io::ErrorKind::TimedOut) => Failed::Timeout,
-        _ if is_refused_stream(error) => Failed::RefusedStream,
+        _ if is_unprocessed(error) => Failed::RefusedStream,
         _ => Failed::Reset,
     }
 }
 
-/// RFC 9113 §8.7: the endpoint says that it has not begun with the request.
-fn is_refused_stream(error: &Error) -> bool {
+/// The endpoint says that it has not begun with the request: by its stream (RFC 9113 §8.7), or by a GOAWAY (§6.8), which the codec
+/// reports of no streams but those beyond the last that it names.
+fn is_unprocessed(error: &Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.root_cause());
     while let Some(inner) = cause {
         if let Some(h2) = inner.downcast_ref::<h2::Error>() {
-            return h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return h2.reason() == Some(h2::Reason::REFUSED_STREAM) || (h2.is_go_away() && h2.is_remote());
         }
         cause = inner.source();
     }

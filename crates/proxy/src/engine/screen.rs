@@ -45,7 +45,7 @@ pub(super) fn request_head(session: &mut Session, exchange: &mut Exchange, index
 
 /// Whether a body is to come, or was read already and waits to be sent on.
 pub(super) fn has_body(session: &mut Session) -> bool {
-    (!session.is_body_done() || session.as_ref().get_retry_buffer().is_some()) && !session.is_upgrade_req()
+    !session.is_body_done() || session.as_ref().get_retry_buffer().is_some()
 }
 
 /// An upstream was reached. As long as the body is held back from it, so is the head; then the upstream cannot tell the client

@@ -28,6 +28,7 @@ use portcullis_wire::{Parse, client_hello};
 use std::{
     future::pending,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -372,8 +373,8 @@ impl Carried<'_> {
                             () = tokio::time::sleep(IDLE) => {}
                         }
                     }
-                    let relayed =
-                        portcullis_egress::relay(client, endpoint, &state.pipes, &moved, IDLE, pending::<Cut>());
+                    let uncut = pending::<Cut>();
+                    let relayed = pin!(portcullis_egress::relay(client, endpoint, &state.pipes, &moved, IDLE, uncut));
                     until_drained(relayed, core, drain).await
                 }
             }
@@ -384,8 +385,9 @@ impl Carried<'_> {
                 } else if let Err(ended) = first_word(live, silent, &mut client, &mut ends.recv, &moved).await {
                     ended
                 } else {
-                    let relayed = h2_stream::relay(client, ends, Caller::Tcp, &moved, IDLE, pending::<Cut>());
-                    until_over(Some(place.lifetime()), until_drained(relayed, core, drain)).await
+                    let relayed = pin!(h2_stream::relay(client, ends, Caller::Tcp, &moved, IDLE, pending::<Cut>()));
+                    let drained = pin!(until_drained(relayed, core, drain));
+                    until_over(Some(place.lifetime()), drained).await
                 }
             }
         };

@@ -20,6 +20,7 @@ use portcullis_mesh::{Request, Verdict};
 use portcullis_policy::Reason;
 use std::{
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -64,7 +65,9 @@ pub(super) async fn carry_clear(
     moved.up.fetch_add(front.len() as u64, Relaxed);
     drop(front);
     let state = live.state.clone();
-    let relayed = portcullis_egress::relay(client, application, &state.pipes, &moved, IDLE, cut(facts, core));
+    // Pinned here and lent: each future that takes another one whole holds it twice.
+    let cut = pin!(cut(facts, core));
+    let relayed = pin!(portcullis_egress::relay(client, application, &state.pipes, &moved, IDLE, cut));
     let ended = until_drained(relayed, core, drain).await;
     record.tell(core.edge(), facts, ended, (moved.up.load(Relaxed), moved.down.load(Relaxed)));
 }
@@ -169,8 +172,10 @@ async fn serve_stream(
     };
     let moved = Moved::default();
     let ends = Ends { send, recv: request.into_body() };
-    let relayed = h2_stream::relay(application, ends, Caller::Stream, &moved, IDLE, cut(facts, core));
-    let ended = until_over(mesh.lifetime, until_drained(relayed, core, drain)).await;
+    let cut = pin!(cut(facts, core));
+    let relayed = pin!(h2_stream::relay(application, ends, Caller::Stream, &moved, IDLE, cut));
+    let drained = pin!(until_drained(relayed, core, drain));
+    let ended = until_over(mesh.lifetime, drained).await;
     record.tell(core.edge(), facts, ended, (moved.up.load(Relaxed), moved.down.load(Relaxed)));
 }
 
