@@ -166,7 +166,7 @@ impl Gateway {
         let mut sampler = JoinSet::new();
         sampler.spawn(OverloadSampler::new(sources, shedding.clone()).run());
         sampler.spawn(give_back_memory());
-        sampler.spawn(portcullis_proxy::footprint::give_back_when_settled());
+        sampler.spawn(portcullis_proxy::footprint::give_back_now_and_then());
         let edge = Arc::new(Edge::new(snapshot, metrics.clone(), access_log, audit_log, shedding));
         let cores = (0..compiled.fixed.threads)
             .map(|index| CoreThread::start(edge.clone(), index))

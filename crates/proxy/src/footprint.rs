@@ -19,6 +19,8 @@ static MAPPED: OnceLock<Vec<(usize, usize)>> = OnceLock::new();
 static BEGAN: AtomicBool = AtomicBool::new(false);
 /// Within this identities are taken, names are resolved, and the first probes are over.
 const SETTLING: Duration = Duration::from_secs(5);
+/// How long what a burst touched stays. Touching again what is used takes a busy core some hundred microseconds of this.
+const REST: Duration = Duration::from_secs(30);
 
 /// To be called first in `main`, while there is one thread: what is mapped now belongs to the program and its own libraries, and
 /// stays to its end.
@@ -33,13 +35,11 @@ pub fn give_back() {
     BEGAN.store(true, Relaxed);
 }
 
-/// What came after a start or a reload until all was at rest. Until the future is dropped.
-pub async fn give_back_when_settled() {
+/// What came after a start until all was at rest, and what bursts touched. Until the future is dropped.
+pub async fn give_back_now_and_then() {
     loop {
-        tokio::time::sleep(SETTLING).await;
-        if BEGAN.swap(false, Relaxed) {
-            forget_all();
-        }
+        tokio::time::sleep(if BEGAN.swap(false, Relaxed) { SETTLING } else { REST }).await;
+        forget_all();
     }
 }
 
