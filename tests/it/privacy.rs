@@ -404,11 +404,19 @@ async fn streams_are_never_stalled() {
         client.send(get("/events")).await;
         assert!(read_until(&mut client, expected).await.contains("data: "), "{action}");
     }
-    let gateway = with_profile(&origin, &format!("{profile}action = \"block\"")).await;
-    let mut client = Client::connect(gateway.addr("http")).await;
-    client.send("GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").await;
-    assert!(read_until(&mut client, "4111").await.contains("101"), "a tunnel is not looked into");
+    let looks = [with_profile(&origin, &format!("{profile}action = \"block\"")).await, edge(&origin, "", WAF).await];
+    for gateway in &looks {
+        let mut client = Client::connect(gateway.addr("http")).await;
+        client.send("GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").await;
+        assert!(read_until(&mut client, "4111").await.contains("101"), "a tunnel is not looked into");
+    }
+    let mut client = Client::connect(looks[1].addr("http")).await;
+    client.send(get("/events")).await;
+    assert!(read_until(&mut client, CARD).await.contains("data: "), "the WAF holds what it inspects, and no stream");
 }
+
+/// Of a route: in both directions, with our own rules.
+const WAF: &str = "waf = { mode = \"block\" }\n";
 
 async fn read_until(client: &mut Client, wanted: &str) -> String {
     use tokio::io::AsyncReadExt;
@@ -451,7 +459,7 @@ async fn grpc_messages_do_not_wait_for_one_another() {
     });
     let gateway = Gateway::start(&format!(
         "[listener.http]\naddress = \"127.0.0.1:0\"\n[privacy.p]\ndetect = [\"card\"]\naction = \"mask\"\n[upstream.app]\nprotocol = \"h2c\"\nendpoints = [\"{addr}\"]\n\
-         [route.app]\nupstream = \"app\"\nprivacy = \"p\"\n"
+         [route.app]\nupstream = \"app\"\nprivacy = \"p\"\n{WAF}"
     ))
     .await;
     let sender = h2(TcpStream::connect(gateway.addr("http")).await.unwrap()).await;

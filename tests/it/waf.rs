@@ -7,7 +7,7 @@ use crate::support::{
     origin::{Origin, Seen},
 };
 use serde_json::Value;
-use std::io::Write;
+use std::{collections::BTreeSet, io::Write};
 
 async fn edge(origin: &Origin, objects: &str, rest: &str) -> Gateway {
     edge_with(origin, &[], objects, rest).await
@@ -437,4 +437,32 @@ async fn a_release_of_the_core_rule_set_is_loaded_beside_our_own_rules() {
         let expected = if rules.contains("builtin") { 403 } else { 200 };
         assert_eq!(ask(&gateway, get(ATTACK)).await.status, expected, "{rules}");
     }
+}
+
+#[tokio::test]
+async fn every_response_names_its_request_as_log_and_audit_do() {
+    let origin = Origin::fixed("ok").await;
+    let rest = "hosts = [\"shop.test\"]\nwaf.mode = \"block\"\n[route.app.rule.own]\npath = \"/own\"\nrespond = { status = 200, body = \"own\" }\n";
+    let gateway = edge(&origin, "", rest).await;
+    let other = "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n".to_owned();
+    let malformed = "GET / HTTP/1.1\r\nHost: shop test\r\n\r\n".to_owned();
+    let mut told = Vec::new();
+    for (request, status) in
+        [(get("/"), 200), (get("/own"), 200), (get(ATTACK), 403), (other, 404), (malformed, 400), (get("/%00"), 400)]
+    {
+        let response = ask(&gateway, &request).await;
+        assert_eq!(response.status, status, "{request}");
+        told.push(response.header("x-request-id").unwrap_or_else(|| panic!("{request}: {}", response.head)).to_owned());
+    }
+    let records = eventually("all are in the log", async || {
+        let records = gateway.records();
+        (records.len() == told.len()).then_some(records)
+    })
+    .await;
+    // Each core writes for itself.
+    let logged: BTreeSet<&str> = records.iter().filter_map(|record| record["request_id"].as_str()).collect();
+    assert_eq!(logged, told.iter().map(String::as_str).collect());
+    assert_eq!(origin.last().header("x-request-id"), Some(told[0].as_str()));
+    let audit = audits(&gateway, 1).await;
+    assert_eq!(audit[0]["request_id"], told[2].as_str(), "{audit:?}");
 }

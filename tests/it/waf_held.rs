@@ -227,6 +227,24 @@ async fn an_upstream_of_http_2_sees_nothing_either() {
     );
 }
 
+#[tokio::test]
+async fn of_a_body_whose_client_leaves_in_the_middle_the_upstream_sees_nothing() {
+    let (origin, arrived) = listening().await;
+    let gateway = edge(&origin, "", "waf.mode = \"block\"").await;
+    for framing in ["Content-Length: 100\r\n\r\nq=hel", "Transfer-Encoding: chunked\r\n\r\n5\r\nq=hel\r\n"] {
+        let mut client = Client::connect(gateway.addr("http")).await;
+        client.send(format!("{HEAD}{framing}")).await;
+        client.stream.shutdown().await.unwrap();
+        drop(client);
+    }
+    eventually("both are told", async || (gateway.records().len() == 2).then_some(())).await;
+    assert!(gateway.records().iter().all(|record| record["ended_by"] == "client"), "{}", gateway.log());
+    assert!(arrived.lock().unwrap().is_empty());
+    let mut client = Client::connect(gateway.addr("http")).await;
+    client.send(sized("q=hello")).await;
+    assert_eq!(client.response().await.status, 200, "and the next one is served");
+}
+
 /// What the engine does not keep is sent as it comes, its head ahead of it: all of it, and only what was looked at.
 #[tokio::test]
 async fn large_bodies_reach_an_upstream_of_http_2_whole() {

@@ -26,10 +26,11 @@ pub(crate) async fn timed_out(io: Box<EdgeIo>, conn: &Conn) {
 
 async fn answer(mut io: Box<EdgeIo>, conn: &Conn, reason: Reason) {
     let (status, text) = (reason.status(), reason.text());
-    record(&io, conn, reason);
+    let id = format!("{:032x}", fastrand::u128(..));
+    record(&io, conn, reason, &id);
     let phrase = text.trim_end();
     let response = format!(
-        "HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        "HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n{text}",
         text.len()
     );
     if io.send(response.as_bytes()).await.is_ok() {
@@ -37,7 +38,7 @@ async fn answer(mut io: Box<EdgeIo>, conn: &Conn, reason: Reason) {
     }
 }
 
-fn record(io: &EdgeIo, conn: &Conn, reason: Reason) {
+fn record(io: &EdgeIo, conn: &Conn, reason: Reason, request_id: &str) {
     let edge = conn.core.edge();
     edge.metrics.refused(reason.as_str());
     let snapshot = edge.snapshot();
@@ -46,7 +47,7 @@ fn record(io: &EdgeIo, conn: &Conn, reason: Reason) {
     }
     let facts = io.facts();
     let record = Record {
-        request_id: "-",
+        request_id,
         listener: facts.listener.name.as_str(),
         client: facts.source.map(|source| source.ip()),
         peer: facts.peer,

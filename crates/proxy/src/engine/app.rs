@@ -9,7 +9,7 @@ use super::{
     mirror::MirrorTap,
     reply::{
         begin_encoding, deny, dress, encode, error_page, preflight, redirect, respond, set_sticky_cookie,
-        strip_hop_by_hop,
+        strip_hop_by_hop, tell_id,
     },
     screen,
     shape::{proxy_header, shape},
@@ -183,8 +183,8 @@ impl ProxyHttp for App {
         authorise(session, exchange, When::BeforeGuards)?;
         match self.guard(session, exchange, plan).await {
             Ok(Passed::Cleared(cleared)) => exchange.cleared = Some(cleared),
-            Ok(Passed::Denied(denial)) => return deny(session, exchange, plan, denial).await,
-            Ok(Passed::Preflight) => return preflight(session, plan).await,
+            Ok(Passed::Denied(denial)) => return deny(session, exchange, denial).await,
+            Ok(Passed::Preflight) => return preflight(session, exchange, plan).await,
             Err(reason) => return Err(Self::refuse(exchange, reason, "guard")),
         }
         authorise(session, exchange, When::AfterGuards)?;
@@ -216,14 +216,14 @@ impl ProxyHttp for App {
             Action::Redirect(action) => {
                 let mut response = ResponseHeader::build(action.status, Some(4))?;
                 response.insert_header(header::LOCATION, action.location(&View { header, exchange }))?;
-                dress(&mut response, header, exchange, plan)?;
+                dress(&mut response, header, exchange)?;
                 redirect(session, response).await
             }
             // No search finds it.
             Action::Outward => Err(Self::refuse(exchange, Reason::Internal, "route")),
             Action::Respond(action) => {
                 let mut response = ResponseHeader::build(action.status, Some(4))?;
-                dress(&mut response, header, exchange, plan)?;
+                dress(&mut response, header, exchange)?;
                 exchange.body_out = action.body.len() as u64;
                 respond(session, response, action).await
             }
@@ -479,6 +479,7 @@ impl ProxyHttp for App {
             session.set_read_timeout(Some(STREAM_IDLE));
             session.set_write_timeout(Some(STREAM_IDLE));
             exchange.facts.open_tunnel();
+            tell_id(response, exchange)?;
         } else {
             strip_hop_by_hop(response);
         }
@@ -494,9 +495,7 @@ impl ProxyHttp for App {
             set_sticky_cookie(response, exchange)?;
             let request = session.req_header();
             exchange.encoder = exchange.plan().and_then(|plan| begin_encoding(response, request, plan));
-            if let Some(plan) = exchange.plan() {
-                dress(response, request, exchange, plan)?;
-            }
+            dress(response, request, exchange)?;
         }
         Ok(())
     }

@@ -535,9 +535,7 @@ pub(super) async fn error_page(session: &mut Session, fate: Fate, exchange: &Exc
     if let (405, Some(allow)) = (fate.status(), &exchange.allow) {
         response.insert_header(header::ALLOW, allow)?;
     }
-    if let Some(plan) = exchange.plan() {
-        dress(&mut response, session.req_header(), exchange, plan)?;
-    }
+    dress(&mut response, session.req_header(), exchange)?;
     let bodyless = session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(response), bodyless).await?;
     if !bodyless {

@@ -53,8 +53,8 @@ pub(super) async fn error_page(session: &mut Session, reason: Reason, exchange: 
     response.insert_header(header::CONTENT_TYPE, "text/plain")?;
     response.insert_header(header::CONTENT_LENGTH, text.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    if let Some((exchange, plan)) = exchange.and_then(|exchange| Some((exchange, exchange.plan()?))) {
-        dress(&mut response, session.req_header(), exchange, plan)?;
+    if let Some(exchange) = exchange {
+        dress(&mut response, session.req_header(), exchange)?;
     }
     if let Some(location) = exchange.and_then(|exchange| exchange.location.as_deref()) {
         response.insert_header(header::LOCATION, location)?;
@@ -136,13 +136,20 @@ pub(super) fn write_limit_fields(response: &mut ResponseHeader, limited: &[Limit
     response.insert_header("ratelimit", state)
 }
 
-/// What a rule adds to any response of its own requests: limits, CORS, careful browsers, and last the configured edits.
-pub(super) fn dress(
-    response: &mut ResponseHeader,
-    header: &RequestHeader,
-    exchange: &Exchange,
-    plan: &Plan,
-) -> Result<()> {
+/// By which name the log, the audit and the upstream know this request, so that its client can tell it too. A destination beyond
+/// the way out has a name of its own for it, by which its people find it.
+pub(super) fn tell_id(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    if exchange.is_outgoing() && response.headers.contains_key("x-request-id") {
+        return Ok(());
+    }
+    response.insert_header("x-request-id", exchange.request_id.as_str())
+}
+
+/// What is added to any response: the request's id, and what its rule wants: limits, CORS, careful browsers, and last the
+/// configured edits.
+pub(super) fn dress(response: &mut ResponseHeader, header: &RequestHeader, exchange: &Exchange) -> Result<()> {
+    tell_id(response, exchange)?;
+    let Some(plan) = exchange.plan() else { return Ok(()) };
     let view = View { header, exchange };
     write_limit_fields(response, &exchange.limited)?;
     if let Some(cors) = &plan.cors {
@@ -162,12 +169,7 @@ pub(super) fn dress(
 }
 
 /// An external authority's own words to somebody it does not let pass.
-pub(super) async fn deny(
-    session: &mut Session,
-    exchange: &mut Exchange,
-    plan: &Plan,
-    denial: AuthzDenial,
-) -> Result<bool> {
+pub(super) async fn deny(session: &mut Session, exchange: &mut Exchange, denial: AuthzDenial) -> Result<bool> {
     exchange.fail(Reason::Denied { label: "authz_denied", status: denial.status }, "guard");
     let mut response = ResponseHeader::build(denial.status, Some(denial.headers.len() + 4))?;
     for (name, value) in &denial.headers {
@@ -177,7 +179,7 @@ pub(super) async fn deny(
     if !bodyless {
         response.insert_header(header::CONTENT_LENGTH, denial.body.len())?;
     }
-    dress(&mut response, session.req_header(), exchange, plan)?;
+    dress(&mut response, session.req_header(), exchange)?;
     close_if_unread(session);
     let ends = bodyless || denial.body.is_empty() || session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(response), ends).await?;
@@ -189,8 +191,9 @@ pub(super) async fn deny(
 }
 
 /// The answer to a preflight request that is allowed what it asks for.
-pub(super) async fn preflight(session: &mut Session, plan: &Plan) -> Result<bool> {
-    let mut response = ResponseHeader::build(204, Some(6))?;
+pub(super) async fn preflight(session: &mut Session, exchange: &Exchange, plan: &Plan) -> Result<bool> {
+    let mut response = ResponseHeader::build(204, Some(7))?;
+    tell_id(&mut response, exchange)?;
     let origin = session.req_header().headers.get(header::ORIGIN).map(header::HeaderValue::as_bytes);
     if let Some(cors) = &plan.cors {
         cors.answer(origin.unwrap_or_default(), &mut ResponseSink(&mut response));
