@@ -21,13 +21,15 @@ BROWSER = {
     "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
     "Accept-Language": "en-GB,en;q=0.7,de;q=0.3",
     "Accept-Encoding": "gzip, deflate, br",
-    "Referer": "https://shop.example.com/shop/products?page=1",
-    "Cookie": "session=8f14e45fceea167a5a36dedd4bea2543; theme=dark; lang=en; cart=3-17-29; consent=2026-11-01",
+    "Referer": "https://shop.example.com/shop/products?page=@",
+    "Cookie": "session=8f14e45fceea167a5a36dedd4bea@; theme=dark; lang=en; cart=3-17-29; consent=2026-11-01",
 }
 ITEM = ('{"sku":"AB-%d-XL","name":"Garden chair %d","price":%d.95,"count":%d,"gift":false,"color":"dark green",'
         '"note":"Please leave it with the neighbour on the left."}')
+# A `@` is a number that is another one for each of so many visitors: names and the headers of a browser recur, and nothing else.
+VISITORS = 512
 REQUESTS = {
-    "benign GET": ("GET", "/small?page=2&sort=price_asc&q=garden+chair&ref=newsletter-2026", None, "", 200),
+    "benign GET": ("GET", "/small?page=@&sort=price_asc&q=garden+chair&ref=newsletter-2026", None, "", 200),
     "2 kB form": ("POST", "/small", "application/x-www-form-urlencoded",
                   "&".join(f"field_{n}=Some+ordinary+value+{n}" for n in range(70)), 200),
     "10 kB JSON": ("POST", "/small", "application/json",
@@ -140,11 +142,23 @@ upstream = "o"
 
 
 def script(folder, name):
-    method, _, kind, body, _ = REQUESTS[name]
+    method, target, kind, body, _ = REQUESTS[name]
     headers = dict(BROWSER, Host="shop.example.com", **({"Content-Type": kind} if kind else {}))
     path = folder / "wrk.lua"
-    lines = [f"wrk.method = {lua(method)}"] + [f"wrk.headers[ {lua(key)} ] = {lua(value)}" for key, value in headers.items()]
-    path.write_text("\n".join(lines + ([f"wrk.body = {lua(body)}"] if body else [])))
+    fields = ", ".join(f"[ {lua(key)} ] = string.gsub({lua(value)}, '@', n)" for key, value in headers.items())
+    path.write_text(f"""
+        local requests, at = {{}}, 0
+        function init()
+            for n = 1000, {999 + VISITORS} do
+                local fields = {{ {fields} }}
+                requests[#requests + 1] = wrk.format({lua(method)}, (string.gsub({lua(target)}, '@', n)), fields, {lua(body) if body else "nil"})
+            end
+        end
+        function request()
+            at = at % #requests + 1
+            return requests[at]
+        end
+    """)
     return path
 
 
@@ -153,10 +167,10 @@ def lua(text):
 
 
 def measure(bench, proxy, name, seconds):
-    target, expected = REQUESTS[name][1], REQUESTS[name][4]
+    expected = REQUESTS[name][4]
     before = cpu_ns(proxy["pid"])
     out = subprocess.run(["taskset", "-c", LOAD_CORE, "wrk", "-t1", "-c8", f"-d{seconds}s", "-s", script(bench.folder, name),
-                          f"http://127.0.0.1:{proxy['port']}{target}"], capture_output=True, text=True, check=True)
+                          f"http://127.0.0.1:{proxy['port']}"], capture_output=True, text=True, check=True)
     if out.stderr.strip():
         sys.exit(out.stderr)
     out = out.stdout

@@ -32,9 +32,33 @@ pub struct WafSetSpec {
     /// Files after them: exclusions, rules of one's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<String>,
-    /// Request bodies are held and looked at up to this size, and pass unseen beyond it (default 128KiB, at most 16MiB).
+    /// Request bodies are held and looked at up to this size (default 128KiB, at most 16MiB).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<ByteSize>,
+    /// What becomes of larger ones (default inspect_prefix).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beyond: Option<Beyond>,
+}
+
+/// What becomes of a request whose body is larger than what is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Beyond {
+    /// Its beginning is judged, and the rest passes unseen: uploads work without anybody's saying how large they are.
+    InspectPrefix,
+    /// Where rules may block, it is answered 413 (RFC 9110 §15.5.14): nothing unseen reaches the upstream. A stream of gRPC
+    /// ends there too.
+    Refuse,
+}
+
+impl Beyond {
+    /// As `SecRequestBodyLimitAction` has it.
+    fn action(self) -> &'static str {
+        match self {
+            Self::InspectPrefix => "ProcessPartial",
+            Self::Refuse => "Reject",
+        }
+    }
 }
 
 /// Every compiled set, with what it was compiled from.
@@ -109,7 +133,7 @@ impl WafSets {
             as_shadow || wish.profile.as_ref().map_or(specs.is_empty(), |(name, _)| name == BUILTIN)
         });
         if wants_builtin && !sets.0.contains_key(BUILTIN) {
-            let spec = WafSetSpec { rules: None, include: Vec::new(), body: None };
+            let spec = WafSetSpec { rules: None, include: Vec::new(), body: None, beyond: None };
             let kept = before.and_then(|before| before.get(BUILTIN));
             sets.0.extend(compile_set(&spec, kept, &Path::root().key("waf"), cx).map(|set| (BUILTIN.to_owned(), set)));
         }
@@ -271,7 +295,12 @@ fn compile_set(spec: &WafSetSpec, kept: Option<&WafSet>, at: &Path, cx: &mut Con
         sources.push(Source::File(cx.resolve(&at.key("include").index(index), FilePath::new(name))));
     }
     let limit = body_limit(spec, at, cx);
-    let text = format!("SecRequestBodyLimit {limit}\nSecRequestBodyLimitAction ProcessPartial\n");
+    let action = spec.beyond.unwrap_or(Beyond::InspectPrefix).action();
+    let mut text = format!("SecRequestBodyLimit {limit}\nSecRequestBodyLimitAction {action}\n");
+    // Whoever says how much is to be looked at means forms and documents as well as uploads.
+    if spec.body.is_some() {
+        text.push_str(&format!("SecRequestBodyNoFilesLimit {limit}\n"));
+    }
     sources.push(Source::Text { name: "waf.body".to_owned(), text });
     let files = WatchedFiles { read: RefCell::default(), digest: RefCell::default() };
     // Read once for the digest: compiling a large set costs half a second, which most reloads need not spend.

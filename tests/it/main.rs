@@ -76,5 +76,6 @@ mod waf;
 mod waf_cli;
 mod waf_front_end;
 mod waf_held;
+mod waf_phases;
 mod websocket;
 mod websocket_cases;

@@ -200,3 +200,30 @@ fn a_transaction_can_hold_its_share_of_the_rules() {
     });
     assert_eq!(handled.join().unwrap(), [120, 900]);
 }
+
+/// Names and browsers' headers are remembered from request to request: what is in them is told each time, of every set of
+/// rules its own, and under each profile.
+#[test]
+fn what_recurs_is_told_every_time() {
+    let rules = |id: u32, word: &str| {
+        let text = format!(
+            "SecRuleEngine On\nSecRule REQUEST_HEADERS|ARGS_NAMES \"@rx (?i){word}\" \
+             \"id:{id},phase:1,deny,status:403,t:none,t:urlDecodeUni,msg:'x'\""
+        );
+        Waf::compile(&[Source::Text { name: "test".to_owned(), text }], &InMemory::new()).unwrap()
+    };
+    let sets = [(rules(1, "sqlmap"), 1), (rules(2, "curl"), 2)];
+    let agents = [("sqlmap/1", Some(1)), ("Mozilla", None), ("curl%2f8", Some(2)), ("", None)];
+    let names = [("a", None), ("curl_x", Some(2)), ("%73qlmap", Some(1))];
+    for _ in 0..20 {
+        for ((waf, own), (agent, wanted)) in sets.iter().flat_map(|set| agents.iter().map(move |agent| (set, agent))) {
+            for (name, named) in names {
+                let mut transaction = waf.transaction(connection());
+                transaction.request_line(b"GET", format!("/?{name}=1").as_bytes(), b"HTTP/1.1");
+                transaction.request_header(b"User-Agent", agent.as_bytes());
+                let refused = transaction.request_headers_done().is_some();
+                assert_eq!(refused, [*wanted, named].contains(&Some(*own)), "{agent} {name}");
+            }
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod factors;
 mod forms;
 mod grams;
 mod plan;
+mod recurring;
 mod scan;
 
 use std::collections::BTreeMap;
@@ -203,6 +204,7 @@ impl Mask {
         self.0.resize(words, value);
     }
 
+    #[inline]
     fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }

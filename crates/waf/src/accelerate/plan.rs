@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Mask;
 use super::content::{Alphabet, ChainId, Chains, Content, Filter, Side};
 use super::grams::Grams;
+use super::recurring::{self, Audience};
 use crate::operator::{ByteSet, may_be_sql};
 use crate::seclang::variable::Variable;
 use crate::transaction::origin::{Origin, STABLE_SCALARS};
@@ -45,6 +46,8 @@ pub(super) struct Load {
     /// Rules that look at a value in more than one form.
     pub(super) several: Mask,
     pub(super) side: Side,
+    /// Under which its values are remembered, where they recur and are no secret.
+    pub(super) audience: Option<Audience>,
 }
 
 /// Chains that the same bytes set off, so that one look at a value spares them all.
@@ -131,12 +134,17 @@ impl<'b> Builder<'b> {
             Origin::ResponseHeaderName | Origin::ResponseHeaderValue => Side::Response,
             _ => Side::Request,
         };
-        let other = self.load(|content| content.looks_at(origin, None), side);
-        let names: BTreeSet<Vec<u8>> =
-            self.active().flat_map(|(_, content)| content.names(origin).map(<[u8]>::to_ascii_lowercase)).collect();
+        let mut other = self.load(|content| content.looks_at(origin, None), side);
+        other.audience = origin.is_name().then(Audience::new).flatten();
+        let ruled = self.active().flat_map(|(_, content)| content.names(origin).map(<[u8]>::to_ascii_lowercase));
+        let mut names: BTreeSet<Vec<u8>> = ruled.collect();
+        let recurring = if origin.is_header_value() { recurring::HEADERS } else { &[] };
+        names.extend(recurring.iter().map(|name| name.as_bytes().to_vec()));
         let mut named: Vec<Vec<(Box<[u8]>, Load)>> = vec![Vec::new(); NAME_LENGTHS + 1];
         for name in names {
-            let load = self.load(|content| content.looks_at(origin, Some(&name)), side);
+            let mut load = self.load(|content| content.looks_at(origin, Some(&name)), side);
+            let recurs = recurring.iter().any(|recurring| recurring.as_bytes() == name);
+            load.audience = (recurs || origin.is_name()).then(Audience::new).flatten();
             if let Some(place) = named.get_mut(name.len().min(NAME_LENGTHS)) {
                 place.push((name.into(), load));
             }
@@ -166,7 +174,7 @@ impl<'b> Builder<'b> {
             }
         }
         let triggers = groups.iter().try_fold(ByteSet::default(), |all, group| Some(all.union(group.triggers?)));
-        Load { idle: all.is_empty(), all, triggers, groups, several, side }
+        Load { idle: all.is_empty(), all, triggers, groups, several, side, audience: None }
     }
 
     fn search(&self, side: Side, alphabet: Alphabet) -> Search {

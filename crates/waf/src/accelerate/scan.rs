@@ -1,8 +1,9 @@
 //! The prefilter at work in one transaction: which rules may match, and at which values.
 
-use super::content::{Chains, Side};
+use super::content::Chains;
 use super::forms::Forms;
 use super::plan::{Load, Plan};
+use super::recurring::Recurring;
 use super::{ContentId, Mask};
 use crate::operator::{ByteSet, integer};
 use crate::program::Program;
@@ -52,7 +53,8 @@ pub(crate) struct Scan {
     /// The last candidate of each rule, as an index into `candidates`, plus one.
     last: Vec<u32>,
     candidates: Vec<(ValueId, u32)>,
-    string_hits: Mask,
+    /// Of the value at hand.
+    found: Mask,
     forms: Forms,
 }
 
@@ -88,17 +90,17 @@ impl Scan {
         }
         self.current = true;
         if let Some(plan) = accelerator.plan(level) {
-            self.look(program, facts, plan, work);
+            Recurring::with(|recurring| self.look(program, facts, plan, recurring, work));
         }
     }
 
-    fn look(&mut self, program: &Program, facts: &Facts, plan: &Plan, work: &mut Work) {
+    fn look(&mut self, program: &Program, facts: &Facts, plan: &Plan, recurring: &mut Recurring, work: &mut Work) {
         let accelerator = &program.accelerator;
         let words = plan.active.0.len();
         if !std::mem::replace(&mut self.begun, true) {
             self.covered.reset(words, u64::MAX);
             self.hits.reset(words, 0);
-            self.string_hits.reset(words, 0);
+            self.found.reset(words, 0);
             self.last.clear();
             self.last.resize(accelerator.len(), 0);
         }
@@ -110,7 +112,7 @@ impl Scan {
                 let Some((name, value)) = origin.value(facts, index) else { continue };
                 let Some(load) = plan.member(place, name) else { continue };
                 let id = ValueId { origin, index: u32::try_from(index).unwrap_or(u32::MAX) };
-                self.value(context, load, id, value, work);
+                self.value(context, load, id, value, recurring, work);
             }
             if let Some(place) = self.counts.get_mut(place) {
                 *place = count;
@@ -122,7 +124,7 @@ impl Scan {
                 continue;
             }
             let id = ValueId { origin: Origin::Scalar, index: *variable as u32 };
-            self.value(context, load, id, value, work);
+            self.value(context, load, id, value, recurring, work);
         }
     }
 
@@ -135,20 +137,45 @@ impl Scan {
         fresh
     }
 
-    /// Looks at one value in all its forms.
-    fn value(&mut self, context: Context<'_>, load: &Load, id: ValueId, value: &[u8], work: &mut Work) {
+    /// Looks at one value, unless what is in it is remembered.
+    fn value(
+        &mut self,
+        context: Context<'_>,
+        load: &Load,
+        id: ValueId,
+        value: &[u8],
+        recurring: &mut Recurring,
+        work: &mut Work,
+    ) {
         if !work.spend(value.len()) {
             // What was not looked at is not ruled out.
             self.covered.reset(self.covered.0.len(), 0);
             return;
         }
+        if let Some(found) = load.audience.and_then(|audience| recurring.found(audience, value)) {
+            found.iter().for_each(|rule| self.note(usize::from(*rule), id));
+            return;
+        }
+        let searched = self.search(context, load, value, work);
+        if let (Some(audience), Ok(())) = (load.audience, searched) {
+            recurring.keep(audience, value, self.found.members().filter_map(|rule| u16::try_from(rule).ok()));
+        }
+        for at in 0..self.found.0.len() {
+            let word = self.found.0.get_mut(at).map_or(0, std::mem::take);
+            super::bits(word).for_each(|bit| self.note(at * 64 + bit, id));
+        }
+    }
+
+    /// Looks at one value in all its forms: the rules that it may satisfy are in `found` then.
+    fn search(&mut self, context: Context<'_>, load: &Load, value: &[u8], work: &mut Work) -> Result<(), Exhausted> {
         let present = ByteSet::of(value);
         let plain = !value.starts_with(b".");
         if plain && load.triggers.is_some_and(|triggers| !triggers.meets(present)) {
-            self.string(context, load.side, id, value, present, &load.all);
-            return;
+            context.plan.search(load.side, present).run(value, present, &load.all, &mut self.found);
+            return Ok(());
         }
-        let mut forms = std::mem::take(&mut self.forms);
+        let Self { forms, covered, found, .. } = self;
+        let mut searched = Ok(());
         forms.begin(value, present, &load.all);
         for group in &load.groups {
             if plain && group.triggers.is_some_and(|triggers| !triggers.meets(present)) {
@@ -158,34 +185,28 @@ impl Scan {
                 forms.withdraw(rules);
                 match context.chains.get(*chain).map(|chain| forms.walk(chain, context.map, work)) {
                     Some(Some(form)) => forms.add(form, rules),
-                    Some(None) => self.covered.reset(self.covered.0.len(), 0),
+                    Some(None) => {
+                        covered.reset(covered.0.len(), 0);
+                        searched = Err(Exhausted);
+                    }
                     None => {}
                 }
             }
         }
         forms.add(0, &load.several);
         for form in forms.used() {
-            self.string(context, load.side, id, &form.text, form.present, &form.rules);
+            context.plan.search(load.side, form.present).run(&form.text, form.present, &form.rules, found);
         }
-        self.forms = forms;
+        searched
     }
 
-    /// Looks for all that some rules need in one form of a value.
-    fn string(&mut self, context: Context<'_>, side: Side, id: ValueId, text: &[u8], present: ByteSet, rules: &Mask) {
-        context.plan.search(side, present).run(text, present, rules, &mut self.string_hits);
-        for (at, word) in self.string_hits.0.iter_mut().enumerate() {
-            for bit in super::bits(std::mem::take(word)) {
-                let rule = at * 64 + bit;
-                self.hits.insert(rule);
-                if let Some(last) = self.last.get_mut(rule) {
-                    // With `multiMatch` several forms of a value may be candidates; the value is tested in all anyway.
-                    let again = usize::try_from(*last).ok().and_then(|last| self.candidates.get(last.wrapping_sub(1)));
-                    if again.is_none_or(|(known, _)| *known != id) {
-                        self.candidates.push((id, *last));
-                        *last = u32::try_from(self.candidates.len()).unwrap_or(0);
-                    }
-                }
-            }
+    /// Notes that a value may satisfy a rule.
+    #[inline]
+    fn note(&mut self, rule: usize, id: ValueId) {
+        self.hits.insert(rule);
+        if let Some(last) = self.last.get_mut(rule) {
+            self.candidates.push((id, *last));
+            *last = u32::try_from(self.candidates.len()).unwrap_or(0);
         }
     }
 
@@ -210,6 +231,9 @@ impl Scan {
         Verdict::Candidates
     }
 }
+
+/// The work was used up before a value had been looked at in all its forms.
+struct Exhausted;
 
 #[derive(Clone, Copy)]
 struct Context<'p> {

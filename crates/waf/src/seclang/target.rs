@@ -1,7 +1,6 @@
 //! What a rule looks at: `ARGS|!ARGS:id|&REQUEST_HEADERS:Host|TX:/^x_/`.
 
-use regex::bytes::{Regex, RegexBuilder};
-
+use super::name_pattern::NamePattern;
 use super::variable::{Shape, Variable};
 
 /// Which members of a collection are meant.
@@ -12,7 +11,7 @@ pub(crate) enum Selector {
     /// Those of this name, in any case.
     Name(Box<[u8]>),
     /// Those whose name matches, in any case.
-    Pattern(Box<Regex>),
+    Pattern(Box<NamePattern>),
     /// The member of TX in this slot; what names of TX become once all rules are known.
     Slot(Slot),
 }
@@ -84,20 +83,10 @@ pub(crate) fn parse_target(text: &str) -> Result<Target, String> {
     }
     let member = member.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap_or(member);
     let selector = match member.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
-        Some(pattern) if variable != Variable::Xml => Selector::Pattern(Box::new(name_pattern(pattern)?)),
+        Some(pattern) if variable != Variable::Xml => Selector::Pattern(Box::new(NamePattern::parse(pattern)?)),
         _ => Selector::Name(member.as_bytes().into()),
     };
     Ok(Target { variable, selector })
-}
-
-fn name_pattern(pattern: &str) -> Result<Regex, String> {
-    let translated = crate::operator::translate(pattern.as_bytes())?;
-    RegexBuilder::new(&translated)
-        .unicode(false)
-        .case_insensitive(true)
-        .dot_matches_new_line(true)
-        .build()
-        .map_err(|error| format!("member pattern /{pattern}/: {error}"))
 }
 
 /// Splits at `|` and `,` outside quotes and `/patterns/`.
@@ -138,7 +127,7 @@ mod tests {
             let selector = match part.target.selector {
                 Selector::All => String::new(),
                 Selector::Name(name) => format!(":{}", String::from_utf8_lossy(&name)),
-                Selector::Pattern(pattern) => format!(":~{pattern}"),
+                Selector::Pattern(pattern) => format!(":~{}", pattern.as_str()),
                 Selector::Slot(slot) => format!(":#{}", slot.0),
             };
             format!("{:?} {}{selector}", part.purpose, part.target.variable.name())

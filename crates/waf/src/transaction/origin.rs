@@ -77,6 +77,23 @@ impl Origin {
         }
     }
 
+    /// Whether these are names, which recur and are no secret.
+    pub(crate) fn is_name(self) -> bool {
+        matches!(
+            self,
+            Self::ArgGetName
+                | Self::ArgPostName
+                | Self::CookieName
+                | Self::HeaderName
+                | Self::FileField
+                | Self::ResponseHeaderName
+        )
+    }
+
+    pub(crate) fn is_header_value(self) -> bool {
+        matches!(self, Self::HeaderValue | Self::ResponseHeaderValue)
+    }
+
     /// The collection, and which half of its pairs is meant.
     fn pairs(self, facts: &Facts) -> Option<(&Pairs, Half)> {
         Some(match self {
