@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, anyhow};
 use hickory_proto::{
     op::{Message, Query},
-    rr::{Name, Record, RecordType},
+    rr::{Name, RData, Record, RecordType},
+    serialize::binary::BinEncodable,
 };
 use std::{
     collections::BTreeSet,
@@ -73,8 +74,18 @@ fn exchange(name: &Name, of_type: RecordType, server: SocketAddr) -> Result<Mess
 
 /// Owner, type and data, without case and spaces.
 fn parts(record: &Record) -> (String, String, String) {
-    let data = record.data.to_string().split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    let ds = Some(record).filter(|record| record.record_type() == RecordType::DS).and_then(|record| ds(&record.data));
+    let text = ds.unwrap_or_else(|| record.data.to_string());
+    let data = text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
     (record.name.to_string().to_lowercase(), record.record_type().to_string().to_lowercase(), data)
+}
+
+/// RFC 4034 §5.3, from the wire: without DNSSEC of its own the library knows the type by number alone.
+fn ds(data: &RData) -> Option<String> {
+    let octets = data.to_bytes().ok()?;
+    let ([tag0, tag1, algorithm, digest_type], digest) = octets.split_first_chunk()?;
+    let digest: String = digest.iter().map(|octet| format!("{octet:02x}")).collect();
+    Some(format!("{} {algorithm} {digest_type} {digest}", u16::from_be_bytes([*tag0, *tag1])))
 }
 
 /// Of `owner ttl IN type data`.

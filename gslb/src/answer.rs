@@ -9,7 +9,7 @@ use crate::{
     edns::{Dnssec, Edns, ExtendedError, OptReply, PAYLOAD_MIN, Padding, Wants},
     message::{Flags, Full, Message},
     name,
-    query::{self, EdnsPart, HEADER, Head, Query, Question, Unfit},
+    query::{self, EdnsPart, HEADER, Head, KeySpace, Query, Question, Unfit},
     record_type::CLASS_IN,
     snapshot::Snapshot,
     transfer,
@@ -105,8 +105,14 @@ impl Transport {
 }
 
 /// Answers one message into `out`, whose old content is lost.
-pub(crate) fn respond(snapshot: &Snapshot, octets: &[u8], asked: &Asked, out: &mut Vec<u8>) -> Handled {
-    let query = match Query::read(octets) {
+pub(crate) fn respond(
+    snapshot: &Snapshot,
+    octets: &[u8],
+    asked: &Asked,
+    space: &mut KeySpace,
+    out: &mut Vec<u8>,
+) -> Handled {
+    let query = match Query::read(octets, space) {
         Ok(query) => query,
         Err(Unfit::Silent) => return Handled::Silent,
         Err(Unfit::Header(head, rcode)) => {
@@ -139,7 +145,8 @@ pub(crate) fn respond(snapshot: &Snapshot, octets: &[u8], asked: &Asked, out: &m
 
 /// The messages of a zone transfer; `None`: the message asks for none, or may not have it, and is answered like any other.
 pub(crate) fn transfer(snapshot: &Snapshot, octets: &[u8], asked: &Asked) -> Option<Vec<Vec<u8>>> {
-    let query = Query::read(octets).ok()?;
+    let mut space = KeySpace::default();
+    let query = Query::read(octets, &mut space).ok()?;
     let question = query.question.as_ref()?;
     let is_transfer = matches!(question.of_type, RecordType::AXFR | RecordType::IXFR);
     if !is_transfer || !matches!(query.edns, EdnsPart::Absent | EdnsPart::Present(Edns { version: 0, .. })) {
@@ -176,6 +183,12 @@ pub(crate) fn acknowledge(octets: &[u8], apex: &Name, out: &mut Vec<u8>) -> Repl
 }
 
 impl Reply {
+    /// Whether it is the same to every metric.
+    pub(crate) fn counts_as(&self, other: &Self) -> bool {
+        let of = |reply: &Self| (reply.rcode, reply.zone, reply.of_type, reply.service, reply.truncated);
+        of(self) == of(other)
+    }
+
     fn error(rcode: Rcode, of_type: Option<RecordType>) -> Self {
         Self {
             rcode,

@@ -10,6 +10,7 @@ mod roll;
 mod signatures;
 mod signer;
 mod spec;
+mod succession;
 
 pub(crate) use chain::{Chain, Proof, types_of_node};
 pub(crate) use keeper::run as keep;

@@ -5,7 +5,7 @@ use crate::{
     answer::Transport,
     edns::{self, Wants},
     plan::TcpPlan,
-    query::{EdnsPart, Query},
+    query::{EdnsPart, KeySpace, Query},
     server::{Answered, TlsSwitch, Updated},
     tcp::{LAST_WORDS, Permit, Shared, UPDATE_MAX},
     udp::plain,
@@ -192,7 +192,7 @@ fn whole(octets: &[u8]) -> Option<&[u8]> {
     let (length, message) = octets.split_first_chunk()?;
     let fits = message.len() == usize::from(u16::from_be_bytes(*length)) && message.starts_with(&[0, 0]);
     let keeps = |edns: &edns::Edns<'_>| edns.wants.has(Wants::KEEPALIVE);
-    let is_wrong = Query::read(message)
+    let is_wrong = Query::read(message, &mut KeySpace::default())
         .is_ok_and(|query| matches!(&query.edns, EdnsPart::Present(edns) if edns.version == 0 && keeps(edns)));
     (fits && !is_wrong).then_some(message)
 }

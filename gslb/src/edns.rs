@@ -198,14 +198,12 @@ impl OptReply<'_> {
 
     /// Appends the record to a message; `limit` bounds the padding.
     pub(crate) fn write(&self, rcode: Rcode, limit: usize, out: &mut Vec<u8>) {
-        out.push(0);
-        out.extend(RecordType::OPT.0.to_be_bytes());
-        out.extend(self.payload.to_be_bytes());
+        let ([t0, t1], [p0, p1]) = (RecordType::OPT.0.to_be_bytes(), self.payload.to_be_bytes());
         // Version 0, and of the flags only DO is copied (RFC 3225 §3).
         let flags = if self.dnssec == Dnssec::Ok { DO } else { 0 };
-        out.extend((u32::from(rcode.high()) << 24 | flags).to_be_bytes());
-        let length_at = out.len();
-        out.extend([0, 0]);
+        let [f0, f1, f2, f3] = (u32::from(rcode.high()) << 24 | flags).to_be_bytes();
+        out.extend_from_slice(&[0, t0, t1, p0, p1, f0, f1, f2, f3, 0, 0]);
+        let length_at = out.len() - 2;
         if let Some(nsid) = self.nsid {
             option(NSID, &[nsid], out);
         }
@@ -250,9 +248,10 @@ fn write_subnet(subnet: &Subnet, scope: u8, out: &mut Vec<u8>) {
 }
 
 fn option(code: u16, parts: &[&[u8]], out: &mut Vec<u8>) {
-    out.extend(code.to_be_bytes());
     // NSID is bounded by the configuration, everything else by its form.
-    out.extend((parts.iter().map(|part| part.len()).sum::<usize>() as u16).to_be_bytes());
+    let ([c0, c1], [l0, l1]) =
+        (code.to_be_bytes(), (parts.iter().map(|part| part.len()).sum::<usize>() as u16).to_be_bytes());
+    out.extend_from_slice(&[c0, c1, l0, l1]);
     parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 

@@ -77,7 +77,7 @@ pub use spec::{
 };
 pub use spec::{GslbSpec, SoaSpec, ZoneSpec};
 pub use steer::{
-    AllDownSpec, Area, Balance, Clocks, Endpoints, Explanation, Forced, GeoDatabaseSpec, GeoSpec, HttpsSpec, Initial,
+    AllDownSpec, Area, Balance, BindingSpec, Clocks, Endpoints, Explanation, Forced, GeoDatabaseSpec, GeoSpec, Initial,
     MaintenanceSpec, MemberSpec, MemberStatus, Order, OrderError, Ordered, Policies, Policy, PublicServiceSpec,
     Registries, SiteSpec, SiteStatus, SitesSpec, Spread, Stamp, Standing, ToldMember, Votes, WhatIf,
 };

@@ -17,6 +17,8 @@ pub(crate) struct Message<'b> {
     counts: [u16; 4],
     /// Where names begin that later ones can point to.
     names: Names,
+    /// Octets of the question's name, to which nearly all owners point; 0: none is pointed to.
+    asked: usize,
 }
 
 /// In place: most answers have few, and an allocation costs as much as the rest.
@@ -46,6 +48,8 @@ pub(crate) struct Mark {
     names: usize,
 }
 
+/// A pointer to the first octet behind the header.
+const TO_QUESTION: [u8; 2] = [0xc0, HEADER as u8];
 /// A pointer has 14 bits.
 const POINTER_MAX: usize = 0x3fff;
 /// Names that are remembered: a referral has more, and gains little.
@@ -55,16 +59,15 @@ impl<'b> Message<'b> {
     /// Begins a reply in `out`, whose old content is lost. `question` is repeated as sent.
     pub(crate) fn begin(out: &'b mut Vec<u8>, question: Option<&[u8]>, limit: usize) -> Self {
         let mut message = Self::begin_raw(out, question, limit);
-        let name = question.and_then(|question| question.get(..name::wire_length(question)?));
-        message.remember(name.unwrap_or_default(), HEADER);
+        message.asked = question.and_then(name::wire_length).unwrap_or_default();
         message
     }
 
     /// For replies whose names are compressed already.
     pub(crate) fn begin_raw(out: &'b mut Vec<u8>, question: Option<&[u8]>, limit: usize) -> Self {
         out.clear();
-        out.resize(HEADER, 0);
-        let mut message = Self { out, limit, counts: [0; 4], names: Names { at: [0; NAMES_MAX], count: 0 } };
+        out.extend_from_slice(&[0; HEADER]);
+        let mut message = Self { out, limit, counts: [0; 4], names: Names { at: [0; NAMES_MAX], count: 0 }, asked: 0 };
         if let Some(question) = question {
             message.counts[0] = 1;
             message.out.extend_from_slice(question);
@@ -82,6 +85,16 @@ impl<'b> Message<'b> {
     /// Writes a name, its end as a pointer where it can be.
     fn name(&mut self, wire: &[u8]) {
         let begin = self.out.len();
+        let asked = self.out.get(HEADER..HEADER + self.asked).unwrap_or_default();
+        // No length of a label is a letter. A pointer to the root would be longer than the root.
+        if wire.len() > 1 && asked.eq_ignore_ascii_case(wire) {
+            return self.out.extend_from_slice(&TO_QUESTION);
+        }
+        if self.names.count == 0 {
+            for suffix in Suffixes(asked).take_while(|suffix| suffix.len() > 1) {
+                self.names.push(HEADER + asked.len() - suffix.len());
+            }
+        }
         for suffix in Suffixes(wire).take_while(|suffix| suffix.len() > 1) {
             let known = self.names.known().iter().find(|at| is_name_at(self.out, usize::from(**at), suffix)).copied();
             if let Some(at) = known {
@@ -128,11 +141,10 @@ impl<'b> Message<'b> {
     ) -> Result<(), Full> {
         let mark = self.mark();
         self.name(owner);
-        self.out.extend(of_type.0.to_be_bytes());
-        self.out.extend(CLASS_IN.to_be_bytes());
-        self.out.extend(ttl.to_be_bytes());
-        let length_at = self.out.len();
-        self.out.extend([0, 0]);
+        let ([t0, t1], [c0, c1], [s0, s1, s2, s3]) =
+            (of_type.0.to_be_bytes(), CLASS_IN.to_be_bytes(), ttl.to_be_bytes());
+        self.out.extend_from_slice(&[t0, t1, c0, c1, s0, s1, s2, s3, 0, 0]);
+        let length_at = self.out.len() - 2;
         self.rdata(of_type, rdata);
         let length = self.out.len() - length_at - 2;
         if self.out.len() > self.limit || length > usize::from(u16::MAX) {

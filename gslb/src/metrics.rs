@@ -160,30 +160,31 @@ impl DnsMetrics {
         })
     }
 
-    pub(crate) fn answered(&self, snapshot: &Snapshot, transport: Transport, reply: &Reply) {
+    /// Counts so many replies that are alike to every metric.
+    pub(crate) fn answered(&self, snapshot: &Snapshot, transport: Transport, reply: &Reply, replies: u64) {
         let code = Rcode::ALL.iter().position(|code| *code == reply.rcode);
         let counter = self.answers.get(transport as usize).and_then(|codes| codes.get(code?));
-        counter.inspect(|counter| counter.inc());
+        counter.inspect(|counter| counter.inc_by(replies));
         if let Some(of_type) = reply.of_type {
             let place = TYPES.iter().position(|known| *known == of_type);
-            place.and_then(|place| self.types.get(place)).unwrap_or(&self.other_types).inc();
+            place.and_then(|place| self.types.get(place)).unwrap_or(&self.other_types).inc_by(replies);
         }
         if let Some(zone) = reply.zone.and_then(|zone| snapshot.zones.zones.get(zone)) {
             let counters = zone.counters.get_or_init(|| {
                 let name = zone.name.as_str();
                 Rcode::ALL.iter().map(|code| self.zones.with_label_values(&[name, code.as_str()])).collect()
             });
-            code.and_then(|code| counters.get(code)).inspect(|counter| counter.inc());
+            code.and_then(|code| counters.get(code)).inspect(|counter| counter.inc_by(replies));
         }
         if let Some(served) = reply.service.and_then(|service| snapshot.services.list.get(service)) {
             let counters = served.counters.get_or_init(|| {
                 let name = served.service.name.as_str();
                 Rcode::ALL.iter().map(|code| self.services.with_label_values(&[name, code.as_str()])).collect()
             });
-            code.and_then(|code| counters.get(code)).inspect(|counter| counter.inc());
+            code.and_then(|code| counters.get(code)).inspect(|counter| counter.inc_by(replies));
         }
         if reply.truncated == Truncated::Yes {
-            self.truncated.inc();
+            self.truncated.inc_by(replies);
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::{
     Name, Rcode, RecordType,
     answer::{Reply, Transport, Truncated},
-    query::Query,
+    query::{KeySpace, Query},
     snapshot::Snapshot,
 };
 use serde::Serialize;
@@ -44,7 +44,8 @@ impl<'s> QueryRecord<'s> {
         transport: Transport,
         reply: &Reply,
     ) -> Self {
-        let query = Query::read(octets).ok();
+        let mut space = KeySpace::default();
+        let query = Query::read(octets, &mut space).ok();
         let question = query.as_ref().and_then(|query| query.question.as_ref());
         let subnet = query.as_ref().and_then(Query::subnet);
         Self {

@@ -10,7 +10,7 @@ use crate::{
     fleet::{Fleet, serve},
     metrics::DnsMetrics,
     name,
-    query::HEADER,
+    query::{HEADER, KeySpace},
     query_log::{QueryLog, QueryRecord},
     rate_limit::{Limited, RateLimit},
     snapshot::Snapshot,
@@ -111,13 +111,25 @@ pub struct Server {
 
 /// What each thread answers with.
 pub(crate) struct Service {
-    snapshot: Reader<Snapshot>,
+    published: Reader<Snapshot>,
+    /// What a whole batch is answered from: what is counted of it is counted in what it was answered from.
+    snapshot: Arc<Snapshot>,
+    uncounted: Option<Uncounted>,
+    space: KeySpace,
     host: Host,
     limit: RateLimit,
     stop: Arc<AtomicBool>,
     start: Instant,
     random: Random,
     now: Now,
+}
+
+/// Replies of a batch that came one behind the other and are alike: counted at once, as counters are shared by all threads.
+#[derive(Debug, Clone, Copy)]
+struct Uncounted {
+    transport: Transport,
+    reply: Reply,
+    replies: u64,
 }
 
 /// Read once a batch: a clock costs as much as an answer.
@@ -216,7 +228,10 @@ impl Service {
     fn new(live: &Live<Snapshot>, host: Host, stop: Arc<AtomicBool>) -> Self {
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8);
         let mut service = Self {
-            snapshot: live.reader(),
+            published: live.reader(),
+            snapshot: live.load().snapshot.clone(),
+            uncounted: None,
+            space: KeySpace::default(),
             host,
             limit: RateLimit::new(),
             stop,
@@ -233,18 +248,43 @@ impl Service {
     }
 
     pub(crate) fn snapshot(&mut self) -> Arc<Snapshot> {
-        self.snapshot.load().snapshot.clone()
+        self.published.load().snapshot.clone()
     }
 
     pub(crate) fn refused_connection(&self) {
         self.host.metrics.connection_refused();
     }
 
-    /// Reads the clocks for what follows.
+    /// Takes the snapshot and reads the clocks for what follows.
     pub(crate) fn begin_batch(&mut self) {
+        let now = &self.published.load().snapshot;
+        if !Arc::ptr_eq(now, &self.snapshot) {
+            let now = now.clone();
+            self.end_batch();
+            self.snapshot = now;
+        }
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         // Both wrap as RFC 1982 numbers do; who compares them knows.
         self.now = Now { unix: unix as u32, millis: self.start.elapsed().as_millis() as u32 };
+    }
+
+    /// Counts what is not counted yet: to be called before the replies go out.
+    pub(crate) fn end_batch(&mut self) {
+        if let Some(Uncounted { transport, reply, replies }) = self.uncounted.take() {
+            self.host.metrics.answered(&self.snapshot, transport, &reply, replies);
+        }
+    }
+
+    fn count(&mut self, transport: Transport, reply: &Reply) {
+        if let Some(like) = self.uncounted.as_mut()
+            && like.transport == transport
+            && like.reply.counts_as(reply)
+        {
+            like.replies += 1;
+            return;
+        }
+        self.end_batch();
+        self.uncounted = Some(Uncounted { transport, reply: *reply, replies: 1 });
     }
 
     /// Answers one datagram; whether there is a reply to send.
@@ -261,8 +301,7 @@ impl Service {
             return Answered::Reply;
         }
         let ip = udp::plain(client.ip());
-        let snapshot = &self.snapshot.load().snapshot;
-        let plan = &snapshot.plan.rate_limit;
+        let plan = &self.snapshot.plan.rate_limit;
         let like = match reply.kind {
             ReplyKind::Positive | ReplyKind::NoData => out.get(HEADER..).map(QuestionOf),
             ReplyKind::Expanded | ReplyKind::NxDomain | ReplyKind::Referral | ReplyKind::Error => None,
@@ -294,12 +333,12 @@ impl Service {
         if !update::is_update(octets) || octets.get(2).is_some_and(|flags| flags & 0x80 != 0) {
             return None;
         }
-        let snapshot = self.snapshot.load().snapshot.clone();
+        let snapshot = &self.snapshot;
         if !snapshot.zones.zones.iter().any(|zone| zone.update.is_some()) {
             return None;
         }
         let asked = Asked { client: udp::plain(client.ip()), transport, now: self.now.unix, draw: 0 };
-        if let Err(refusal) = updater::admit(&snapshot, octets, &asked) {
+        if let Err(refusal) = updater::admit(snapshot, octets, &asked) {
             *out = refusal;
             return Some(Updated::Answered);
         }
@@ -312,8 +351,7 @@ impl Service {
     /// The messages of a zone transfer, when that is what is asked for and allowed.
     pub(crate) fn transfer(&mut self, octets: &[u8], client: SocketAddr, transport: Transport) -> Option<Vec<Vec<u8>>> {
         let asked = Asked { client: udp::plain(client.ip()), transport, now: self.now.unix, draw: 0 };
-        let snapshot = self.snapshot.load().snapshot.clone();
-        let messages = answer::transfer(&snapshot, octets, &asked)?;
+        let messages = answer::transfer(&self.snapshot, octets, &asked)?;
         tracing::info!(%client, messages = messages.len(), "zone transferred");
         self.host.metrics.transferred();
         Some(messages)
@@ -327,29 +365,27 @@ impl Service {
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Answered {
-        match self.answer(octets, client, transport, out) {
-            Some(_) => Answered::Reply,
-            None => Answered::Silent,
-        }
+        let reply = self.answer(octets, client, transport, out);
+        self.end_batch();
+        if reply.is_some() { Answered::Reply } else { Answered::Silent }
     }
 
     /// IXFR may come by UDP (RFC 1995 §2). Only who has a zone to give looks closer.
     fn is_ixfr(&mut self, octets: &[u8]) -> bool {
         // The authority section has one record in an IXFR, and none in any other query.
-        octets.get(8..10) == Some(&[0, 1]) && self.snapshot.load().snapshot.zones.gives_any()
+        octets.get(8..10) == Some(&[0, 1]) && self.snapshot.zones.gives_any()
     }
 
     /// RFC 1996 §3.11: a primary's word that a zone of ours has changed. Anybody else's is refused like any other message.
     fn notified(&mut self, octets: &[u8], asked: &Asked, out: &mut Vec<u8>) -> Option<Reply> {
         let apex = answer::notified(octets)?;
-        let snapshot = &self.snapshot.load().snapshot;
-        let secondary = snapshot.zones.at(apex.as_wire())?.secondary.as_ref()?;
+        let secondary = self.snapshot.zones.at(apex.as_wire())?.secondary.as_ref()?;
         if !secondary.is_primary(asked.client) {
             return None;
         }
         let reply = answer::acknowledge(octets, &apex, out);
-        snapshot.kept.fetched.notify(apex);
-        self.host.metrics.answered(snapshot, asked.transport, &reply);
+        self.snapshot.kept.fetched.notify(apex);
+        self.count(asked.transport, &reply);
         Some(reply)
     }
 
@@ -358,12 +394,13 @@ impl Service {
         if let Some(reply) = self.notified(octets, &asked, out) {
             return Some(reply);
         }
-        let snapshot = &self.snapshot.load().snapshot;
+        let (snapshot, space) = (&self.snapshot, &mut self.space);
         // A query of death must not end the thread that serves all others: it costs itself its reply.
-        let handled = catch_unwind(AssertUnwindSafe(|| answer::respond(snapshot, octets, &asked, out)));
+        let handled = catch_unwind(AssertUnwindSafe(|| answer::respond(snapshot, octets, &asked, space, out)));
         match handled {
             Ok(Handled::Replied(reply)) => {
-                self.host.metrics.answered(snapshot, transport, &reply);
+                self.count(transport, &reply);
+                let snapshot = &self.snapshot;
                 if let Some(log) = &self.host.log
                     && snapshot.plan.log_sample.takes(self.random.draw())
                 {

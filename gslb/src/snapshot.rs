@@ -9,6 +9,7 @@ use crate::{
     kept::Kept,
     memory::Memory,
     plan::ServerPlan,
+    query::KeySpace,
     rdata,
     spec::GslbSpec,
     steer::{
@@ -101,6 +102,9 @@ impl Snapshot {
                     if let Err(message) = zone.zone.publish(&served.service.host, index, alias) {
                         cx.error(&at, message);
                     }
+                    if let Some(roll) = &mut zone.roll {
+                        roll.holds(served.service.ttl);
+                    }
                 }
             }
         }
@@ -139,7 +143,7 @@ impl Snapshot {
     /// The reply to one message, as the wire has it; `None`: it gets none. What the server does but for rate limits.
     pub fn answer(&self, message: &[u8], asked: &Asked) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        match answer::respond(self, message, asked, &mut out) {
+        match answer::respond(self, message, asked, &mut KeySpace::default(), &mut out) {
             Handled::Replied(_) => Some(out),
             Handled::Silent => None,
         }

@@ -33,7 +33,7 @@ pub use service::{Endpoints, Registries};
 pub(crate) use services::{CheckTarget, Round, Served, Services};
 pub use services::{Clocks, ToldMember};
 pub use spec::{
-    AllDownSpec, Balance, GeoDatabaseSpec, GeoSpec, HttpsSpec, Initial, MemberSpec, Policies, Policy,
+    AllDownSpec, Balance, BindingSpec, GeoDatabaseSpec, GeoSpec, Initial, MemberSpec, Policies, Policy,
     PublicServiceSpec, SiteSpec, SitesSpec, Spread,
 };
 pub use status::{MemberStatus, SiteStatus, Votes};

@@ -7,6 +7,9 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
+/// Parameters by key, in the order that the wire has them.
+pub(crate) type Params = BTreeMap<u16, Vec<u8>>;
+
 pub(crate) const MANDATORY: u16 = 0;
 pub(crate) const ALPN: u16 = 1;
 pub(crate) const NO_DEFAULT_ALPN: u16 = 2;

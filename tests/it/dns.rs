@@ -262,6 +262,11 @@ async fn orders_hold_over_reload_and_restart_and_end_when_taken_back() {
     let (code, out) = cli(&gateway, "gslb site-off a --why flood --for 2h").await;
     assert!(code == 0 && out.contains("order: shop/a down") && out.contains("by ann: flood"), "{out}");
     assert_eq!(shop(&gateway), ["127.0.0.2"]);
+    let audited = |gateway: &Gateway, words: &[&str]| {
+        let log = gateway.log();
+        assert!(log.lines().any(|line| words.iter().all(|word| line.contains(word))), "{words:?}\n{log}");
+    };
+    audited(&gateway, &["ordered by an operator", "site=a", "Down", "ann", "flood", "until="]);
     gateway.reload(&service(port).replace("192.0.2.1", "192.0.2.2")).await;
     assert_eq!(shop(&gateway), ["127.0.0.2"]);
     let mut gateway = gateway.restart().await;
@@ -272,6 +277,7 @@ async fn orders_hold_over_reload_and_restart_and_end_when_taken_back() {
     assert_eq!(order["until"].as_u64().unwrap() - order["from"].as_u64().unwrap(), 7_200);
     let (code, out) = cli(&gateway, "gslb site-off a --undo").await;
     assert!(code == 0 && out.contains("shop/a: as its health says"), "{out}");
+    audited(&gateway, &["order taken back", "site=a", "ann"]);
     assert_eq!(shop(&gateway), ["127.0.0.1"]);
     for (words, expected, answered) in [
         ("gslb drain shop a 127.0.0.1 --why patch", "shop/a/127.0.0.1 drain", "127.0.0.2"),

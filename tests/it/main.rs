@@ -13,6 +13,8 @@ mod conf_keys;
 mod discovery;
 mod discovery_keys;
 mod dns;
+mod dns_algorithms;
+mod dns_checks;
 mod dns_fleet;
 mod dns_signed;
 mod dns_steering;

@@ -11,10 +11,10 @@ use crate::{
     rdata,
     snapshot::Snapshot,
     steer::{Family, Mood, Outcome, Round},
-    svcb,
+    svcb::{self, Params},
     zone::{Found, Node, RrSet, Zone},
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 /// One answer under way.
 pub(super) struct Answer<'s, 'b> {
@@ -192,8 +192,7 @@ impl<'s, 'b> Answer<'s, 'b> {
         let has_cname = service.sites.iter().any(|site| site.cname.is_some());
         let is_ours = match of_type {
             RecordType::A | RecordType::AAAA | RecordType::ANY => true,
-            RecordType::HTTPS => service.https.is_some() || has_cname,
-            _ => has_cname,
+            of_type => service.binding(of_type).is_some() || has_cname,
         };
         if !is_ours {
             return Ok(None);
@@ -234,22 +233,26 @@ impl<'s, 'b> Answer<'s, 'b> {
         let mut any = false;
         for (family, own) in [(Family::V4, RecordType::A), (Family::V6, RecordType::AAAA)] {
             if of_type == own || (of_type == RecordType::ANY && !any) {
+                if self.signer().is_none() {
+                    // Nobody signs them, so that they need not stand together first.
+                    served.visit(&picked, &view, &client, draw, family, |address| {
+                        any = true;
+                        let (octets, length) = octets(address);
+                        let data = octets.get(..length).unwrap_or_default();
+                        self.message.record(Section::Answer, owner, own, picked.ttl, data)
+                    })?;
+                    continue;
+                }
                 let octets: Vec<_> = addresses(family).into_iter().map(octets).collect();
                 let each = octets.iter().map(|(octets, length)| octets.get(..*length).unwrap_or_default());
                 any |= !octets.is_empty();
-                if self.signer().is_none() {
-                    for data in each {
-                        self.message.record(Section::Answer, owner, own, picked.ttl, data)?;
-                    }
-                    continue;
-                }
                 self.records(owner, signed_as, own, picked.ttl, &each.collect::<Vec<_>>())?;
             }
         }
-        if let (RecordType::HTTPS, Some(params)) = (of_type, &service.https) {
+        if let Some(params) = service.binding(of_type) {
             let (v4, v6) = (addresses(Family::V4), addresses(Family::V6));
             if !v4.is_empty() || !v6.is_empty() {
-                self.records(owner, signed_as, RecordType::HTTPS, picked.ttl, &[&https_data(params, &v4, &v6)])?;
+                self.records(owner, signed_as, of_type, picked.ttl, &[&binding(params, &v4, &v6)])?;
                 any = true;
             }
         }
@@ -444,7 +447,7 @@ impl<'s, 'b> Answer<'s, 'b> {
     }
 }
 /// RFC 9460 §7.3: hints are the addresses that were chosen, so that they agree with the A and AAAA beside them.
-fn https_data(params: &BTreeMap<u16, Vec<u8>>, v4: &[IpAddr], v6: &[IpAddr]) -> Vec<u8> {
+fn binding(params: &Params, v4: &[IpAddr], v6: &[IpAddr]) -> Vec<u8> {
     let mut params = params.clone();
     for (key, addresses) in [(svcb::IPV4HINT, v4), (svcb::IPV6HINT, v6)] {
         if !addresses.is_empty() {

@@ -38,12 +38,12 @@ pub(crate) async fn run(live: Live<Snapshot>, republish: Republish) {
                 continue;
             }
             asked.insert(apex.clone(), clocks.instant);
-            for (tag, ds) in awaited {
+            for awaited in awaited {
                 let (parents, apex, keys) = (plan.parent.clone(), apex.clone(), snapshot.kept.keys.clone());
                 tokio::spawn(async move {
-                    if parent::has_everywhere(&parents, &apex, &ds).await {
-                        tracing::info!(zone = %apex, key = tag, "the parent has the DS of the next key");
-                        keys.seen_at_parent(&apex, tag, Clocks::read().unix);
+                    if parent::shows(&parents, &apex, &awaited).await {
+                        tracing::info!(zone = %apex, key = awaited.tag, "the parent has the DS of the next key");
+                        keys.seen_at_parent(&apex, awaited.tag, Clocks::read().unix);
                     }
                 });
             }

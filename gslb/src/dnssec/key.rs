@@ -35,6 +35,8 @@ pub(crate) struct Duty {
     pub(crate) entry: bool,
     /// The parent is told of it: CDS, and the DS that is to be there.
     pub(crate) told: bool,
+    /// Stands in the DNSKEY set.
+    pub(crate) published: bool,
     /// Signs the keys.
     pub(crate) keys: bool,
     /// Signs all the rest.
@@ -70,6 +72,14 @@ impl Algorithm {
             Self::Ed25519 => 15,
         }
     }
+
+    /// As the document names it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::EcdsaP256Sha256 => "ecdsap256",
+            Self::Ed25519 => "ed25519",
+        }
+    }
 }
 
 impl Duty {
@@ -80,7 +90,7 @@ impl Duty {
             KeyRole::Zsk => (false, false, false, true),
             KeyRole::Standby => (true, false, false, false),
         };
-        Self { entry, told, keys, zone }
+        Self { entry, told, published: true, keys, zone }
     }
 }
 

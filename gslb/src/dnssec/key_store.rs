@@ -3,7 +3,7 @@
 use super::{
     Algorithm, KeyRole, generate_key,
     key::{Duty, Key},
-    roll::{Conflict, KeyState, Moved, RollPlan},
+    roll::{Awaited, Conflict, KeyState, Moved, RollPlan},
 };
 use crate::Name;
 use std::{
@@ -22,6 +22,16 @@ pub(crate) struct KeyStore(Arc<Inner>);
 struct Inner {
     folder: Option<PathBuf>,
     zones: Mutex<HashMap<Name, KeyState>>,
+}
+
+/// What a parent is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct AwaitedDs {
+    pub(crate) tag: u16,
+    /// Data of the record that is to be there.
+    pub(crate) ds: Vec<u8>,
+    /// The algorithm of which there is to be none.
+    pub(crate) without: Option<Algorithm>,
 }
 
 impl KeyStore {
@@ -59,10 +69,13 @@ impl KeyStore {
     }
 
     /// The DS records that the parent is still to show.
-    pub(crate) fn awaited(&self, apex: &Name) -> Vec<(u16, Vec<u8>)> {
+    pub(crate) fn awaited(&self, apex: &Name) -> Vec<AwaitedDs> {
         let zones = lock(&self.0.zones);
-        let keys = zones.get(apex).into_iter().flat_map(KeyState::awaited);
-        keys.filter_map(|kept| Some((kept.tag(), super::signer::ds_data(apex, &kept.key()?)))).collect()
+        let awaited = zones.get(apex).into_iter().flat_map(KeyState::awaited);
+        let awaited = awaited.filter_map(|Awaited { key, without }| {
+            Some(AwaitedDs { tag: key.tag(), ds: super::signer::ds_data(apex, &key.key()?), without })
+        });
+        awaited.collect()
     }
 
     fn change<T: Default>(&self, apex: &Name, change: impl FnOnce(&mut KeyState) -> T) -> T {

@@ -4,6 +4,7 @@
 use super::{
     Algorithm, AutomaticKeysSpec, KeyRole, KeySchemeSpec,
     key::{Duty, Key},
+    succession::{Progress, Side, Succession},
 };
 use crate::Name;
 use portcullis_config::{Context, Path};
@@ -33,6 +34,17 @@ pub(crate) struct RollPlan {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeyState {
     pub(crate) keys: Vec<KeptKey>,
+    /// Keys of another algorithm that come in place of all these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    succession: Option<Succession>,
+}
+
+/// A DS that the parent is still to show.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Awaited<'s> {
+    pub(crate) key: &'s KeptKey,
+    /// The algorithm of which it is to have none any more.
+    pub(crate) without: Option<Algorithm>,
 }
 
 /// Times in seconds since 1970.
@@ -42,6 +54,9 @@ pub(crate) struct KeptKey {
     pem: String,
     tag: u16,
     part: Part,
+    /// Younger than the file's format: else it is read from the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    algorithm: Option<Algorithm>,
     published: u64,
     /// The parent is told of it.
     told: Option<u64>,
@@ -54,7 +69,7 @@ pub(crate) struct KeptKey {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Part {
+pub(super) enum Part {
     Csk,
     Ksk,
     Zsk,
@@ -83,9 +98,6 @@ impl RollPlan {
             cx.error(&at.key("entry_lifetime"), "nobody says when the parent has the next key's DS")
                 .help("parent = [\"ADDRESS:53\"], servers of the parent zone");
         }
-        if spec.entry_lifetime.is_none() && !spec.parent.is_empty() {
-            cx.error(&at.key("parent"), "`parent` has no effect without `entry_lifetime`");
-        }
         let plan = Self {
             scheme,
             algorithm: spec.algorithm.unwrap_or(Algorithm::EcdsaP256Sha256),
@@ -109,9 +121,24 @@ impl RollPlan {
         plan
     }
 
+    /// The zone answers with this time to live as well.
+    pub(crate) fn holds(&mut self, ttl: u32) {
+        self.zone_ttl = self.zone_ttl.max(ttl.into());
+    }
+
     /// Ipub of RFC 7583 §3.2.1: until nobody has a DNSKEY set without a key that is published now.
-    fn publication(&self) -> u64 {
+    pub(super) fn publication(&self) -> u64 {
         self.propagation + self.key_ttl
+    }
+
+    /// Until nobody has a set of the zone as it was signed before.
+    pub(super) fn of_signatures(&self) -> u64 {
+        self.propagation + self.zone_ttl
+    }
+
+    /// Until nobody has a DS set as the parent had it before.
+    pub(super) fn of_ds(&self) -> u64 {
+        self.propagation + self.parent_ttl
     }
 
     /// Iret of RFC 7583 §3.2.1, where all signatures are of the new key at once: until nobody has one of the old key.
@@ -119,7 +146,7 @@ impl RollPlan {
         self.propagation + self.zone_ttl.max(self.key_ttl)
     }
 
-    fn parts(&self) -> &'static [Part] {
+    pub(super) fn parts(&self) -> &'static [Part] {
         match self.scheme {
             KeySchemeSpec::Csk => &[Part::Csk],
             KeySchemeSpec::KskZsk => &[Part::Ksk, Part::Zsk],
@@ -139,7 +166,10 @@ impl RollPlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Conflict {
     Scheme(KeySchemeSpec),
+    /// Nobody says what the parent has, without which another algorithm cannot take over.
     Algorithm(Algorithm),
+    /// The keys are on their way to this algorithm.
+    UnderWay(Algorithm),
 }
 
 impl Conflict {
@@ -148,15 +178,34 @@ impl Conflict {
         let (key, serves) = match self {
             Self::Scheme(KeySchemeSpec::Csk) => ("keys", "csk"),
             Self::Scheme(KeySchemeSpec::KskZsk) => ("keys", "ksk_zsk"),
-            Self::Algorithm(Algorithm::EcdsaP256Sha256) => ("algorithm", "ecdsap256"),
-            Self::Algorithm(Algorithm::Ed25519) => ("algorithm", "ed25519"),
+            Self::Algorithm(algorithm) | Self::UnderWay(algorithm) => ("algorithm", algorithm.as_str()),
         };
         let forget = file.map_or_else(String::new, |file| format!(", remove {}", file.display()));
-        let message =
-            format!("zone {apex} is signed with {key} = \"{serves}\": with others at once no answer would be valid");
-        cx.error(&at.key(key), message).help(format!(
-            "{key} = \"{serves}\"; or have the parent take the DS away, wait until nobody has it (`parent_ttl`), stop{forget} and start"
-        ));
+        let start_anew = format!(
+            "have the parent take the DS away, wait until nobody has it (`parent_ttl`), stop{forget} and start"
+        );
+        let (message, help) = match self {
+            Self::Scheme(_) => (
+                format!(
+                    "zone {apex} is signed with {key} = \"{serves}\": with others at once no answer would be valid"
+                ),
+                format!("{key} = \"{serves}\"; or {start_anew}"),
+            ),
+            Self::Algorithm(_) => (
+                format!(
+                    "zone {apex} is signed with {key} = \"{serves}\": with others at once no answer would be valid"
+                ),
+                format!(
+                    "{key} = \"{serves}\"; or parent = [\"ADDRESS:53\"], servers of the parent zone: then one algorithm takes over \
+                     from the other by steps; or {start_anew}"
+                ),
+            ),
+            Self::UnderWay(_) => (
+                format!("zone {apex} is on its way to {key} = \"{serves}\", and the parent may be about to follow"),
+                format!("{key} = \"{serves}\" and `parent` until that has ended, then another one"),
+            ),
+        };
+        cx.error(&at.key(key), message).help(help);
     }
 }
 
@@ -165,23 +214,46 @@ impl KeyState {
     pub(crate) fn conflict(&self, plan: &RollPlan) -> Option<Conflict> {
         let of_scheme = |key: &KeptKey| if key.part == Part::Csk { KeySchemeSpec::Csk } else { KeySchemeSpec::KskZsk };
         let scheme = self.keys.iter().map(of_scheme).find(|scheme| *scheme != plan.scheme).map(Conflict::Scheme);
-        let algorithms = || self.keys.iter().filter_map(|key| Some(key.key()?.algorithm));
-        scheme.or_else(|| algorithms().find(|algorithm| *algorithm != plan.algorithm).map(Conflict::Algorithm))
+        scheme.or_else(|| match &self.succession {
+            Some(succession) => {
+                let is_stuck = |algorithm: &Algorithm| *algorithm != plan.algorithm || plan.parent.is_empty();
+                Some(succession.to).filter(is_stuck).map(Conflict::UnderWay)
+            }
+            None => self.other_algorithm(plan).filter(|_| plan.parent.is_empty()).map(Conflict::Algorithm),
+        })
+    }
+
+    /// What the zone is signed with, where the plan wants another.
+    fn other_algorithm(&self, plan: &RollPlan) -> Option<Algorithm> {
+        self.keys.iter().filter_map(KeptKey::algorithm).find(|algorithm| *algorithm != plan.algorithm)
     }
 
     /// What each key is used for now.
     pub(crate) fn duties(&self, plan: &RollPlan) -> impl Iterator<Item = (&[u8], Duty)> {
         let used = self.keys.iter().filter(|key| plan.parts().contains(&key.part));
-        used.map(|key| (key.pem.as_bytes(), key.duty()))
+        let used = used.map(|key| (key, Side::Leaving));
+        let coming = self.succession.iter().flat_map(|succession| &succession.keys).map(|key| (key, Side::Coming));
+        used.chain(coming).map(|(key, side)| {
+            let duty = key.duty();
+            (key.pem.as_bytes(), self.succession.as_ref().map_or(duty, |succession| succession.duty(side, duty)))
+        })
     }
 
     /// Keys whose DS the parent is still to show.
-    pub(crate) fn awaited(&self) -> impl Iterator<Item = &KeptKey> {
-        self.keys.iter().filter(|key| key.active.is_none() && key.told.is_some() && key.at_parent.is_none())
+    pub(crate) fn awaited(&self) -> impl Iterator<Item = Awaited<'_>> {
+        let is_awaited = |key: &&KeptKey| key.active.is_none() && key.told.is_some() && key.at_parent.is_none();
+        let own = self.keys.iter().filter(is_awaited).filter(|_| self.succession.is_none());
+        let own = own.map(|key| Awaited { key, without: None });
+        let leaving = self.keys.iter().find_map(KeptKey::algorithm);
+        let coming = self.succession.iter().flat_map(Succession::awaited);
+        own.chain(coming.map(move |key| Awaited { key, without: leaving }))
     }
 
-    /// All servers of the parent have it.
+    /// All servers of the parent have it as it was awaited.
     pub(crate) fn seen_at_parent(&mut self, tag: u16, now: u64) {
+        if let Some(succession) = &mut self.succession {
+            return succession.seen_at_parent(tag, now);
+        }
         for key in self.keys.iter_mut().filter(|key| key.tag == tag && key.told.is_some()) {
             key.at_parent.get_or_insert(now);
         }
@@ -190,13 +262,35 @@ impl KeyState {
     /// Does what is due. Without a new key nothing moves, and it is tried again.
     pub(crate) fn step(&mut self, plan: &RollPlan, now: u64, make: &mut Make<'_>) -> Vec<Moved> {
         let mut moved = Vec::new();
+        if let Some(succession) = &mut self.succession {
+            if succession.step(plan, now, &mut moved) == Progress::Ended {
+                moved.extend(self.keys.iter().map(|key| Moved { tag: key.tag, what: "removed" }));
+                self.keys = std::mem::take(&mut succession.keys);
+                // Their time begins now that the zone is theirs.
+                self.keys.iter_mut().for_each(|key| key.active = Some(now));
+                self.succession = None;
+            }
+            return moved;
+        }
+        let renewal = if self.other_algorithm(plan).is_some() { Renewal::Ends } else { Renewal::GoesOn };
         for part in plan.parts() {
-            self.step_part(*part, plan, now, make, &mut moved);
+            self.step_part(*part, plan, (now, renewal), make, &mut moved);
+        }
+        // One thing after the other: what is replaced already is replaced to its end.
+        if renewal == Renewal::Ends && self.keys.len() == plan.parts().len() {
+            self.succession = Succession::begin(plan, now, make, &mut moved);
         }
         moved
     }
 
-    fn step_part(&mut self, part: Part, plan: &RollPlan, now: u64, make: &mut Make<'_>, moved: &mut Vec<Moved>) {
+    fn step_part(
+        &mut self,
+        part: Part,
+        plan: &RollPlan,
+        (now, renewal): (u64, Renewal),
+        make: &mut Make<'_>,
+        moved: &mut Vec<Moved>,
+    ) {
         let retirement = plan.retirement();
         self.keys.retain(|key| {
             let is_over = key.part == part && key.retired.is_some_and(|retired| now >= retired + retirement);
@@ -207,17 +301,17 @@ impl KeyState {
         });
         let Some(current) = self.find(part, |key| key.active.is_some() && key.retired.is_none()) else {
             // The first: nobody has cached anything of this zone's keys.
-            if let Some(key) = KeptKey::new(part, now, plan, make) {
-                let told = (part != Part::Zsk).then_some(now);
+            if let Some(key) = KeptKey::first(part, now, plan, make) {
                 moved.push(Moved { tag: key.tag, what: "made" });
-                self.keys.push(KeptKey { active: Some(now), told, ..key });
+                self.keys.push(key);
             }
             return;
         };
         let Some(lifetime) = plan.lifetime(part) else { return };
         let due = self.active_since(current).saturating_add(lifetime);
         let Some(next) = self.find(part, |key| key.active.is_none()) else {
-            if now + plan.publication() >= due
+            if renewal == Renewal::GoesOn
+                && now + plan.publication() >= due
                 && let Some(key) = KeptKey::new(part, now, plan, make)
             {
                 moved.push(Moved { tag: key.tag, what: "published" });
@@ -236,7 +330,7 @@ impl KeyState {
                     moved.push(Moved { tag: key.tag, what: "told to the parent" });
                 }
                 // RFC 7583 §3.3.2: until nobody has a DS set without it.
-                key.at_parent.is_some_and(|at| now >= at + plan.parent_ttl + plan.propagation)
+                key.at_parent.is_some_and(|at| now >= at + plan.of_ds())
             }
         };
         if is_ready && now >= due {
@@ -258,6 +352,14 @@ impl KeyState {
     }
 }
 
+/// Whether keys get successors of their own kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Renewal {
+    GoesOn,
+    /// Those that have none yet get none: another algorithm is to come.
+    Ends,
+}
+
 impl KeptKey {
     fn new(part: Part, now: u64, plan: &RollPlan, make: &mut Make<'_>) -> Option<Self> {
         let role = match part {
@@ -266,17 +368,44 @@ impl KeptKey {
             Part::Zsk => KeyRole::Zsk,
         };
         let (pem, tag) = make(plan.algorithm, role)?;
-        Some(Self { pem, tag, part, published: now, told: None, at_parent: None, active: None, retired: None })
+        let algorithm = Some(plan.algorithm);
+        Some(Self {
+            pem,
+            tag,
+            part,
+            algorithm,
+            published: now,
+            told: None,
+            at_parent: None,
+            active: None,
+            retired: None,
+        })
+    }
+
+    /// One that has no predecessor.
+    pub(super) fn first(part: Part, now: u64, plan: &RollPlan, make: &mut Make<'_>) -> Option<Self> {
+        let told = (part != Part::Zsk).then_some(now);
+        Some(Self { active: Some(now), told, ..Self::new(part, now, plan, make)? })
+    }
+
+    /// A DS may point to it.
+    pub(super) fn is_entry(&self) -> bool {
+        self.part != Part::Zsk
+    }
+
+    fn algorithm(&self) -> Option<Algorithm> {
+        self.algorithm.or_else(|| Some(self.key()?.algorithm))
     }
 
     fn duty(&self) -> Duty {
         let is_active = self.active.is_some() && self.retired.is_none();
         match self.part {
-            Part::Zsk => Duty { entry: false, told: false, keys: false, zone: is_active },
+            Part::Zsk => Duty { entry: false, told: false, published: true, keys: false, zone: is_active },
             // Both sign the keys until the old one goes: whichever DS somebody has, it holds.
             Part::Csk | Part::Ksk => Duty {
                 entry: true,
                 told: self.told.is_some() && self.retired.is_none(),
+                published: true,
                 keys: true,
                 zone: is_active && self.part == Part::Csk,
             },
@@ -295,19 +424,20 @@ impl KeptKey {
 
 impl std::fmt::Debug for KeptKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { pem: _, tag, part, published, told, at_parent, active, retired } = self;
+        let Self { pem: _, tag, part, algorithm: _, published, told, at_parent, active, retired } = self;
         write!(f, "KeptKey({tag} {part:?} {published} {told:?} {at_parent:?} {active:?} {retired:?})")
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
     const STEP: u64 = 600;
 
-    fn plan(scheme: KeySchemeSpec) -> RollPlan {
+    /// Of a zone whose parent is asked, with times of their usual lengths.
+    pub(in crate::dnssec) fn plan(scheme: KeySchemeSpec) -> RollPlan {
         RollPlan {
             scheme,
             algorithm: Algorithm::Ed25519,
@@ -359,7 +489,8 @@ mod tests {
             if parent.is_empty() || now >= wish.0 + 3 * 86_400 {
                 parent = wish.1.clone();
             }
-            let awaited: Vec<_> = state.awaited().map(KeptKey::tag).filter(|tag| parent.contains(tag)).collect();
+            let awaited: Vec<_> =
+                state.awaited().map(|awaited| awaited.key.tag).filter(|tag| parent.contains(tag)).collect();
             awaited.into_iter().for_each(|tag| state.seen_at_parent(tag, now));
             let seen = Seen {
                 at: now,
@@ -421,7 +552,7 @@ mod tests {
         }
         assert_eq!(state.keys.len(), 2);
         assert!(state.keys[0].active.is_some() && state.keys[0].retired.is_none());
-        assert_eq!(state.awaited().map(KeptKey::tag).collect::<Vec<_>>(), [2]);
+        assert_eq!(state.awaited().map(|awaited| awaited.key.tag).collect::<Vec<_>>(), [2]);
         state.seen_at_parent(2, 400 * 86_400);
         state.step(&plan, 400 * 86_400 + 86_400, &mut make);
         assert!(state.keys[0].retired.is_none(), "the old DS may still be cached");
@@ -430,10 +561,11 @@ mod tests {
     }
 
     #[test]
-    fn rfc4035_2_2_other_kinds_of_keys_are_in_conflict_with_those_that_serve() {
+    fn rfc4035_2_2_other_kinds_of_keys_are_in_conflict_with_those_that_serve_where_no_way_leads_to_them() {
         let mut make = |algorithm, _| Some((super::super::generate_key(algorithm).unwrap(), 1));
         let (csk, pair) = (plan(KeySchemeSpec::Csk), plan(KeySchemeSpec::KskZsk));
-        let other = |plan: &RollPlan| RollPlan { algorithm: Algorithm::EcdsaP256Sha256, ..plan.clone() };
+        let watched = |plan: &RollPlan| RollPlan { algorithm: Algorithm::EcdsaP256Sha256, ..plan.clone() };
+        let other = |plan: &RollPlan| RollPlan { parent: Vec::new(), ..watched(plan) };
         for (served, wanted, expected) in [
             (&csk, csk.clone(), None),
             (&pair, pair.clone(), None),
@@ -441,12 +573,29 @@ mod tests {
             (&pair, csk.clone(), Some(Conflict::Scheme(KeySchemeSpec::KskZsk))),
             (&csk, other(&csk), Some(Conflict::Algorithm(Algorithm::Ed25519))),
             (&pair, other(&pair), Some(Conflict::Algorithm(Algorithm::Ed25519))),
+            (&csk, watched(&csk), None),
+            (&pair, watched(&pair), None),
+            (
+                &pair,
+                RollPlan { scheme: KeySchemeSpec::Csk, ..watched(&pair) },
+                Some(Conflict::Scheme(KeySchemeSpec::KskZsk)),
+            ),
         ] {
             let mut state = KeyState::default();
             assert_eq!(state.conflict(&wanted), None, "nobody knows any key yet");
             state.step(served, 0, &mut make);
             assert_eq!(state.conflict(&wanted), expected);
         }
+    }
+
+    #[test]
+    fn rfc7583_3_2_1_an_old_key_stays_for_as_long_as_what_a_published_service_answers() {
+        let mut plan = plan(KeySchemeSpec::Csk);
+        let before = (plan.retirement(), plan.of_signatures());
+        plan.holds(60);
+        assert_eq!((plan.retirement(), plan.of_signatures()), before);
+        plan.holds(86_400);
+        assert_eq!((plan.retirement(), plan.of_signatures()), (90_000, 90_000));
     }
 
     #[test]

@@ -211,7 +211,8 @@ fn key_sets(keys: &[Key], apex: &Name, ttl: u32, denial: DenialSpec, cds: CdsSpe
         ttl,
         data: data.into_iter().map(Vec::into_boxed_slice).collect(),
     };
-    let mut sets = vec![set(RecordType::DNSKEY, keys.iter().map(|key| key.rdata.clone()).collect())];
+    let published = keys.iter().filter(|key| key.duty.published);
+    let mut sets = vec![set(RecordType::DNSKEY, published.map(|key| key.rdata.clone()).collect())];
     if cds == CdsSpec::On {
         let entries = || keys.iter().filter(|key| key.duty.told);
         sets.push(set(RecordType::CDS, entries().map(|key| ds_data(apex, key)).collect()));

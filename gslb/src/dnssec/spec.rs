@@ -34,7 +34,7 @@ pub struct AutomaticKeysSpec {
     /// Default csk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<KeySchemeSpec>,
-    /// Of keys that are made (default ecdsap256).
+    /// Of keys that are made (default ecdsap256). With `parent`, another one takes over by steps, in which both sign.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
     /// How long a zsk signs (default 30d).
@@ -43,7 +43,8 @@ pub struct AutomaticKeysSpec {
     /// How long a csk or ksk signs (default: for ever, as the parent takes part in the change). Needs `parent`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entry_lifetime: Option<TimeSpan>,
-    /// Servers of the parent zone. They are asked for the DS: a key is given up when all of them have the next one's.
+    /// Servers of the parent zone. They are asked for the DS: a key is given up when all of them have the next one's, an algorithm
+    /// when none of them has a DS of it any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub parent: Vec<SocketAddr>,

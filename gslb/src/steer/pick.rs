@@ -138,7 +138,7 @@ fn narrow(policy: Policy, service: &Service, view: &View, client: &Client, draw:
         Policy::Weighted => {
             let sites = service.sites.iter().enumerate();
             let sites = sites.filter(|(index, _)| left & bit(*index as SiteId) != 0);
-            let weighed = sites.map(|(index, site)| (index, site.hash, share_of(site, view, index)));
+            let weighed = sites.map(|(index, site)| (index, site.hash, u64::from(site.weight) * view.mean(index)));
             let (chosen, scope) = match service.spread {
                 Spread::Client => (rendezvous(client.key(), weighed), client.prefix),
                 Spread::Random => (by_chance(draw.random, weighed), 0),
@@ -173,25 +173,16 @@ fn nearest(service: &Service, client: &Client, left: SiteSet) -> SiteSet {
     near.fold(0, |set, (index, _)| set | bit(index as SiteId))
 }
 
-/// A site's weight, lessened while its members come back.
-fn share_of(site: &Site, view: &View, index: usize) -> u64 {
-    let shares = view.shares.get(index).map_or(&[][..], Vec::as_slice);
-    let up = shares.iter().filter(|share| **share > 0).count() as u64;
-    let sum: u64 = shares.iter().map(|share| u64::from(*share)).sum();
-    let mean = sum.checked_div(up).unwrap_or(u64::from(super::view::FULL));
-    u64::from(site.weight) * mean
-}
-
 /// Weighted rendezvous: of all with a weight, the one whose score from its own and the client's hash is best. A change of one
 /// weight moves only clients to or from that one. All of weight zero are as if they had one.
 fn rendezvous<I: Copy>(client: u64, items: impl Iterator<Item = (I, u64, u64)> + Clone) -> Option<I> {
-    let is_idle = items.clone().all(|(_, _, weight)| weight == 0);
+    let weighed = items.clone().filter(|(_, _, weight)| *weight > 0);
+    best_of(client, weighed).or_else(|| best_of(client, items.map(|(item, hash, _)| (item, hash, 1))))
+}
+
+fn best_of<I: Copy>(client: u64, items: impl Iterator<Item = (I, u64, u64)>) -> Option<I> {
     let mut best: Option<(I, f64)> = None;
     for (item, hash, weight) in items {
-        let weight = if is_idle { 1 } else { weight };
-        if weight == 0 {
-            continue;
-        }
         // Even in (0, 1]: 53 bits, and never zero.
         let even = ((mix(client ^ hash) >> 11) + 1) as f64 / (1u64 << 53) as f64;
         let score = -even.ln() / weight as f64;
@@ -243,6 +234,8 @@ pub(crate) fn members(
             let around = up.clone().skip(begin).chain(up.take(begin));
             around.take(site.count).for_each(|(index, ..)| chosen.push(index));
         }
+        // Nobody to choose among.
+        Balance::Weighted if up.clone().nth(1).is_none() => up.for_each(|(index, ..)| chosen.push(index)),
         Balance::Weighted => {
             let mut random = draw.random;
             for _ in 0..site.count {

@@ -3,10 +3,11 @@
 use super::{
     Area, Balance, Maintenance, Places, Policy, PublicServiceSpec, Spread, Terms,
     place::{AreaId, PlaceMap},
-    spec::{AllDownSpec, HttpsSpec, MemberSpec, SiteSpec},
+    spec::{AllDownSpec, BindingSpec, MemberSpec, SiteSpec},
 };
 use crate::{
-    Name, RecordType, svcb,
+    Name, RecordType,
+    svcb::{self, Params},
     zones::{domain, whole_seconds},
 };
 use portcullis_config::{Context, Path};
@@ -36,7 +37,8 @@ pub(crate) struct Service {
     pub(crate) slow_start: Duration,
     pub(crate) max_withdraw: Percent,
     pub(crate) withdraw_window: Duration,
-    pub(crate) https: Option<BTreeMap<u16, Vec<u8>>>,
+    pub(crate) https: Option<Params>,
+    pub(crate) svcb: Option<Params>,
     pub(crate) terms: Terms,
     /// Sites by preference.
     pub(crate) order: Vec<SiteId>,
@@ -173,7 +175,8 @@ impl Service {
             slow_start: spec.slow_start.map_or(Duration::ZERO, TimeSpan::get),
             max_withdraw: spec.max_withdraw.unwrap_or(Percent::ALL),
             withdraw_window: spec.withdraw_window.map_or(Duration::from_secs(60), TimeSpan::get),
-            https: spec.https.as_ref().and_then(|https| https_params(https, &at.key("https"), cx)),
+            https: spec.https.as_ref().and_then(|https| params(https, &at.key("https"), cx)),
+            svcb: spec.svcb.as_ref().and_then(|svcb| params(svcb, &at.key("svcb"), cx)),
             name: name.clone(),
             sites,
             rules: Vec::new(),
@@ -245,7 +248,17 @@ impl Service {
         types.extend(all.iter().any(IpAddr::is_ipv4).then_some(RecordType::A));
         types.extend(all.iter().any(IpAddr::is_ipv6).then_some(RecordType::AAAA));
         types.extend(self.https.is_some().then_some(RecordType::HTTPS));
+        types.extend(self.svcb.is_some().then_some(RecordType::SVCB));
         types
+    }
+
+    /// What clients are told of how to bind to it, where this type is for that and was asked for.
+    pub(crate) fn binding(&self, of_type: RecordType) -> Option<&Params> {
+        match of_type {
+            RecordType::HTTPS => self.https.as_ref(),
+            RecordType::SVCB => self.svcb.as_ref(),
+            _ => None,
+        }
     }
 
     /// Outcomes in a row that change the state of a member; `None`: nobody looks.
@@ -505,8 +518,8 @@ fn check(spec: &PublicServiceSpec, registries: Registries<'_>, at: &Path, cx: &m
 }
 
 /// What does not depend on the choice; hints are added to each answer.
-fn https_params(spec: &HttpsSpec, at: &Path, cx: &mut Context) -> Option<BTreeMap<u16, Vec<u8>>> {
-    let mut params = BTreeMap::new();
+fn params(spec: &BindingSpec, at: &Path, cx: &mut Context) -> Option<Params> {
+    let mut params = Params::new();
     match svcb::alpn_value(spec.alpn.iter().map(String::as_bytes)) {
         Ok(value) => _ = params.insert(svcb::ALPN, value),
         Err(message) => _ = cx.error(&at.key("alpn"), message),

@@ -5,7 +5,7 @@ use super::{
     evidence::Known,
     health::{Belief, Certainty, Change, MemberHealth},
     order::{Forced, ORDERS_MAX},
-    pick::{self, Chosen, Client, Draw, Pick, pick},
+    pick::{self, Client, Draw, Pick, pick},
     service::{Registries, Site},
     spec::GeoSpec,
     terms::Lock,
@@ -358,7 +358,7 @@ impl Served {
                 known.members.entry(key).or_insert_with(|| MemberHealth::new(clocks.instant));
             }
         }
-        let view = View { fit: 0, shares: Vec::new(), mood: Mood::AllDown, certainty: Certainty::Undecided };
+        let view = View::new(0, Vec::new(), Mood::AllDown, Certainty::Undecided);
         let served = Self {
             service,
             view: ArcSwap::from_pointee(view),
@@ -462,19 +462,36 @@ impl Served {
         draw: Draw,
         family: Family,
     ) -> Vec<IpAddr> {
-        match picked.outcome {
-            Outcome::Site(id) => {
-                let chosen: Chosen = pick::members(&self.service, id, view, client, draw, family);
+        let mut addresses = Vec::new();
+        let visit = |address| -> Result<(), std::convert::Infallible> {
+            addresses.push(address);
+            Ok(())
+        };
+        match self.visit(picked, view, client, draw, family, visit) {
+            Ok(()) => addresses,
+        }
+    }
+
+    /// The same one by one, without a place to put them.
+    pub(crate) fn visit<E>(
+        &self,
+        picked: &Pick,
+        view: &View,
+        client: &Client,
+        draw: Draw,
+        family: Family,
+        mut visit: impl FnMut(IpAddr) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match (picked.outcome, &self.service.all_down) {
+            (Outcome::Site(id), _) => {
+                let chosen = pick::members(&self.service, id, view, client, draw, family);
                 let site = self.service.sites.get(usize::from(id));
-                site.map(|site| chosen.addresses(site).collect()).unwrap_or_default()
+                site.map_or(Ok(()), |site| chosen.addresses(site).try_for_each(visit))
             }
-            Outcome::Addresses => match &self.service.all_down {
-                super::service::AllDown::Addresses(list) => {
-                    list.iter().copied().filter(|address| family.holds(*address)).collect()
-                }
-                _ => Vec::new(),
-            },
-            Outcome::Empty | Outcome::Refuse => Vec::new(),
+            (Outcome::Addresses, super::service::AllDown::Addresses(list)) => {
+                list.iter().copied().filter(|address| family.holds(*address)).try_for_each(&mut visit)
+            }
+            (Outcome::Addresses | Outcome::Empty | Outcome::Refuse, _) => Ok(()),
         }
     }
 

@@ -75,7 +75,10 @@ pub struct PublicServiceSpec {
     pub load_target: Option<Percent>,
     /// Answer HTTPS questions as well, with hints of the addresses chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub https: Option<HttpsSpec>,
+    pub https: Option<BindingSpec>,
+    /// The same for SVCB, which names of other protocols have (RFC 9460 §2.3: `_dns.example.com`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub svcb: Option<BindingSpec>,
 }
 
 /// Sites by name.
@@ -233,13 +236,13 @@ pub enum AllDownSpec {
     Site(ObjectName),
 }
 
-/// `https = { alpn = ["h2", "h3"] }`.
+/// `https = { alpn = ["h2", "h3"] }`: how clients bind to a service (RFC 9460).
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct HttpsSpec {
+pub struct BindingSpec {
     /// Protocols that the members speak, like h2 and h3.
     pub alpn: Vec<String>,
-    /// When it is not 443.
+    /// When it is not the protocol's own, like 443 of HTTPS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<NonZeroU16>,
     /// Encrypted Client Hello, as base 64.

@@ -16,6 +16,8 @@ pub(crate) struct View {
     pub(crate) fit: SiteSet,
     /// By site and member: thousandths of the member's weight; 0 is not answered.
     pub(crate) shares: Vec<Vec<u16>>,
+    /// Of each site, the mean share of its members that have one.
+    means: Vec<u16>,
     pub(crate) mood: Mood,
     pub(crate) certainty: Certainty,
 }
@@ -53,6 +55,21 @@ pub(crate) const FULL: u16 = 1_000;
 const SLOW_START_MIN: u16 = 100;
 
 impl View {
+    pub(super) fn new(fit: SiteSet, shares: Vec<Vec<u16>>, mood: Mood, certainty: Certainty) -> Self {
+        let mean = |shares: &Vec<u16>| {
+            let up = shares.iter().filter(|share| **share > 0).count() as u64;
+            let sum: u64 = shares.iter().map(|share| u64::from(*share)).sum();
+            // The cast holds: a mean of 16 bits has no more.
+            sum.checked_div(up).map_or(FULL, |mean| mean as u16)
+        };
+        Self { fit, means: shares.iter().map(mean).collect(), shares, mood, certainty }
+    }
+
+    /// What a site has of its weight while its members come back.
+    pub(crate) fn mean(&self, site: usize) -> u64 {
+        self.means.get(site).copied().unwrap_or(FULL).into()
+    }
+
     /// `last`: the last view in which some site was fit.
     pub(crate) fn derive(
         service: &Service,
@@ -93,10 +110,10 @@ impl View {
         let certainty = if checked && doubt { Certainty::Undecided } else { Certainty::Settled };
         let mood = if belief == Belief::Held { Mood::Held } else { Mood::Normal };
         if fit != 0 {
-            return Self { fit, shares, mood, certainty };
+            return Self::new(fit, shares, mood, certainty);
         }
         let (fit, shares) = Self::all_down(service, facts, shares, last);
-        Self { fit, shares, mood: Mood::AllDown, certainty: Certainty::Undecided }
+        Self::new(fit, shares, Mood::AllDown, Certainty::Undecided)
     }
 
     /// What is answered when no site is fit. Orders hold all the same: who was taken out by hand stays out.

@@ -298,6 +298,8 @@ fn rfc6781_4_1_4_other_kinds_of_keys_than_those_that_serve_are_refused_with_the_
         let (snapshot, problems) = of(&dnssec, Some(&first));
         assert!(snapshot.is_none() && problems.join("\n").contains(expected), "{problems:#?}");
     }
+    // With somebody who says what the parent has, one algorithm takes over from the other.
+    assert!(of("automatic = { algorithm = \"ed25519\", parent = [\"192.0.2.1:53\"] }", Some(&first)).0.is_some());
     assert!(of("automatic = { keys = \"csk\", algorithm = \"ecdsap256\" }", Some(&first)).0.is_some());
     // Keys that are given are the operator's affair: it is said when all of them go at once.
     let given = of(&keys_of("one.key"), None).0.unwrap();

@@ -178,6 +178,21 @@ fn rfc7766_6_2_1_1_queries_on_one_connection_are_pipelined() {
 }
 
 #[test]
+fn rfc7766_6_2_3_sixty_connections_at_once_are_all_answered() {
+    let server = start("");
+    let mut open: Vec<_> = (0..60).map(|_| server.tcp()).collect();
+    for round in 0..2 {
+        for stream in &mut open {
+            stream.write_all(&framed("www A")).unwrap();
+        }
+        // The last first: none waits for another.
+        for stream in open.iter_mut().rev() {
+            assert_eq!(reply(stream).answers.len(), 1, "{round}");
+        }
+    }
+}
+
+#[test]
 fn silent_and_dripping_connections_are_closed() {
     let server = start("tcp = { first_timeout = \"100ms\", idle_timeout = \"150ms\" }");
     let mut silent = server.tcp();

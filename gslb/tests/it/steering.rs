@@ -263,6 +263,21 @@ fn https_answers_follow_health() {
     assert_eq!(https(&server), "1 . alpn=h2,h3, port=8443 ipv4hint=192.0.2.1,192.0.2.2, ipv6hint=2001:db8::1,");
     tell(&server, "eu", "192.0.2.1", false, 0);
     assert_eq!(https(&server), "1 . alpn=h2,h3, port=8443 ipv4hint=192.0.2.2, ipv6hint=2001:db8::1,");
+    assert_eq!(a(&server, "shop SVCB"), "", "nobody asked for it");
+}
+
+#[test]
+fn rfc9460_2_3_svcb_answers_follow_health_with_parameters_of_their_own() {
+    let server = serve(&format!(
+        "sites = {{ eu = [\"192.0.2.1\", \"2001:db8::1\"], us = [\"192.0.2.2\"] }}\nsvcb = {{ alpn = [\"dot\"], port = 8853 }}\n\
+         https = {{ alpn = [\"h2\"] }}\n{CHECK}"
+    ));
+    assert_eq!(a(&server, "shop SVCB"), "1 . alpn=dot, port=8853 ipv4hint=192.0.2.1, ipv6hint=2001:db8::1,");
+    assert_eq!(a(&server, "shop HTTPS"), "1 . alpn=h2, ipv4hint=192.0.2.1, ipv6hint=2001:db8::1,");
+    tell(&server, "eu", "192.0.2.1", false, 0);
+    assert_eq!(a(&server, "shop SVCB"), "1 . alpn=dot, port=8853 ipv6hint=2001:db8::1,");
+    tell(&server, "eu", "2001:db8::1", false, 0);
+    assert_eq!(a(&server, "shop SVCB"), "1 . alpn=dot, port=8853 ipv4hint=192.0.2.2,");
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub(crate) mod origin;
 pub(crate) mod outside;
 pub(crate) mod relay;
 pub(crate) mod s_client;
+pub(crate) mod validator;
 
 use std::time::{Duration, Instant};
 
