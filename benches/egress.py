@@ -117,7 +117,8 @@ def connections(proxy, to, count):
     def one(_):
         with proxy.open("conn.bench.test", to) as stream:
             got = 0
-            while more := stream.recv(4096):
+            # Not to the end: Envoy keeps a CONNECT open whose origin has closed.
+            while got < 1024 and (more := stream.recv(4096)):
                 got += len(more)
             assert got == 1024, (proxy.name, got)
 

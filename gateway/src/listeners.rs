@@ -5,7 +5,7 @@ use portcullis_names::{ListenAddress, ObjectName};
 use portcullis_ops::{handover::NamedSocket, metrics::Metrics};
 use portcullis_proxy::{
     CoreThread,
-    listen::{BoundSocket, Direction, ListenerPlan, ListenerRuntime, PlanProtocol},
+    listen::{BoundSocket, Direction, ListenerPlan, ListenerRuntime, PlanProtocol, take_for_anybody},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -82,7 +82,18 @@ impl LiveListeners {
     ) -> Result<Opened, String> {
         let mut opened = Vec::new();
         for CompiledListener { plan } in listeners {
-            if self.live.get(&plan.name).is_some_and(|live| live.plan.address == plan.address) {
+            let refused = |error: io::Error| {
+                format!(
+                    "listener \"{}\": cannot listen on {}: {}",
+                    plan.name,
+                    plan.address,
+                    advice(&error, &plan.address)
+                )
+            };
+            if let Some(live) = self.live.get(&plan.name).filter(|live| live.plan.address == plan.address) {
+                if plan.is_tproxy() && !live.plan.is_tproxy() {
+                    live.sockets.iter().try_for_each(take_for_anybody).map_err(refused)?;
+                }
                 continue;
             }
             let sockets = match inherited.take(&plan.name) {
@@ -95,15 +106,7 @@ impl LiveListeners {
                 }
                 Ok(sockets)
             });
-            let sockets = sockets.map_err(|error| {
-                format!(
-                    "listener \"{}\": cannot listen on {}: {}",
-                    plan.name,
-                    plan.address,
-                    advice(&error, &plan.address)
-                )
-            })?;
-            opened.push((plan.clone(), sockets));
+            opened.push((plan.clone(), sockets.map_err(refused)?));
         }
         Ok(Opened(opened))
     }

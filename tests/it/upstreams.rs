@@ -320,7 +320,8 @@ async fn h2_over_tls_to_an_upstream_is_verified_and_multiplexed() {
                 let Ok(mut connection) = h2::server::handshake(tls).await else { return };
                 while let Some(Ok((request, mut respond))) = connection.accept().await {
                     let mut send = respond.send_response(http::Response::new(()), false).unwrap();
-                    let _ = send.send_data(bytes::Bytes::from(format!("{} over h2", request.uri().path())), true);
+                    assert!(!request.headers().contains_key("host"), "it stands in :authority");
+                    let _ = send.send_data(bytes::Bytes::from(format!("{} over h2", request.uri())), true);
                 }
             });
         }
@@ -335,7 +336,14 @@ async fn h2_over_tls_to_an_upstream_is_verified_and_multiplexed() {
     let mut gateway = Gateway::start_in(folder, &config("app.internal")).await;
     let mut client = Client::connect(gateway.addr("http")).await;
     for n in 0..20 {
-        assert_eq!(client.get("a", &format!("/{n}")).await.text(), format!("/{n} over h2"));
+        assert_eq!(client.get("a", &format!("/{n}")).await.text(), format!("https://a/{n} over h2"));
+    }
+    // An absolute target, and one that asks about the server as a whole.
+    for (line, expected) in
+        [("GET http://a/x?y=1 HTTP/1.1", "https://a/x?y=1 over h2"), ("OPTIONS * HTTP/1.1", "https://a* over h2")]
+    {
+        client.send(format!("{line}\r\nHost: a\r\n\r\n")).await;
+        assert_eq!(client.response().await.text(), expected, "{line}");
     }
     assert!(connections.load(SeqCst) <= 2, "{} connections for 20 requests", connections.load(SeqCst));
     assert_eq!(gateway.reload(&config("wrong.internal")).await.0, 200);

@@ -68,6 +68,11 @@ impl Destination {
         self.quota.counts_octets()
     }
 
+    /// Whether requests, octets or tunnels are limited, for each caller or all together.
+    pub fn counts_callers(&self) -> bool {
+        self.quota.counts_callers()
+    }
+
     /// The port to dial when a client asks for `asked`; `None` when that port is not the destination's.
     ///
     /// Where the gateway opens the TLS, clients write `http://host/`, which says port 80 and means the first of ours.

@@ -85,7 +85,7 @@ pub use credential::{
 pub use decision::{Decision, Permit, Verdict};
 pub use destination::Destination;
 pub use destination_spec::{BudgetSpec, DestinationRateSpec, DestinationSpec, SharedBy, TlsMode, TunnelsSpec};
-pub use dial::{DialLimits, Dialled, dial, dial_one, in_turns};
+pub use dial::{DialLimits, Dialled, FirstWord, dial, dial_one, in_turns};
 pub use explanation::{Considered, Explanation};
 pub use host::{DnsName, Host, Target};
 pub use host_rule::{HostRule, HostRuleError};

@@ -50,6 +50,11 @@ impl QuotaPlan {
         self.budget.is_some()
     }
 
+    /// Whether callers are counted at all, so that a caller needs a name.
+    pub(crate) fn counts_callers(&self) -> bool {
+        self.budget.is_some() || self.rate.is_some() || self.tunnels.is_some()
+    }
+
     pub(crate) fn compile(spec: &DestinationSpec, at: &Path, cx: &mut Context) -> Self {
         let rate = spec.rate_limit.as_ref().and_then(|rate| {
             let at = at.key("rate_limit");

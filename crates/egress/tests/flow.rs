@@ -3,8 +3,9 @@
 
 use portcullis_config::Context;
 use portcullis_egress::{
-    AddressPolicy, AnswerTable, Binding, Bound, Caller, DestinationSpec, DialLimits, EgressPolicy, Facts, Moved,
-    OwnAddresses, PipePool, Reason, Refusal, Request, Resolver, SNIFF_MAX, Target, TunnelEnd, bind, dial, relay, sniff,
+    AddressPolicy, AnswerTable, Binding, Bound, Caller, DestinationSpec, DialLimits, EgressPolicy, Facts, FirstWord,
+    Moved, OwnAddresses, PipePool, Reason, Refusal, Request, Resolver, SNIFF_MAX, Target, TunnelEnd, bind, dial, relay,
+    sniff,
 };
 use portcullis_names::ObjectName;
 use portcullis_policy::AccessSpec;
@@ -123,7 +124,7 @@ impl Gateway {
         let checked = resolved
             .checked(&self.addresses, permit.dial_port(), &permit.private_ranges())
             .map_err(|refusal| refusal.reason())?;
-        let dialled = dial(&checked, &DialLimits::default()).await?;
+        let dialled = dial(&checked, &DialLimits::default(), FirstWord::Ready).await?;
         Ok((permit, resolved, dialled.stream))
     }
 }

@@ -15,6 +15,7 @@ use std::{
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 use tokio::{sync::mpsc, task::LocalSet};
 
@@ -92,6 +93,16 @@ impl Core {
     }
 }
 
+/// Keeps the next timer of this thread near. The runtime wakes itself, by a system call and an event more, whenever a timer is
+/// set that ends before all others: without this one, most deadlines of connections would.
+async fn keep_time() {
+    /// Deadlines of connections are longer but for few.
+    const NEAR: Duration = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(NEAR).await;
+    }
+}
+
 /// A thread that serves connections.
 #[derive(Debug)]
 pub struct CoreThread {
@@ -108,6 +119,7 @@ impl CoreThread {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
                 watch_memory(edge.shedding.clone());
+                tokio::task::spawn_local(keep_time());
                 let core = Rc::new(Core::new(edge));
                 while let Some((socket, listener)) = incoming.recv().await {
                     tokio::task::spawn_local(accept::run(socket, listener, core.clone()));

@@ -4,7 +4,7 @@ use super::{
     Secret, TokenError, TokenSource,
     token::{Token, TokenForm, parse_answer},
 };
-use crate::{AddressPolicy, DialLimits, Host, Resolver, dial, flights::Flights};
+use crate::{AddressPolicy, DialLimits, FirstWord, Host, Resolver, dial, flights::Flights};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -137,7 +137,8 @@ impl TokenClient {
             let resolved = self.resolver.resolve(&host, now).await.map_err(TokenError::Unreachable)?;
             let checked = resolved.checked(&self.addresses, url.port(), &source.private);
             let checked = checked.map_err(|refusal| TokenError::Unreachable(refusal.reason()))?;
-            let dialled = dial(&checked, &DialLimits::default()).await.map_err(TokenError::Unreachable)?;
+            let dialled =
+                dial(&checked, &DialLimits::default(), FirstWord::Ready).await.map_err(TokenError::Unreachable)?;
             match url.transport() {
                 Transport::Clear => ask(dialled.stream, url, form).await,
                 Transport::Tls => {

@@ -52,7 +52,7 @@ pub(crate) fn admit(
     let decision = policy.decide(&Facts { caller: caller.borrow(), target, request }, wall);
     policy.count(&decision);
     let permit = decision.clone().permit().map_err(|reason| Refused::by(&decision, reason))?;
-    if let Some(destination) = permit.destination() {
+    if let Some(destination) = permit.destination().filter(|destination| destination.counts_callers()) {
         let admitted = egress.state.quotas.admit(destination, &caller.name(), Instant::now(), wall);
         admitted.map_err(|refusal| Refused {
             reason: refusal.reason,
@@ -75,7 +75,8 @@ pub(crate) fn take_place(
     caller: &CallerFacts,
     permit: &Permit,
 ) -> Result<Option<TunnelPlace>, Refused> {
-    let Some(destination) = permit.destination() else { return Ok(None) };
+    let counting = permit.destination().filter(|destination| destination.counts_callers());
+    let Some(destination) = counting else { return Ok(None) };
     let place = egress.state.quotas.open_tunnel(destination, &caller.name());
     place.map(Some).map_err(|reason| Refused::by(permit.decision(), reason))
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 use bytes::BytesMut;
 use portcullis_auth::AuthRule;
-use portcullis_egress::{Reason, Target, TlsMode, Verdict};
+use portcullis_egress::{FirstWord, Reason, Target, TlsMode, Verdict};
 use portcullis_wire::proxy_request::ConnectHead;
 use std::sync::Arc;
 
@@ -151,7 +151,10 @@ pub(crate) async fn open(
             Some(TlsMode::Originate | TlsMode::Passthrough) | None => Opened::Requests(target),
         });
     }
-    Tunnel::open(egress, caller, &target, record).await.map(|tunnel| Opened::Tunnel(Box::new(tunnel))).map_err(plain)
+    Tunnel::open(egress, caller, &target, FirstWord::Awaited, record)
+        .await
+        .map(|tunnel| Opened::Tunnel(Box::new(tunnel)))
+        .map_err(plain)
 }
 
 /// What only the requests can tell is decided with them.

@@ -14,7 +14,7 @@ use crate::{
     core::Core,
 };
 use bytes::{Bytes, BytesMut};
-use portcullis_egress::{FirstOctets, Host, Protocol, Reason, SNIFF_MAX, Target, TlsMode, sniff};
+use portcullis_egress::{FirstOctets, FirstWord, Host, Protocol, Reason, SNIFF_MAX, Target, TlsMode, sniff};
 use portcullis_wire::Parse;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -152,7 +152,8 @@ pub(crate) async fn serve(
     let outcome = match target(&first, original, plan) {
         Ok(target) => {
             record.set_target(&target);
-            Box::pin(Tunnel::open(egress, caller, &target, &mut record)).await
+            let word = if front.is_empty() { FirstWord::Awaited } else { FirstWord::Ready };
+            Box::pin(Tunnel::open(egress, caller, &target, word, &mut record)).await
         }
         Err(reason) => Err(refused(reason)),
     };
@@ -177,7 +178,8 @@ fn inspected(
     egress: &LiveEgress,
     caller: &CallerFacts,
 ) -> Option<Target> {
-    if !matches!(first, FirstOctets::Tls(_)) {
+    // Without a certificate to sign with no destination is inspected.
+    if !matches!(first, FirstOctets::Tls(_)) || egress.plan.inspection.is_none() {
         return None;
     }
     let target = target(first, original, plan).ok()?;

@@ -7,7 +7,9 @@ use super::{
 };
 use crate::conn::Socket;
 use bytes::Bytes;
-use portcullis_egress::{Asks, DialLimits, Moved, Permit, Reason, Resolved, Target, dial, dial_one, in_turns};
+use portcullis_egress::{
+    Asks, DialLimits, FirstWord, Moved, Permit, Reason, Resolved, Target, dial, dial_one, in_turns,
+};
 use portcullis_health::TryOutcome;
 use portcullis_upstream::{Cluster, NotPicked, Pick, Seat, Tried, Wish, hash_key};
 use std::{
@@ -42,13 +44,20 @@ pub(crate) struct Held {
 pub(crate) const TRIES_MAX: usize = 4;
 
 /// Opens it. `caller` is what consistent hashing goes by.
-pub(crate) async fn open(egress: &LiveEgress, permit: &Permit, caller: IpAddr) -> Result<Outbound, Refused> {
+///
+/// What is rare is boxed: a future is as large as the largest of what it may wait for, and is moved whole.
+pub(crate) async fn open(
+    egress: &LiveEgress,
+    permit: &Permit,
+    caller: IpAddr,
+    first: FirstWord,
+) -> Result<Outbound, Refused> {
     let refused = |reason| Refused::by(permit.decision(), reason);
     let destination = permit.destination();
     let chained = egress.plan.parents.of(destination.map(|destination| destination.name()));
     let target = Target::new(permit.target().host().clone(), permit.dial_port());
     if let Some(chained) = chained.filter(|chained| chained.parent.asks() == Asks::Name) {
-        let through = chained.open(egress, &target.to_string()).await.map_err(refused)?;
+        let through = Box::pin(chained.open(egress, &target.to_string())).await.map_err(refused)?;
         let resolved = Resolved::left_to_a_parent(permit.target().host().clone());
         return Ok(Outbound { socket: through.socket, front: through.front, resolved, to: None, held: None });
     }
@@ -56,12 +65,12 @@ pub(crate) async fn open(egress: &LiveEgress, permit: &Permit, caller: IpAddr) -
     let limits = DialLimits::default();
     let Some(destination) = destination else {
         let open = match chained {
-            None => {
-                dial(&checked, &limits).await.map(|dialled| (Socket::Tcp(dialled.stream), Bytes::new(), dialled.to))
-            }
+            None => Box::pin(dial(&checked, &limits, first))
+                .await
+                .map(|dialled| (Socket::Tcp(dialled.stream), Bytes::new(), dialled.to)),
             Some(chained) => {
                 let first = in_turns(&checked).first().copied().ok_or_else(|| refused(Reason::ConnectFailed))?;
-                let through = chained.open(egress, &first.socket_address().to_string()).await;
+                let through = Box::pin(chained.open(egress, &first.socket_address().to_string())).await;
                 through.map(|through| (through.socket, through.front, first))
             }
         };
@@ -93,12 +102,12 @@ pub(crate) async fn open(egress: &LiveEgress, permit: &Permit, caller: IpAddr) -
         let left = limits.timeout.saturating_sub(begun.elapsed());
         let connected = match chained {
             None => {
-                let dialled = dial_one(to, destination.connect_timeout().min(left)).await;
+                let dialled = dial_one(to, destination.connect_timeout().min(left), first).await;
                 dialled.map(|tcp| (Socket::Tcp(tcp), Bytes::new()))
             }
             // Each step to the parent and with it has a timeout of its own.
             Some(chained) => {
-                let through = chained.open(egress, &to.socket_address().to_string()).await;
+                let through = Box::pin(chained.open(egress, &to.socket_address().to_string())).await;
                 through.map(|through| (through.socket, through.front))
             }
         };

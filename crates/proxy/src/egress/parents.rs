@@ -5,7 +5,7 @@ use crate::conn::Socket;
 use bytes::Bytes;
 use portcullis_auth::Transport;
 use portcullis_config::{Context, Path};
-use portcullis_egress::{Dialled, Parent, ParentTrouble, Reason, dial};
+use portcullis_egress::{Dialled, FirstWord, Parent, ParentTrouble, Reason, dial};
 use portcullis_names::ObjectName;
 use portcullis_tls::{UpstreamTls, UpstreamTlsSpec};
 use std::{collections::HashMap, sync::Arc, time::Instant};
@@ -133,7 +133,8 @@ impl Chained {
                 tracing::warn!(parent = %name, %refusal, "the parent proxy's address may not be dialled");
                 refusal.reason()
             })?;
-        let Dialled { stream, .. } = dial(&checked, &parent.dial_limits()).await.map_err(|_| Reason::ParentFailed)?;
+        let Dialled { stream, .. } =
+            dial(&checked, &parent.dial_limits(), FirstWord::Ready).await.map_err(|_| Reason::ParentFailed)?;
         self.ask(stream, authority).await.map_err(|trouble| {
             tracing::warn!(parent = %name, %trouble, "the parent proxy gives no tunnel");
             match trouble {

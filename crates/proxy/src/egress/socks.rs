@@ -11,7 +11,7 @@ use super::{
 };
 use crate::conn::{Conn, ConnFacts, EdgeIo};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use portcullis_egress::{Host, Reason, Target};
+use portcullis_egress::{FirstWord, Host, Reason, Target};
 use portcullis_wire::{
     Parse,
     socks5::{
@@ -126,7 +126,7 @@ async fn open(
         record.decision = Some(ahead.clone());
         return Err(Unserved::Refused(Refused::by(&ahead, Reason::RequestUnseen)));
     }
-    Tunnel::open(egress, caller, &target, record).await.map(Box::new).map_err(Unserved::Refused)
+    Tunnel::open(egress, caller, &target, FirstWord::Awaited, record).await.map(Box::new).map_err(Unserved::Refused)
 }
 
 /// One message of the client, off the front of the connection.

@@ -13,8 +13,8 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use portcullis_egress::{
-    Binding, CallerName, Destination, FirstOctets, LiveTunnel, Moved, Permit, Protocol, Reason, Request, Resolved,
-    SNIFF_MAX, Target, TunnelEnd, TunnelPlace, TunnelStanding, bind, relay, sniff,
+    Binding, CallerName, Destination, FirstOctets, FirstWord, LiveTunnel, Moved, Permit, Protocol, Reason, Request,
+    Resolved, SNIFF_MAX, Target, TunnelEnd, TunnelPlace, TunnelStanding, bind, relay, sniff,
 };
 use portcullis_ops::OpenTunnel;
 use portcullis_wire::Parse;
@@ -100,6 +100,7 @@ impl Tunnel {
         egress: Arc<LiveEgress>,
         caller: CallerFacts,
         target: &Target,
+        first: FirstWord,
         record: &mut FlowRecord,
     ) -> Result<Self, Refused> {
         let admitted = admission::admit(&egress, &caller, target, Request::Unseen);
@@ -113,7 +114,7 @@ impl Tunnel {
         record.decision = Some(permit.decision().clone());
         let place = admission::take_place(&egress, &caller, &permit)?;
         let Outbound { socket: origin, front, resolved, to, held } =
-            outbound::open(&egress, &permit, caller.address()).await?;
+            outbound::open(&egress, &permit, caller.address(), first).await?;
         record.endpoint = to;
         Ok(Self { egress, caller, permit, resolved, origin, front, held, place })
     }

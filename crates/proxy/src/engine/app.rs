@@ -12,7 +12,7 @@ use super::{
         strip_hop_by_hop, tell_id,
     },
     screen,
-    shape::{proxy_header, shape},
+    shape::{proxy_header, say_scheme, shape},
     stores::Stores,
     stream_watch,
     view::View,
@@ -27,7 +27,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, header};
+use http::{HeaderName, header, uri::Scheme};
 use pingora::{
     BError, Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -41,7 +41,7 @@ use portcullis_health::TryOutcome;
 use portcullis_limit::Outcome;
 use portcullis_ops::metrics::RouteMetrics;
 use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect};
-use portcullis_upstream::{Tried, Wish};
+use portcullis_upstream::{HttpProtocol, Tried, Wish};
 use std::{
     any::Any,
     sync::{Arc, OnceLock},
@@ -295,6 +295,8 @@ impl ProxyHttp for App {
                 plan.retry.per_try_timeout.map_or(left, |one| one.min(left))
             }
         });
+        let inside_tls = cluster.protocol == HttpProtocol::H2 && endpoint.dialer.tls.is_some();
+        exchange.upstream_scheme = inside_tls.then_some(Scheme::HTTPS);
         exchange.upstream_began = Some(Instant::now());
         Ok(peer)
     }
@@ -404,6 +406,9 @@ impl ProxyHttp for App {
         screen::shape_request(request, exchange);
         if let Some(tap) = &mut exchange.mirror {
             tap.head(request);
+        }
+        if let Some(scheme) = exchange.upstream_scheme.clone() {
+            say_scheme(request, scheme);
         }
         Ok(())
     }

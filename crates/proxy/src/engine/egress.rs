@@ -17,7 +17,7 @@ use crate::{
     stage::{self, Exchange},
 };
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header, uri::Scheme};
 use pingora::{
     BError, Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -414,6 +414,7 @@ fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>, by:
         None => (outgoing.egress.state.load.clone(), BREAKER),
     };
     let silence = silence.map_or(way.silence, |silence| silence.min(way.silence));
+    let inside_tls = by == By::H2 && tls.is_some();
     let dialer = Arc::new(Dialer {
         address: EndpointAddress::Ip(address),
         tls,
@@ -428,6 +429,7 @@ fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>, by:
     let idle = way.pool.as_ref().map_or(POOLED_IDLE, |pool| pool.idle_timeout.min(POOLED_IDLE));
     let peer = peers::outgoing(dialer, address, group.finish(), idle, silence, by);
     exchange.endpoint = (address != nobody).then_some(address);
+    exchange.upstream_scheme = inside_tls.then_some(Scheme::HTTPS);
     Some(peer)
 }
 

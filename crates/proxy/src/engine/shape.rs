@@ -2,7 +2,10 @@
 
 use super::{headers::RequestSink, view::View};
 use crate::{conn::ConnFacts, stage::Exchange};
-use http::header;
+use http::{
+    header,
+    uri::{Authority, Scheme},
+};
 use pingora::{Error, ErrorType, Result, http::RequestHeader};
 use portcullis_auth::{AuthzEdit, AuthzEdits, EditHow};
 use portcullis_policy::{Forwarding, HeaderSink, RequestView, write_forwarded};
@@ -74,6 +77,24 @@ fn retargeted(uri: &http::Uri, target: String, version: http::Version) -> Option
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(target.try_into().ok()?);
     http::Uri::from_parts(parts).ok()
+}
+
+/// Says of a request over h2 by which scheme it goes (RFC 9113 §8.3.1), for the engine says `http` of all whose TLS it did not
+/// make, and servers may refuse what does not fit their connection (RFC 9110 §7.4). The authority stands in the target then, and
+/// not in Host, or the engine would write its own.
+pub(super) fn say_scheme(request: &mut RequestHeader, scheme: Scheme) {
+    // A path that is not text cannot be part of a target: the engine refuses it.
+    if std::str::from_utf8(request.raw_path()).is_err() {
+        return;
+    }
+    let named = request.headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = request.uri.clone().into_parts();
+    let Some(authority) = named.or(parts.authority.take()) else { return };
+    (parts.scheme, parts.authority) = (Some(scheme), Some(authority));
+    if let Ok(uri) = http::Uri::from_parts(parts) {
+        request.set_uri(uri);
+        request.remove_header(&header::HOST);
+    }
 }
 
 /// What an external authority wants the upstream to be told.

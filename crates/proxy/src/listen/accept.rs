@@ -46,7 +46,7 @@ pub(crate) async fn run(socket: BoundSocket, listener: Arc<ListenerRuntime>, cor
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => begin(stream, peer, &listener, &core),
+            Ok(accepted) => begin(accepted, &listener, &core),
             Err(error) => {
                 // EMFILE, ENFILE, ENOBUFS, ENOMEM: without a pause this loop would spin on a full table.
                 listener.metrics.connection_refused("accept_failed");
@@ -57,8 +57,8 @@ pub(crate) async fn run(socket: BoundSocket, listener: Arc<ListenerRuntime>, cor
     }
     // New arrivals under load would keep this going for ever: the whole sweep has a limit too.
     let _ = tokio::time::timeout(SWEEP, async {
-        while let Ok(Ok((stream, peer))) = tokio::time::timeout(QUEUE_QUIET, socket.accept()).await {
-            begin(stream, peer, &listener, &core);
+        while let Ok(Ok(accepted)) = tokio::time::timeout(QUEUE_QUIET, socket.accept()).await {
+            begin(accepted, &listener, &core);
         }
     })
     .await;
@@ -69,9 +69,16 @@ const QUEUE_QUIET: Duration = Duration::from_millis(10);
 const SWEEP: Duration = Duration::from_millis(100);
 
 enum Listening {
-    Tcp(TcpListener),
+    Tcp {
+        listener: TcpListener,
+        /// The address of every connection's near end, where it is one and the same: a system call less for each.
+        local: Option<SocketAddr>,
+    },
     Unix(UnixListener),
 }
+
+/// What a connection comes as, with the address of its far end, and that of its near end where it is known.
+type Accepted = (Socket, Option<SocketAddr>, Option<SocketAddr>);
 
 impl Listening {
     fn register(socket: BoundSocket) -> io::Result<Self> {
@@ -80,24 +87,25 @@ impl Listening {
                 // Responses are written whole; waiting to fill a segment only adds delay. Accepted sockets inherit it: one
                 // call of the kernel less for each connection.
                 let _ = socket2::SockRef::from(&tcp).set_tcp_nodelay(true);
-                Self::Tcp(TcpListener::from_std(tcp)?)
+                let local = tcp.local_addr().ok().filter(|local| local.is_ipv4() && !local.ip().is_unspecified());
+                Self::Tcp { listener: TcpListener::from_std(tcp)?, local }
             }
             BoundSocket::Unix(unix) => Self::Unix(UnixListener::from_std(unix)?),
         })
     }
 
-    async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp { listener, local } => {
                 let (tcp, peer) = listener.accept().await?;
-                Ok((Socket::Tcp(tcp), Some(canonical(peer))))
+                Ok((Socket::Tcp(tcp), Some(canonical(peer)), *local))
             }
-            Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0), None)),
+            Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0), None, None)),
         }
     }
 }
 
-fn begin(stream: Socket, peer: Option<SocketAddr>, listener: &Arc<ListenerRuntime>, core: &Rc<Core>) {
+fn begin((stream, peer, local): Accepted, listener: &Arc<ListenerRuntime>, core: &Rc<Core>) {
     if core.is_full() {
         listener.metrics.connection_refused("process_full");
         return;
@@ -122,7 +130,8 @@ fn begin(stream: Socket, peer: Option<SocketAddr>, listener: &Arc<ListenerRuntim
     let mut facts = listener.facts();
     facts.peer = peer;
     facts.source = peer;
-    facts.local = stream.local_addr();
+    // Connections that the packet filter hands over were for somebody else.
+    facts.local = local.filter(|_| !plan.is_tproxy()).or_else(|| stream.local_addr());
     // Boxed: what a future was made of stays in it to its end, and the connection is idle for most of its life.
     let connection =
         Box::new(Connection { stream, facts, permit, plan, listener: listener.clone(), core: core.clone() });
@@ -220,8 +229,12 @@ impl Connection {
                 Intercepted::Tunnel(ready) => return Some(Found::Tunnel(ready, permit)),
             },
             PlanProtocol::Mesh(how) => match how.direction() {
-                Direction::Inbound => mesh::serve_inbound(stream, front, facts, how, &core, drain, deadline).await?,
-                Direction::Outbound => mesh::serve_outbound(stream, front, facts, how, &core, drain, deadline).await?,
+                Direction::Inbound => {
+                    Box::pin(mesh::serve_inbound(stream, front, facts, how, &core, drain, deadline)).await?
+                }
+                Direction::Outbound => {
+                    Box::pin(mesh::serve_outbound(stream, front, facts, how, &core, drain, deadline)).await?
+                }
             },
             PlanProtocol::Http
             | PlanProtocol::Https(_)

@@ -5,7 +5,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     io,
     net::{Ipv6Addr, SocketAddr},
-    os::{fd::OwnedFd, unix::net::UnixListener},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixListener,
+    },
     path::Path,
 };
 
@@ -103,15 +106,12 @@ impl BoundSocket {
         })
     }
 
-    /// Takes connections to addresses that are not ours, which the packet filter hands over (TPROXY). Needs CAP_NET_ADMIN.
+    /// As [`take_for_anybody`].
     pub fn set_transparent(&self) -> io::Result<()> {
-        let Self::Tcp(tcp) = self else { return Err(io::ErrorKind::Unsupported.into()) };
-        let socket = socket2::SockRef::from(tcp);
-        // A socket of IPv6 takes both families.
-        if tcp.local_addr()?.is_ipv6() {
-            socket.set_ip_transparent_v6(true)?;
+        match self {
+            Self::Tcp(tcp) => take_for_anybody(tcp),
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
-        socket.set_ip_transparent_v4(true)
     }
 
     /// The address as bound: with the port that was chosen for port 0.
@@ -121,6 +121,17 @@ impl BoundSocket {
             Self::Unix(_) => None,
         }
     }
+}
+
+/// Lets a listening socket of TCP take connections to addresses that are not ours, which the packet filter hands over
+/// (TPROXY). Needs CAP_NET_ADMIN; holds for every handle of the socket.
+pub fn take_for_anybody(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket2::SockRef::from(&socket);
+    // A socket of IPv6 takes both families.
+    if socket.local_addr()?.is_ipv6() {
+        socket.set_ip_transparent_v6(true)?;
+    }
+    socket.set_ip_transparent_v4(true)
 }
 
 impl From<BoundSocket> for OwnedFd {
@@ -159,6 +170,19 @@ mod tests {
         let sockets = BoundSocket::bind(&":0".parse().unwrap(), 1).unwrap();
         let port = sockets[0].local_addr().unwrap().port();
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    }
+
+    #[test]
+    fn what_one_handle_takes_for_anybody_all_take() {
+        let socket = BoundSocket::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+        let other: OwnedFd = socket.try_clone().unwrap().into();
+        match take_for_anybody(&other) {
+            Ok(()) => {
+                let BoundSocket::Tcp(tcp) = &socket else { panic!("it is one of TCP") };
+                assert!(socket2::SockRef::from(tcp).ip_transparent_v4().unwrap());
+            }
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "it needs a capability"),
+        }
     }
 
     #[test]

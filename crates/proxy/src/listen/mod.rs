@@ -8,7 +8,7 @@ mod plan;
 mod runtime;
 mod spec;
 
-pub use bind::BoundSocket;
+pub use bind::{BoundSocket, take_for_anybody};
 pub use limits::{Limits, LimitsSpec, MinRate};
 pub use plan::{ListenerPlan, PlanProtocol};
 pub use runtime::ListenerRuntime;

@@ -103,6 +103,7 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         encoder: None,
         outgoing: None,
         endpoint: None,
+        upstream_scheme: None,
         mesh: None,
         would_refuse: Vec::new(),
         fate,

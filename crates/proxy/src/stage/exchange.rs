@@ -99,6 +99,8 @@ pub(crate) struct Exchange {
     pub(crate) outgoing: Option<Box<Outgoing>>,
     /// Egress: the address of the present attempt.
     pub(crate) endpoint: Option<SocketAddr>,
+    /// What the present attempt's head says over h2 inside a TLS that the engine knows nothing of; `None`: as the engine has it.
+    pub(crate) upstream_scheme: Option<http::uri::Scheme>,
     /// Inbound to a sidecar: what the policy said. Held as long as the request is under way.
     pub(crate) mesh: Option<Box<MeshCall>>,
     /// Rules that only report, and would have refused it.
