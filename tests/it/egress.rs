@@ -86,7 +86,7 @@ async fn connect_is_read_as_real_clients_write_it() {
     }
     gateway.counts("portcullis_egress_flows_total", &["secure", "tunnel", "allowed"], 4.0).await;
     gateway.counts("portcullis_egress_rule_total", &["all", "applied"], 4.0).await;
-    let record = gateway.records().into_iter().find(|record| record["protocol"] == "CONNECT").unwrap();
+    let record = gateway.recorded("a tunnel", |record| record["protocol"] == "CONNECT").await;
     assert_eq!((&record["rule"], &record["destination"]), (&"all".into(), &"secure".into()));
     assert_eq!((&record["identity"], &record["sni"]), (&"127.0.0.1".into(), &"allowed.test".into()));
     assert!(record["bytes_in"].as_u64().unwrap() > 100 && record["bytes_out"].as_u64().unwrap() > 500, "{record}");

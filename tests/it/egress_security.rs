@@ -126,7 +126,7 @@ async fn every_odd_hello_has_its_decision() {
         "case is no difference"
     );
     let refused = gateway.records().iter().filter(|record| record["status"] == 403).count();
-    assert_eq!(refused, 10);
+    assert_eq!(refused, 10, "each of which was waited for");
 }
 
 #[tokio::test]
@@ -464,8 +464,13 @@ async fn secrets_are_exchanged_while_requests_run() {
         let mut asked = 0_u32;
         while !stop.load(std::sync::atomic::Ordering::SeqCst) {
             client.send("GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\nX-Key: mine\r\n\r\n").await;
-            assert_eq!(client.response().await.status, 200);
+            let response = client.response().await;
+            assert_eq!(response.status, 200);
             asked += 1;
+            // Ten thousand are served on one connection, which a quick machine asks before the keys have gone round.
+            if response.header("connection") == Some("close") {
+                client = Client::connect(gateway.addr("out")).await;
+            }
         }
         asked
     };

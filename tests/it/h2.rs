@@ -218,7 +218,7 @@ async fn an_upload_that_rests_or_trickles_is_cut_and_told_in_the_log() {
     assert_eq!(above, 200, "an honest client at twice the rate is served");
     for (gateway, path, query) in [(&quick, "/rest", "q=1"), (&rate, "/trickle", "")] {
         gateway.counts("portcullis_refusals_total", &["body_timeout"], 1.0).await;
-        let record = gateway.records().into_iter().find(|record| record["path"] == path).expect(path);
+        let record = gateway.recorded(path, |record| record["path"] == path).await;
         assert_eq!(record["reason"], "body_timeout", "{record}");
         assert_eq!((&record["ended_by"], &record["protocol"]), (&"client".into(), &"HTTP/2".into()), "{record}");
         assert_eq!((&record["method"], &record["user_agent"]), (&"POST".into(), &"snail".into()), "{record}");

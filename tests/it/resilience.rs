@@ -207,13 +207,14 @@ async fn an_ejected_endpoint_comes_back_after_one_good_trial() {
     })
     .await;
     let well = Origin::fixed("well").await;
-    let upstream = format!(
-        "{}outlier = {{ consecutive_5xx = 2, eject = \"200ms\", eject_longest = \"200ms\" }}\n",
-        endpoints(&[&moody, &well])
-    );
-    let gateway = edge(&upstream, "").await;
-    ask(&gateway, 10, GET).await;
+    let ejected_for = |time: &str| {
+        let origins = endpoints(&[&moody, &well]);
+        format!("{origins}outlier = {{ consecutive_5xx = 2, eject = \"{time}\", eject_longest = \"{time}\" }}\n")
+    };
+    let patient = edge(&ejected_for("1h"), "").await;
+    ask(&patient, 10, GET).await;
     assert_eq!(asked.load(SeqCst), 2, "out after two");
+    let gateway = edge(&ejected_for("200ms"), "").await;
     eventually("a failed trial", async || {
         ask(&gateway, 4, GET).await;
         (gateway.metric("portcullis_endpoint_ejections_total", &["reason=\"trial\""]).await >= 1.0).then_some(())

@@ -136,9 +136,7 @@ async fn client_certificates_are_verified_named_routed_by_and_revoked() {
     assert_eq!(gateway.reload(&config("required")).await.0, 200);
     assert!(get(&gateway, None).await.is_none());
     assert!(get(&gateway, Some(&good)).await.is_some());
-    let identities: Vec<_> =
-        gateway.records().iter().filter_map(|record| record["identity"].as_str().map(str::to_owned)).collect();
-    assert!(identities.contains(&"spiffe://corp/ns/pay/sa/x".to_owned()), "{identities:?}");
+    gateway.recorded("who it was", |record| record["identity"] == "spiffe://corp/ns/pay/sa/x").await;
 }
 
 #[tokio::test]

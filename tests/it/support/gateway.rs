@@ -169,6 +169,11 @@ impl Gateway {
         self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// Waits for the record that is meant: it is written after its answer was sent.
+    pub(crate) async fn recorded(&self, what: &str, mut meant: impl FnMut(&Value) -> bool) -> Value {
+        eventually(what, async || self.records().into_iter().find(&mut meant)).await
+    }
+
     /// Runs a subcommand in the gateway's folder.
     pub(crate) async fn command(&self, arguments: &[&str]) -> (i32, String) {
         run_in(self.path(), arguments).await
