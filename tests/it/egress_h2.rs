@@ -219,3 +219,44 @@ async fn a_client_of_http_1_is_no_reason_for_h2() {
     assert_eq!(client.get(&target, "/x").await.status, 200);
     assert_eq!(outside.requests()[0].line(), "GET /x HTTP/1.1");
 }
+
+/// A connection of h2 inside a tunnel that the gateway reads.
+async fn inside(gateway: &Gateway, target: &str) -> h2::client::SendRequest<Bytes> {
+    let ca = std::fs::read_to_string(gateway.path().join("signer.crt")).unwrap();
+    let connector = tokio_rustls::TlsConnector::from(tls_config(&ca, &["h2"]));
+    h2(connector.connect("allowed.test".try_into().unwrap(), tunnel(gateway, target).await).await.unwrap()).await
+}
+
+#[tokio::test]
+async fn connections_that_requests_share_have_places_and_give_them_up_at_rest() {
+    let outside = Outside::start(&["allowed.test"]).await;
+    let (at, calls) = origin(Some(server_config(&outside.ca, &[b"h2"]))).await;
+    let keys = "tls = \"inspect\"\ntrust = \"outside\"\ncircuit_breaker = { connections = 1 }";
+    let gateway = start(&outside, at, keys).await;
+    let target = format!("allowed.test:{}", at.port());
+    // Each tunnel is a connection of its own, so that the kernel gives some to either core.
+    for _ in 0..24 {
+        assert_eq!(call(&inside(&gateway, &target).await, &target, 3).await.1, "7");
+    }
+    let used: std::collections::BTreeSet<_> = calls.lock().unwrap().iter().map(|call| call.connection).collect();
+    assert!(used.len() > 1, "either core had one, at the other's cost");
+    // A call that goes on: its connection is in use.
+    let busy = inside(&gateway, &target).await;
+    let request = http::Request::post(format!("https://{target}/svc/Method")).body(()).unwrap();
+    let (response, mut body) = busy.clone().ready().await.unwrap().send_request(request, false).unwrap();
+    body.send_data(Bytes::from_static(b"begun"), false).unwrap();
+    let other = eventually("the other core has no place for one", async || {
+        let other = inside(&gateway, &target).await;
+        let (head, body) = h2_get(&other, &format!("https://{target}/x")).await.unwrap();
+        let open = String::from_utf8_lossy(&body).contains("circuit_open");
+        assert!(head.status == 200 || (head.status == 503 && open), "{head:?}");
+        (head.status == 503).then_some(other)
+    })
+    .await;
+    body.send_data(Bytes::from_static(b" and ended"), true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 200);
+    eventually("its place is free", async || {
+        (h2_get(&other, &format!("https://{target}/x")).await.unwrap().0.status == 200).then_some(())
+    })
+    .await;
+}

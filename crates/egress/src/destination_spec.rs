@@ -65,8 +65,8 @@ pub struct DestinationSpec {
     /// Which addresses of a host are left alone for a while.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outlier: Option<OutlierSpec>,
-    /// What the destination is given at one time, over all of its hosts; a tunnel counts as a request and as a connection.
-    /// A connection that many requests share (HTTP/2) does not count as one: each of them counts (default no limit).
+    /// What the destination is given at one time, over all of its hosts; a tunnel counts as a request and as a connection
+    /// (default no limit).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreakerSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]

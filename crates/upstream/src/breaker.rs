@@ -20,10 +20,10 @@ use std::{
 pub struct CircuitBreakerSpec {
     /// Open connections (default 65536): those in use, those being made, and those kept idle until `idle_timeout`. At the
     /// limit an idle one is closed for one that is needed, so that only connections in use keep a new one out. Not for
-    /// protocol h2 and h2c.
+    /// protocol h2c.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<NonZeroU32>,
-    /// Requests that wait for a connection to be made (default 4096). Not for protocol h2 and h2c.
+    /// Requests that wait for a connection to be made (default 4096). Not for protocol h2c.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<NonZeroU32>,
     /// Requests in flight (default 65536).
@@ -45,8 +45,8 @@ pub struct CircuitBreaker {
 
 impl CircuitBreakerSpec {
     pub(crate) fn compile(&self, protocol: HttpProtocol, at: &Path, cx: &mut Context) -> CircuitBreaker {
-        if protocol != HttpProtocol::H1 {
-            self.refuse_connection_keys(protocol, at, cx);
+        if protocol == HttpProtocol::H2c {
+            self.refuse_connection_keys(at, cx);
         }
         let value = |value: Option<NonZeroU32>, default| value.map_or(default, NonZeroU32::get);
         CircuitBreaker {
@@ -59,12 +59,11 @@ impl CircuitBreakerSpec {
 }
 
 impl CircuitBreakerSpec {
-    /// Connections that many requests share are not counted: a limit that does not limit would be taken for protection.
-    fn refuse_connection_keys(&self, protocol: HttpProtocol, at: &Path, cx: &mut Context) {
-        let word = format!("{protocol:?}").to_lowercase();
+    /// The engine opens these connections by itself: a limit that does not limit would be taken for protection.
+    fn refuse_connection_keys(&self, at: &Path, cx: &mut Context) {
         for (key, given) in [("connections", self.connections.is_some()), ("pending", self.pending.is_some())] {
             if given {
-                cx.error_at_key(&at.key(key), format!("`{key}` has no effect on an upstream of protocol {word}"))
+                cx.error_at_key(&at.key(key), format!("`{key}` has no effect on an upstream of protocol h2c"))
                     .help("its requests share connections: limit `requests` instead");
             }
         }
@@ -111,14 +110,14 @@ mod tests {
             (H1, r#"{"connections":9,"pending":9,"requests":9,"retries":9}"#, 0),
             (H2c, r#"{"requests":9,"retries":9}"#, 0),
             (H2c, r#"{"connections":9,"pending":9}"#, 2),
-            (H2, r#"{"pending":9,"requests":9}"#, 1),
+            (H2, r#"{"connections":9,"pending":9,"requests":9}"#, 0),
         ] {
             let mut cx = Context::default();
             let spec: CircuitBreakerSpec = serde_json::from_str(spec).unwrap();
             spec.compile(protocol, &Path::root(), &mut cx);
             let told: Vec<_> = cx.report().lines().iter().map(ToString::to_string).collect();
             assert_eq!(told.len(), refused, "{protocol:?} {spec:?}: {told:?}");
-            assert!(told.iter().all(|line| line.contains("has no effect on an upstream of protocol h2")), "{told:?}");
+            assert!(told.iter().all(|line| line.contains("has no effect on an upstream of protocol h2c")), "{told:?}");
         }
     }
 

@@ -3,10 +3,12 @@
 use super::{
     ahead,
     arrival::{arrival, hold_h2, hold_underscores, hold_upgrade, join_cookies},
+    bridge::Bridges,
     egress, fate,
     guard::Passed,
     head_gate::HeadGate,
     mirror::MirrorTap,
+    peers::Reach,
     reply::{
         begin_encoding, deny, dress, encode, error_page, preflight, redirect, respond, set_sticky_cookie,
         strip_hop_by_hop, tell_id,
@@ -41,7 +43,7 @@ use portcullis_health::TryOutcome;
 use portcullis_limit::Outcome;
 use portcullis_ops::metrics::RouteMetrics;
 use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect};
-use portcullis_upstream::{HttpProtocol, Tried, Wish};
+use portcullis_upstream::{Tried, Wish};
 use std::{
     any::Any,
     sync::{Arc, OnceLock},
@@ -51,6 +53,7 @@ use std::{
 pub(super) struct App {
     pub(super) edge: Arc<Edge>,
     pub(super) stores: Stores,
+    bridges: Bridges,
     /// This core's connections to external authorities; made when first needed.
     pub(super) authorities: OnceLock<AuthzClient>,
 }
@@ -74,7 +77,14 @@ const STALE_TRIES: u32 = 3;
 
 impl App {
     pub(super) fn new(edge: Arc<Edge>) -> Self {
-        Self { edge, stores: Stores::default(), authorities: OnceLock::new() }
+        Self { edge, stores: Stores::default(), bridges: Bridges::default(), authorities: OnceLock::new() }
+    }
+
+    /// Puts the request on its way; what the way before it left is gone.
+    fn set_out(&self, reach: Reach, exchange: &mut Exchange) -> Box<HttpPeer> {
+        exchange.ride = None;
+        exchange.upstream_scheme = reach.is_h2_in_tls().then_some(Scheme::HTTPS);
+        reach.peer(&self.bridges)
     }
 
     pub(super) fn refuse(exchange: &mut Exchange, reason: Reason, stage: &'static str) -> BError {
@@ -237,12 +247,12 @@ impl ProxyHttp for App {
             tokio::time::sleep(std::mem::take(&mut exchange.retry_wait)).await;
         }
         if exchange.outgoing.is_some() {
-            let peer = egress::peer(session, exchange);
-            let mut peer = peer.map_err(|reason| Self::refuse(exchange, reason, "pick"))?;
+            let reach = egress::reach(session, exchange);
+            let mut reach = reach.map_err(|reason| Self::refuse(exchange, reason, "pick"))?;
             if is_websocket(session.req_header()) || is_grpc(session.req_header()) {
-                peer.options.read_timeout = Some(STREAM_IDLE);
+                reach.peer.options.read_timeout = Some(STREAM_IDLE);
             }
-            return Ok(peer);
+            return Ok(self.set_out(reach, exchange));
         }
         let Some(cleared) = exchange.cleared.take() else {
             return Err(Self::refuse(exchange, Reason::Internal, "pick"));
@@ -273,21 +283,21 @@ impl ProxyHttp for App {
             peers.metrics.retry();
         }
         let application = exchange.facts.mesh().filter(|mesh| mesh.application.as_ref() == Some(&cluster.name));
-        let mut peer = match cluster.proxy_protocol {
+        let mut reach = match cluster.proxy_protocol {
             None if application.is_some() => {
                 let to = application.and_then(|mesh| mesh.target);
                 endpoint.application(to, session.req_header().version)
             }
-            None => endpoint.peer(),
-            Some(version) => endpoint.peer_for(proxy_header(version, &exchange.facts).into()),
+            None => endpoint.reach(),
+            Some(version) => endpoint.reach_for(proxy_header(version, &exchange.facts).into()),
         };
         let goes_out = exchange.facts.mesh().is_some_and(|mesh| mesh.direction == Direction::Outbound);
         if let Some(live) = snapshot.mesh.as_ref().filter(|_| goes_out) {
             // Connections that were opened by an earlier identity are not begun on any more: they end with it.
-            peer.group_key = peer.group_key.wrapping_add(live.plan.identity.generation());
+            reach.peer.group_key = reach.peer.group_key.wrapping_add(live.plan.identity.generation());
         }
         let streaming = is_websocket(session.req_header()) || is_grpc(session.req_header());
-        peer.options.read_timeout = Some(match exchange.plan() {
+        reach.peer.options.read_timeout = Some(match exchange.plan() {
             _ if streaming => STREAM_IDLE,
             None => cluster.read_timeout,
             Some(plan) => {
@@ -295,10 +305,8 @@ impl ProxyHttp for App {
                 plan.retry.per_try_timeout.map_or(left, |one| one.min(left))
             }
         });
-        let inside_tls = cluster.protocol == HttpProtocol::H2 && endpoint.dialer.tls.is_some();
-        exchange.upstream_scheme = inside_tls.then_some(Scheme::HTTPS);
         exchange.upstream_began = Some(Instant::now());
-        Ok(peer)
+        Ok(self.set_out(reach, exchange))
     }
 
     fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, ctx: &mut Ctx, mut error: BError) -> BError {
@@ -382,13 +390,14 @@ impl ProxyHttp for App {
         session: &mut Session,
         _: bool,
         _: &HttpPeer,
-        _: std::os::fd::RawFd,
+        fd: std::os::fd::RawFd,
         digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
         let exchange = exchange(ctx)?;
         // A later try got through: the earlier one's reason is history.
         exchange.fate = None;
+        exchange.ride = self.bridges.ride(fd);
         screen::reached(session, exchange, HeadGate::of(digest)).await
     }
 

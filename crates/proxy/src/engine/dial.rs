@@ -4,7 +4,10 @@
 //! pingora's stock rustls connector rebuilds its configuration on every handshake, cannot check a SAN, and keeps its
 //! CA out of the pool key; this goes in through its custom-connector seam and leaves it only the pooling.
 
-use super::upstream_io::{UpstreamIo, Waits};
+use super::{
+    secured::Secured,
+    upstream_io::{UpstreamIo, Waits},
+};
 use crate::{
     conn::Socket,
     egress::{LiveEgress, parents::Chained},
@@ -31,7 +34,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{net::UnixStream, time::timeout};
-use tokio_rustls::client::TlsStream;
 
 /// How to reach one endpoint: made once per endpoint at compile time, carried to the connector inside the peer.
 #[derive(Clone)]
@@ -62,7 +64,7 @@ pub(crate) struct Through {
 
 /// The error of a dial that the circuit breaker forbids.
 pub(super) const OVERFLOW: &str = "circuit breaker";
-const FULL: ErrorType = ErrorType::Custom(OVERFLOW);
+pub(super) const FULL: ErrorType = ErrorType::Custom(OVERFLOW);
 
 #[derive(Clone, Debug)]
 pub(crate) struct DialTls {
@@ -105,13 +107,6 @@ impl MeshDial {
         self.entry().denied(reason, None);
         self.metrics.mesh.refused("outbound", reason);
     }
-}
-
-/// A connection as it could be had.
-pub(super) enum Secured {
-    Tls(Box<TlsStream<Socket>>),
-    /// In clear text: the endpoint of a permissive service has no sidecar.
-    Plain(Socket),
 }
 
 /// A dial on behalf of one client connection: its PROXY header goes first, and the connection is nobody else's.
@@ -176,19 +171,13 @@ impl Dial {
             let written = tokio::io::AsyncWriteExt::write_all(&mut socket, &self.proxy_header).await;
             written.or_err_with(ErrorType::ConnectError, || format!("{}: PROXY header", dialer.address))?;
         }
-        match &dialer.tls {
-            None => Ok(UpstreamIo::clear(socket, dialer.waits(), seat)),
-            Some(tls) => Ok(match dialer.secure(tls, socket).await? {
-                Secured::Tls(stream) => UpstreamIo::tls(stream, dialer.waits(), seat),
-                Secured::Plain(socket) => UpstreamIo::clear(socket, dialer.waits(), seat),
-            }),
-        }
+        Ok(UpstreamIo::new(dialer.secure(socket).await?, dialer.waits(), seat))
     }
 }
 
 impl Dialer {
     /// A place among the connections that the upstream may have; an idle one of another core goes for it.
-    async fn seat(&self) -> Result<Seat> {
+    pub(super) async fn seat(&self) -> Result<Seat> {
         let entered = poll_fn(|cx| self.load.connections.poll_enter(self.breaker.connections, cx));
         timeout(self.connect_timeout, entered).await.ok().flatten().or_err(FULL, "connections")
     }
@@ -208,12 +197,14 @@ impl Dialer {
         }
     }
 
-    pub(super) async fn connect_tls(&self, tls: &DialTls) -> Result<Secured> {
+    /// The same inside TLS, where it is to be.
+    pub(super) async fn secured(&self) -> Result<Secured> {
         let socket = self.connect().await?;
-        self.secure(tls, socket).await
+        self.secure(socket).await
     }
 
-    async fn secure(&self, tls: &DialTls, socket: Socket) -> Result<Secured> {
+    async fn secure(&self, socket: Socket) -> Result<Secured> {
+        let Some(tls) = &self.tls else { return Ok(Secured::Plain(socket)) };
         let downgradable = tls.mesh.as_ref().filter(|mesh| mesh.towards.how == How::MeshOrPlain);
         let address = match &self.address {
             EndpointAddress::Ip(address) => Some(*address),

@@ -6,7 +6,7 @@ use super::{
     dial::{DialTls, Dialer, Through},
     headers::RequestSink,
     payload::payload,
-    peers::{self, By},
+    peers::{self, By, Reach},
     reply::{close_if_unread, dress},
     view::View,
 };
@@ -17,12 +17,11 @@ use crate::{
     stage::{self, Exchange},
 };
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, header, uri::Scheme};
+use http::{HeaderName, HeaderValue, header};
 use pingora::{
     BError, Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
     proxy::Session,
-    upstreams::peer::HttpPeer,
 };
 use portcullis_egress::{
     Application, Asks, Binding, Bound, Checked, Decision, FirstOctets, HeaderChanges, HostVerdict, PROBLEM_JSON,
@@ -318,7 +317,7 @@ async fn credential(
 }
 
 /// Where the next try goes.
-pub(super) fn peer(session: &Session, exchange: &mut Exchange) -> std::result::Result<Box<HttpPeer>, Fate> {
+pub(super) fn reach(session: &Session, exchange: &mut Exchange) -> std::result::Result<Reach, Fate> {
     let now = Instant::now();
     let asked_again = exchange.outgoing.as_ref().and_then(|outgoing| outgoing.way.as_ref()?.by_h1);
     let index = match (asked_again, exchange.serving()) {
@@ -343,7 +342,7 @@ pub(super) fn peer(session: &Session, exchange: &mut Exchange) -> std::result::R
         plan.retry.per_try_timeout.map_or(left, |one| one.min(left))
     });
     let by = by(session, exchange, index, now);
-    let found = peer_at(exchange, index, silence, by);
+    let found = reach_at(exchange, index, silence, by);
     exchange.upstream_began = Some(now);
     found.ok_or(Fate::Internal)
 }
@@ -371,7 +370,7 @@ fn by(session: &Session, exchange: &Exchange, index: usize, now: Instant) -> By 
     }
 }
 
-fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>, by: By) -> Option<Box<HttpPeer>> {
+fn reach_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>, by: By) -> Option<Reach> {
     let outgoing = exchange.outgoing.as_ref()?;
     let way = outgoing.way.as_ref()?;
     let nobody = SocketAddr::from(([0, 0, 0, 0], 1));
@@ -414,7 +413,6 @@ fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>, by:
         None => (outgoing.egress.state.load.clone(), BREAKER),
     };
     let silence = silence.map_or(way.silence, |silence| silence.min(way.silence));
-    let inside_tls = by == By::H2 && tls.is_some();
     let dialer = Arc::new(Dialer {
         address: EndpointAddress::Ip(address),
         tls,
@@ -427,10 +425,9 @@ fn peer_at(exchange: &mut Exchange, index: usize, silence: Option<Duration>, by:
         mark: None,
     });
     let idle = way.pool.as_ref().map_or(POOLED_IDLE, |pool| pool.idle_timeout.min(POOLED_IDLE));
-    let peer = peers::outgoing(dialer, address, group.finish(), idle, silence, by);
+    let reach = peers::outgoing(dialer, address, group.finish(), idle, silence, by);
     exchange.endpoint = (address != nobody).then_some(address);
-    exchange.upstream_scheme = inside_tls.then_some(Scheme::HTTPS);
-    Some(peer)
+    Some(reach)
 }
 
 /// What the destination is sent: the request as it came, in origin form, without what is between caller and proxy, and with

@@ -1,6 +1,6 @@
 //! Copies of requests to somebody whose answer does not matter, and who can slow nobody down.
 
-use super::dial::{Dialer, Secured};
+use super::dial::Dialer;
 use crate::release::LiveRollout;
 use bytes::Bytes;
 use pingora::http::RequestHeader;
@@ -107,16 +107,8 @@ impl MirrorTap {
         request
             .extend_from_slice(format!("Content-Length: {}\r\nConnection: close\r\n\r\n", self.body.len()).as_bytes());
         request.extend_from_slice(&self.body);
-        match &self.dialer.tls {
-            None => {
-                let mut socket = self.dialer.connect().await.map_err(failed)?;
-                say_and_hear(&mut socket, &request, answered).await
-            }
-            Some(tls) => match self.dialer.connect_tls(tls).await.map_err(failed)? {
-                Secured::Tls(mut stream) => say_and_hear(&mut stream, &request, answered).await,
-                Secured::Plain(mut socket) => say_and_hear(&mut socket, &request, answered).await,
-            },
-        }
+        let mut connection = self.dialer.secured().await.map_err(failed)?;
+        say_and_hear(&mut connection, &request, answered).await
     }
 }
 

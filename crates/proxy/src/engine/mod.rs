@@ -21,6 +21,7 @@ mod peers;
 mod redact;
 mod reply;
 mod screen;
+mod secured;
 mod shadow;
 mod shape;
 mod stores;
@@ -36,6 +37,7 @@ use crate::{
 };
 pub(crate) use ahead::Ahead;
 use app::App;
+pub(crate) use bridge::Ride;
 pub(crate) use contract::{Breach, Contract};
 use dial::DialConnector;
 pub(crate) use egress::Outgoing;

@@ -1,7 +1,7 @@
 //! What pingora is told to reach each endpoint: made once per snapshot, copied per request.
 
 use super::{
-    bridge::{Bridge, Wants},
+    bridge::{Bridge, Bridges, Offer},
     dial::{self, Dial, DialTls, Dialer, MeshDial},
 };
 use crate::mesh::LiveMesh;
@@ -37,6 +37,15 @@ pub(crate) struct EndpointPeer {
     pub(crate) metrics: EndpointMetrics,
     pub(crate) dialer: Arc<Dialer>,
     template: HttpPeer,
+    /// h2 inside TLS.
+    bridged: bool,
+}
+
+/// How one request gets to an endpoint.
+pub(super) struct Reach {
+    pub(super) peer: Box<HttpPeer>,
+    /// Over h2 by a connection of our own making.
+    bridge: Option<(Arc<Dialer>, Offer)>,
 }
 
 impl Peers {
@@ -95,7 +104,12 @@ impl ClusterPeers {
                 through: None,
                 mark: mesh.and_then(|mesh| mesh.plan.mark),
             });
-            EndpointPeer { metrics: handles, template: template(cluster, &dialer, group), dialer }
+            EndpointPeer {
+                metrics: handles,
+                template: template(cluster, &dialer, group),
+                bridged: h2 && tls.is_some(),
+                dialer,
+            }
         });
         Self { metrics: metrics.upstream(cluster.name.as_str()), endpoints: endpoints.collect() }
     }
@@ -137,12 +151,10 @@ fn template(cluster: &Cluster, dialer: &Arc<Dialer>, group: u64) -> HttpPeer {
             options.alpn = ALPN::H2;
             options.h2_stream_window_size = Some(STREAM_WINDOW);
             options.h2_connection_window_size = Some(connection_window(cluster.streams));
-            if let Some(tls) = &dialer.tls {
-                options.custom_l4 = Some(Arc::new(Bridge { dialer: dialer.clone(), wants: Wants::H2(tls.clone()) }));
+            if dialer.tls.is_some() {
                 let mut endpoint = DefaultHasher::new();
                 (group, dialer.address.to_string()).hash(&mut endpoint);
                 peer.group_key = endpoint.finish();
-                peer._address = PeerAddress::Inet(nowhere);
             }
         }
     }
@@ -159,7 +171,8 @@ pub(super) enum By {
 /// Requests at one time on a connection to a destination; its SETTINGS may say less.
 const STREAMS: usize = 100;
 
-/// The peer of an address that was found for one request; `group` has all that tells its connections apart. Connections are pooled with those of the same `group`.
+/// The way to an address that was found for one request; `group` has all that tells its connections apart: they are pooled with those
+/// of the same `group`.
 pub(super) fn outgoing(
     dialer: Arc<Dialer>,
     address: SocketAddr,
@@ -167,13 +180,9 @@ pub(super) fn outgoing(
     idle: Duration,
     silence: Duration,
     by: By,
-) -> Box<HttpPeer> {
+) -> Reach {
     let mut peer = HttpPeer::new(address, false, String::new());
     peer.group_key = group;
-    if by == By::H2 {
-        // See `bridge`: for this address the connection stays in the pool, and the group tells connections apart.
-        peer._address = PeerAddress::Inet(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 1));
-    }
     let options = &mut peer.options;
     // Behind a parent there are its steps as well, each with a timeout of its own.
     let steps = if dialer.through.is_some() { 8 } else { 2 };
@@ -182,30 +191,51 @@ pub(super) fn outgoing(
     options.read_timeout = Some(silence);
     options.write_timeout = Some(silence);
     options.idle_timeout = Some(idle);
-    match by {
+    let bridge = match by {
         By::H1 => {
             options.alpn = dial::marker();
             options.proxy_digest_user_data_hook = Some(dial::carry(Dial { dialer, proxy_header: Bytes::new() }));
+            None
         }
         By::H2 => {
-            let wants = dialer.tls.clone().map_or(Wants::H2c, Wants::AnyHttp);
             options.alpn = ALPN::H2;
             options.max_h2_streams = STREAMS;
-            options.custom_l4 = Some(Arc::new(Bridge { dialer, wants }));
+            Some((dialer, Offer::AnyHttp))
         }
+    };
+    Reach { peer: Box::new(peer), bridge }
+}
+
+impl Reach {
+    /// Whether the engine speaks h2 in clear text to what is inside our TLS.
+    pub(super) fn is_h2_in_tls(&self) -> bool {
+        self.bridge.as_ref().is_some_and(|(dialer, _)| dialer.tls.is_some())
     }
-    Box::new(peer)
+
+    pub(super) fn peer(self, bridges: &Bridges) -> Box<HttpPeer> {
+        let mut peer = self.peer;
+        if let Some((dialer, offer)) = self.bridge {
+            // See `bridge`: for this address the connection stays in the pool, and the group tells connections apart.
+            peer._address = PeerAddress::Inet(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 1));
+            peer.options.custom_l4 = Some(Arc::new(Bridge { dialer, offer, bridges: bridges.clone() }));
+        }
+        peer
+    }
 }
 
 impl EndpointPeer {
-    pub(crate) fn peer(&self) -> Box<HttpPeer> {
+    pub(super) fn reach(&self) -> Reach {
+        Reach { peer: self.peer(), bridge: self.bridged.then(|| (self.dialer.clone(), Offer::H2)) }
+    }
+
+    fn peer(&self) -> Box<HttpPeer> {
         Box::new(self.template.clone())
     }
 
     /// The application behind a sidecar: at the address that its connection was for, by the version that the caller speaks.
-    pub(crate) fn application(&self, to: Option<SocketAddr>, version: http::Version) -> Box<HttpPeer> {
+    pub(super) fn application(&self, to: Option<SocketAddr>, version: http::Version) -> Reach {
+        let Some(to) = to else { return self.reach() };
         let mut peer = self.peer();
-        let Some(to) = to else { return peer };
         let mut group = DefaultHasher::new();
         (peer.group_key, version == http::Version::HTTP_2).hash(&mut group);
         peer.group_key = group.finish();
@@ -213,22 +243,22 @@ impl EndpointPeer {
         if version == http::Version::HTTP_2 {
             peer.options.alpn = ALPN::H2;
             peer.options.proxy_digest_user_data_hook = None;
-            return peer;
+            return Reach { peer, bridge: None };
         }
         let dialer = Dialer { address: EndpointAddress::Ip(to), ..(*self.dialer).clone() };
         let dial = Dial { dialer: Arc::new(dialer), proxy_header: Bytes::new() };
         peer.options.proxy_digest_user_data_hook = Some(dial::carry(dial));
-        peer
+        Reach { peer, bridge: None }
     }
 
     /// A connection for one client: it begins with the client's PROXY header and is nobody else's.
-    pub(crate) fn peer_for(&self, proxy_header: Bytes) -> Box<HttpPeer> {
+    pub(super) fn reach_for(&self, proxy_header: Bytes) -> Reach {
         let mut peer = self.peer();
         peer.group_key = fastrand::u64(..);
         peer.options.idle_timeout = Some(Duration::ZERO);
         peer.options.proxy_digest_user_data_hook =
             Some(dial::carry(Dial { dialer: self.dialer.clone(), proxy_header }));
-        peer
+        Reach { peer, bridge: None }
     }
 }
 

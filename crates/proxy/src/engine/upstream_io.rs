@@ -1,8 +1,8 @@
 //! The IO type that pingora's HTTP/1 client is given for an upstream connection: what the origin says is held to
 //! RFC 9112 before pingora's parser sees it, so a garbled answer becomes a 502, not somebody else's response.
 
-use super::head_gate::HeadGate;
-use crate::conn::{Socket, UnderWay};
+use super::{head_gate::HeadGate, secured::Secured};
+use crate::conn::UnderWay;
 use bytes::BytesMut;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
@@ -25,11 +25,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Sleep, sleep_until},
 };
-use tokio_rustls::client::TlsStream;
 
 /// An upstream HTTP/1 connection.
 pub(crate) struct UpstreamIo {
-    raw: Raw,
+    raw: Secured,
     fd: UniqueIDType,
     /// Response octets read and judged, not yet taken by the engine; or a head that is not whole yet.
     ahead: BytesMut,
@@ -58,11 +57,6 @@ pub(crate) struct Waits {
     pub(crate) head: Duration,
     /// Until more of a request is taken. pingora's clock ends the sending only, and goes on waiting for an answer.
     pub(crate) write: Duration,
-}
-
-enum Raw {
-    Clear(Socket),
-    Tls(Box<TlsStream<Socket>>),
 }
 
 /// Where in a response we are.
@@ -109,15 +103,8 @@ const HELD_BODY: u64 = 16 * 1024;
 const HELD_TIME: Duration = Duration::from_millis(500);
 
 impl UpstreamIo {
-    pub(crate) fn clear(socket: Socket, waits: Waits, seat: Seat) -> Self {
-        Self::new(socket.as_raw_fd(), Raw::Clear(socket), waits, seat)
-    }
-
-    pub(crate) fn tls(stream: Box<TlsStream<Socket>>, waits: Waits, seat: Seat) -> Self {
-        Self::new(stream.get_ref().0.as_raw_fd(), Raw::Tls(stream), waits, seat)
-    }
-
-    fn new(fd: UniqueIDType, raw: Raw, waits: Waits, seat: Seat) -> Self {
+    pub(super) fn new(raw: Secured, waits: Waits, seat: Seat) -> Self {
+        let fd = raw.as_raw_fd();
         Self {
             raw,
             fd,
@@ -316,7 +303,7 @@ impl UpstreamIo {
 
     fn poll_flush_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
-            let sent = self.raw.poll_write(cx, &self.gathered);
+            let sent = Pin::new(&mut self.raw).poll_write(cx, &self.gathered);
             let sent = ready!(self.note_progress(sent))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -329,38 +316,6 @@ impl UpstreamIo {
 
 fn bad(refusal: Refusal) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, refusal.as_str())
-}
-
-impl AsyncRead for Raw {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Clear(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
-        }
-    }
-}
-
-impl Raw {
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Clear(socket) => Pin::new(socket).poll_write(cx, bytes),
-            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Clear(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Clear(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
-        }
-    }
 }
 
 impl AsyncRead for UpstreamIo {
@@ -400,7 +355,7 @@ impl AsyncWrite for UpstreamIo {
         }
         io.note_request(bytes);
         if sends && bytes.len() >= GATHER_LIMIT {
-            let sent = io.raw.poll_write(cx, bytes);
+            let sent = Pin::new(&mut io.raw).poll_write(cx, bytes);
             return io.note_progress(sent);
         }
         io.gathered.extend_from_slice(bytes);
@@ -413,7 +368,7 @@ impl AsyncWrite for UpstreamIo {
             return Poll::Ready(Ok(()));
         }
         ready!(io.poll_flush_gathered(cx))?;
-        io.raw.poll_flush(cx)
+        Pin::new(&mut io.raw).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -423,7 +378,7 @@ impl AsyncWrite for UpstreamIo {
             io.gathered.clear();
         }
         ready!(io.poll_flush_gathered(cx))?;
-        io.raw.poll_shutdown(cx)
+        Pin::new(&mut io.raw).poll_shutdown(cx)
     }
 }
 

@@ -104,6 +104,7 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         outgoing: None,
         endpoint: None,
         upstream_scheme: None,
+        ride: None,
         mesh: None,
         would_refuse: Vec::new(),
         fate,

@@ -3,7 +3,7 @@
 use super::body_in::BodyIn;
 use crate::{
     conn::ConnFacts,
-    engine::{Ahead, Contract, Encoder, HeadGate, Inspector, MirrorTap, Outgoing, Redactor},
+    engine::{Ahead, Contract, Encoder, HeadGate, Inspector, MirrorTap, Outgoing, Redactor, Ride},
     mesh::MeshCall,
     release::Releases,
     snapshot::Snapshot,
@@ -101,6 +101,8 @@ pub(crate) struct Exchange {
     pub(crate) endpoint: Option<SocketAddr>,
     /// What the present attempt's head says over h2 inside a TLS that the engine knows nothing of; `None`: as the engine has it.
     pub(crate) upstream_scheme: Option<http::uri::Scheme>,
+    /// The present attempt's place on a connection that others share.
+    pub(crate) ride: Option<Ride>,
     /// Inbound to a sidecar: what the policy said. Held as long as the request is under way.
     pub(crate) mesh: Option<Box<MeshCall>>,
     /// Rules that only report, and would have refused it.
