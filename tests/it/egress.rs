@@ -469,6 +469,40 @@ async fn quotas_count_requests_tunnels_and_octets() {
 }
 
 #[tokio::test]
+async fn tunnels_whose_inside_is_read_are_counted_as_well() {
+    let outside = Outside::start(&NAMES).await;
+    let destinations = format!(
+        "[destination.clear]\nhosts = [\"plain.test\"]\nports = [{}]\nprotocol = \"http\"\n\
+         private_addresses = [\"127.0.0.0/8\"]\ntunnels = {{ max = 1 }}\n\
+         [destination.opened]\nhosts = [\"allowed.test\"]\nports = [{}]\ntls = \"originate\"\ntrust = \"outside\"\n\
+         private_addresses = [\"127.0.0.0/8\"]\ntunnels = {{ max = 1 }}\n\
+         [access.all]\nfrom = [\"*\"]\nto = [\"destination:clear\", \"destination:opened\"]\naction = \"allow\"\n",
+        outside.clear.addr.port(),
+        outside.tls.port(),
+    );
+    let gateway = start_in(tempfile::tempdir().unwrap(), &outside, &format!("{LISTENER}{destinations}")).await;
+    for target in ["plain.test:CLEAR", "allowed.test:TLS"] {
+        let head = ported(&format!("CONNECT {target} HTTP/1.1\r\n\r\n"), &outside);
+        let mut one = Client::connect(gateway.addr("out")).await;
+        assert_eq!(connect(&mut one, &head).await.status, 200, "{target}");
+        let mut two = Client::connect(gateway.addr("out")).await;
+        two.send(&head).await;
+        let refused = two.response().await;
+        assert_eq!((refused.status, reason_of(&refused).as_str()), (429, "tunnels"), "{target}");
+        // Requests inside have no place of their own.
+        for _ in 0..2 {
+            assert_eq!(one.get(&ported(target, &outside), "/").await.status, 200, "{target}");
+        }
+        drop(one);
+        eventually("the place is free again", async || {
+            let mut client = Client::connect(gateway.addr("out")).await;
+            (connect(&mut client, &head).await.status == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_only_reported_goes_through_and_is_learnt() {
     let outside = Outside::start(&NAMES).await;
     let report = format!(

@@ -23,6 +23,7 @@ mod dns_zones;
 mod egress;
 mod egress_clients;
 mod egress_credentials;
+mod egress_cut;
 mod egress_h2;
 mod egress_inside;
 mod egress_outputs;

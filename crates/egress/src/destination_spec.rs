@@ -188,7 +188,7 @@ pub struct BudgetSpec {
     pub key: Option<SharedBy>,
 }
 
-/// `tunnels = { max = 500 }`: open at the same time.
+/// `tunnels = { max = 500 }`: open at the same time, whether or not the gateway reads what is inside.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct TunnelsSpec {

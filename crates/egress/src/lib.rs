@@ -11,7 +11,7 @@
 //! 2. [`OwnAddresses::new`] from the interfaces and *all* bound sockets, admin too; [`AddressPolicy::new`] with
 //!    [`EgressPolicy::denied_addresses`].
 //! 3. Made once and kept over reloads: [`Resolver`], [`Quotas`], [`Tokens`], [`PipePool`].
-//! 4. Every open tunnel's [`LiveTunnel::standing`] under the new policy; `Ends` is cut within the drain window, by the
+//! 4. Every open tunnel's [`LiveFlow::standing`] under the new policy; `Ends` is cut within the drain window, by the
 //!    `cut` future of its [`relay`].
 //!
 //! # In the order of a flow
@@ -56,7 +56,7 @@ mod host;
 mod host_index;
 mod host_rule;
 mod learned;
-mod live_tunnel;
+mod live_flow;
 mod parent;
 mod policy;
 mod pools;
@@ -90,7 +90,7 @@ pub use explanation::{Considered, Explanation};
 pub use host::{DnsName, Host, Target};
 pub use host_rule::{HostRule, HostRuleError};
 pub use learned::Learned;
-pub use live_tunnel::{LiveTunnel, TunnelStanding};
+pub use live_flow::{FlowStanding, LiveFlow};
 pub use parent::{Asks, Parent, ParentSpec, ParentTrouble};
 pub use policy::{EgressPolicy, Facts};
 pub use pools::{Ejected, Pools};

@@ -47,7 +47,14 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
         let body = BodyScanner::new(head.framing, BodyLimits::default());
         io.begin_message(head.len, head.framing, body, BodyClock::new(plan.limits.min_rate));
         let last = conn.is_draining() || served >= plan.limits.requests;
-        match conn.core.engine().serve_h1(io, &plan, last).await {
+        let engine = conn.core.engine();
+        let reusable = if plan.goes_out() {
+            // Boxed: what watches over it is no part of an idle connection's future.
+            Box::pin(engine.serve_h1_out(io, &plan, last)).await
+        } else {
+            engine.serve_h1(io, &plan, last).await
+        };
+        match reusable {
             Some(reusable) => io = reusable,
             None => return,
         }

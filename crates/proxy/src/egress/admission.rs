@@ -73,12 +73,12 @@ pub(crate) fn look_ahead(egress: &LiveEgress, caller: &CallerFacts, target: &Tar
 pub(crate) fn take_place(
     egress: &LiveEgress,
     caller: &CallerFacts,
-    permit: &Permit,
+    decision: &Decision,
 ) -> Result<Option<TunnelPlace>, Refused> {
-    let counting = permit.destination().filter(|destination| destination.counts_callers());
+    let counting = decision.destination.as_ref().filter(|destination| destination.counts_callers());
     let Some(destination) = counting else { return Ok(None) };
     let place = egress.state.quotas.open_tunnel(destination, &caller.name());
-    place.map(Some).map_err(|reason| Refused::by(permit.decision(), reason))
+    place.map(Some).map_err(|reason| Refused::by(decision, reason))
 }
 
 /// Our own addresses for the permit's host, of those only what may be dialled.

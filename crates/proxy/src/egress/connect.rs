@@ -16,7 +16,7 @@ use crate::{
 };
 use bytes::BytesMut;
 use portcullis_auth::AuthRule;
-use portcullis_egress::{FirstWord, Reason, Target, TlsMode, Verdict};
+use portcullis_egress::{FirstWord, Reason, Target, TlsMode, TunnelPlace, Verdict};
 use portcullis_wire::proxy_request::ConnectHead;
 use std::sync::Arc;
 
@@ -53,15 +53,15 @@ pub(crate) async fn serve(
             drop(permit);
             None
         }
-        Ok(Opened::Requests(target)) => {
+        Ok(Opened::Requests(tunnel)) => {
             io.send(ESTABLISHED).await.ok()?;
-            facts.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
+            facts.pin(Pinned::Tunnel(tunnel));
             Some((io, Speaks::ByPreface))
         }
-        Ok(Opened::Inspected(target)) => {
+        Ok(Opened::Inspected(tunnel)) => {
             io.send(ESTABLISHED).await.ok()?;
             let (transport, early, permit) = io.into_parts()?;
-            let opening = inspect::open(transport, early, &target, &conn.core, plan.limits.header_timeout);
+            let opening = inspect::open(transport, early, &tunnel.target, &conn.core, plan.limits.header_timeout);
             let inspected = Box::pin(opening).await;
             let (transport, speaks) = match inspected {
                 Ok(opened) => opened,
@@ -70,7 +70,7 @@ pub(crate) async fn serve(
                     return None;
                 }
             };
-            facts.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
+            facts.pin(Pinned::Tunnel(tunnel));
             Some((Box::new(EdgeIo::new(transport, BytesMut::new(), facts, permit)), speaks))
         }
         Err((refused, challenges)) => {
@@ -103,20 +103,29 @@ pub(crate) fn shown(target: &str) -> String {
 const TARGET_SHOWN: usize = 300;
 
 /// What all requests of a connection have in common, where the client did not write it into each of them.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) enum Pinned {
-    /// A tunnel whose inside the gateway reads: they are for this target, by this user.
-    Target { target: Target, user: Option<String> },
+    /// They are inside a tunnel.
+    Tunnel(ReadTunnel),
     /// A connection that was caught on its way: they are for this port, and Host says the name.
     Port(u16),
+}
+
+/// A tunnel whose inside the gateway reads: its requests are for this target, by this user.
+#[derive(Debug)]
+pub(crate) struct ReadTunnel {
+    pub(crate) target: Target,
+    pub(crate) user: Option<String>,
+    /// Among the caller's tunnels, to its end.
+    pub(crate) _place: Option<TunnelPlace>,
 }
 
 pub(crate) enum Opened {
     Tunnel(Box<Tunnel>),
     /// The destination's requests pass through the gateway's hands, each decided about by itself.
-    Requests(Target),
+    Requests(ReadTunnel),
     /// The same, behind TLS that the gateway answers in the destination's place.
-    Inspected(Target),
+    Inspected(ReadTunnel),
 }
 
 /// What matters of a CONNECT, over whichever version of HTTP.
@@ -146,9 +155,12 @@ pub(crate) async fn open(
     let sees = ahead.destination.as_ref().is_some_and(|destination| destination.sees_requests());
     if sees && opens_for_requests(ahead.verdict) {
         let tls = ahead.destination.as_ref().map(|destination| destination.tls());
+        let place = admission::take_place(&egress, &caller, &ahead);
+        let place = place.inspect_err(|_| record.decision = Some(ahead.clone())).map_err(plain)?;
+        let tunnel = ReadTunnel { target, user: caller.user(), _place: place };
         return Ok(match tls {
-            Some(TlsMode::Inspect) => Opened::Inspected(target),
-            Some(TlsMode::Originate | TlsMode::Passthrough) | None => Opened::Requests(target),
+            Some(TlsMode::Inspect) => Opened::Inspected(tunnel),
+            Some(TlsMode::Originate | TlsMode::Passthrough) | None => Opened::Requests(tunnel),
         });
     }
     Tunnel::open(egress, caller, &target, FirstWord::Awaited, record)

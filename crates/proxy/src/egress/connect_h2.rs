@@ -1,8 +1,8 @@
 //! CONNECT over h2 (RFC 9113 §8.5): a stream is a tunnel.
 
 use super::{
-    CallerFacts, Ended, FlowRecord, Octets, Pinned,
-    connect::{self, Asked, Opened},
+    Ended, FlowRecord, Octets, Pinned,
+    connect::{self, Asked, Opened, ReadTunnel},
     inspect,
     tunnel::{Around, ClientEnd},
 };
@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use h2::SendStream;
 use http::header;
 use pingora::{http::ResponseHeader, protocols::http::v2::server::HttpSession};
-use portcullis_egress::{PROBLEM_JSON, Target};
+use portcullis_egress::PROBLEM_JSON;
 use std::{
     io,
     pin::Pin,
@@ -70,8 +70,8 @@ pub(crate) async fn serve(
     let around = Around { core, facts: &facts, drain, patience: plan.limits.header_timeout };
     match opened {
         Opened::Tunnel(tunnel) => tunnel.run(ClientEnd::Stream(stream), BytesMut::new(), around, record).await,
-        Opened::Requests(target) => look_inside(stream, target, Inside::Clear, around, record).await,
-        Opened::Inspected(target) => look_inside(stream, target, Inside::Tls, around, record).await,
+        Opened::Requests(tunnel) => look_inside(stream, tunnel, Inside::Clear, around, record).await,
+        Opened::Inspected(tunnel) => look_inside(stream, tunnel, Inside::Tls, around, record).await,
     }
 }
 
@@ -83,7 +83,13 @@ enum Inside {
 }
 
 /// Serves the requests inside a stream as a connection of their own.
-async fn look_inside(mut stream: Stream, target: Target, inside: Inside, around: Around<'_>, record: Box<FlowRecord>) {
+async fn look_inside(
+    mut stream: Stream,
+    tunnel: ReadTunnel,
+    inside: Inside,
+    around: Around<'_>,
+    record: Box<FlowRecord>,
+) {
     let Around { core, facts, drain, patience } = around;
     // The HTTP engine wants a socket. The second copy is paid for by those who want their tunnels opened.
     let Ok((ours, mut theirs)) = UnixStream::pair() else {
@@ -94,13 +100,13 @@ async fn look_inside(mut stream: Stream, target: Target, inside: Inside, around:
     let served = async {
         let (transport, speaks) = match inside {
             Inside::Clear => (transport, Speaks::ByPreface),
-            Inside::Tls => match inspect::open(transport, BytesMut::new(), &target, core, patience).await {
+            Inside::Tls => match inspect::open(transport, BytesMut::new(), &tunnel.target, core, patience).await {
                 Ok(opened) => opened,
                 Err(ended) => return record.tell(core.edge(), facts, ended, None, Octets::default()),
             },
         };
         let inside = Arc::new(facts.inside());
-        inside.pin(Pinned::Target { target, user: record.caller.as_ref().and_then(CallerFacts::user) });
+        inside.pin(Pinned::Tunnel(tunnel));
         let io = Box::new(EdgeIo::new(transport, BytesMut::new(), inside, Box::new(())));
         // Boxed as what it is: this is a part of the same connection's future.
         let served: Pin<Box<dyn Future<Output = ()>>> =

@@ -5,7 +5,7 @@
 
 use super::{
     CallerFacts, Ended, FlowRecord, LiveEgress, Octets, Pinned, Refused, Tunnel, admission,
-    connect::{self, learn_process},
+    connect::{self, ReadTunnel, learn_process},
     inspect,
     tunnel::{Around, ClientEnd, HELLO_BYTES},
 };
@@ -136,11 +136,22 @@ pub(crate) async fn serve(
     }
     if let Some(target) = inspected(&first, original, plan, &egress, &caller) {
         record.set_target(&target);
+        let ahead = admission::look_ahead(&egress, &caller, &target);
+        let place = match admission::take_place(&egress, &caller, &ahead) {
+            Ok(place) => place,
+            Err(refusal) => {
+                // Best effort: who is refused may be gone.
+                let _ = stream.write_all(&ALERT).await;
+                record.decision = Some(ahead);
+                record.tell(core.edge(), &facts, Ended::Refused(refusal.reason), None, Octets::default());
+                return None;
+            }
+        };
         let transport = Transport::Clear(Prefixed::new(Bytes::new(), stream));
         let patience = deadline.saturating_duration_since(Instant::now());
         return match Box::pin(inspect::open(transport, front, &target, core, patience)).await {
             Ok((transport, speaks)) => {
-                facts.pin(Pinned::Target { target, user: None });
+                facts.pin(Pinned::Tunnel(ReadTunnel { target, user: None, _place: place }));
                 Some(Intercepted::Http(Caught { transport, front: BytesMut::new(), facts, speaks }))
             }
             Err(ended) => {

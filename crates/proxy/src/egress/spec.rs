@@ -14,7 +14,7 @@ pub struct EgressSpec {
     /// The `[discovery.X]` whose DNS servers are asked for destinations (default: the system's).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolver: Option<String>,
-    /// How long a tunnel may go on that a new policy, or the end of its grant, no longer allows (default 10s).
+    /// How long a tunnel or a request may go on that a new policy, or the end of its grant, no longer allows (default 10s).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<TimeSpan>,
     /// The authority that signs for destinations with tls = "inspect"; applications must trust it.

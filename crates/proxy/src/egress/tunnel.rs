@@ -6,6 +6,7 @@ use super::{
     admission::{self, Refused},
     outbound::{self, Held, Outbound},
     relay_any::relay_any,
+    revoked::revoked,
 };
 use crate::{
     conn::{ConnFacts, Socket, Transport},
@@ -13,8 +14,8 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use portcullis_egress::{
-    Binding, CallerName, Destination, FirstOctets, FirstWord, LiveTunnel, Moved, Permit, Protocol, Reason, Request,
-    Resolved, SNIFF_MAX, Target, TunnelEnd, TunnelPlace, TunnelStanding, bind, relay, sniff,
+    Binding, CallerName, Destination, FirstOctets, FirstWord, LiveFlow, Moved, Permit, Protocol, Reason, Request,
+    Resolved, SNIFF_MAX, Target, TunnelEnd, TunnelPlace, bind, relay, sniff,
 };
 use portcullis_ops::OpenTunnel;
 use portcullis_wire::Parse;
@@ -47,7 +48,7 @@ pub(crate) struct Tunnel {
 struct Flow<S> {
     client: ClientEnd<S>,
     origin: Socket,
-    live: LiveTunnel,
+    live: LiveFlow,
     grant_end: Option<SystemTime>,
     idle: Duration,
     state: Arc<EgressState>,
@@ -112,7 +113,7 @@ impl Tunnel {
             }
         };
         record.decision = Some(permit.decision().clone());
-        let place = admission::take_place(&egress, &caller, &permit)?;
+        let place = admission::take_place(&egress, &caller, permit.decision())?;
         let Outbound { socket: origin, front, resolved, to, held } =
             outbound::open(&egress, &permit, caller.address(), first).await?;
         record.endpoint = to;
@@ -202,7 +203,7 @@ impl Tunnel {
         // Of the egress it keeps what lives on: a tunnel may last for days and must not keep an old configuration alive.
         Some(Box::new(Flow {
             client,
-            live: LiveTunnel::new(&self.caller.borrow(), &self.permit),
+            live: LiveFlow::new(&self.caller.borrow(), &self.permit, Request::Unseen),
             grant_end: self.permit.grant_end(),
             idle: self.egress.plan.idle,
             state: self.egress.state.clone(),
@@ -274,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Flow<S> {
             // Lent to whoever carries: what is given away takes its place once in each future that it passes through.
             let mut cut = std::pin::pin!(async {
                 tokio::select! {
-                    reason = revoked(&live, grant_end, core, state.changes()) => reason,
+                    reason = revoked(&live, grant_end, core.edge(), state.changes()) => reason,
                     reason = used_up(budget.as_mut(), &state, &moved) => reason,
                 }
             });
@@ -333,67 +334,6 @@ async fn used_up(budget: Option<&mut Budget>, state: &EgressState, moved: &Moved
         if let Err(reason) = budget.spend(state, moved) {
             return reason;
         }
-    }
-}
-
-/// Resolves when the policy has not allowed the tunnel for the whole of the drain window. A policy that takes it back in
-/// meanwhile saves it.
-async fn revoked(
-    live: &LiveTunnel,
-    grant_end: Option<SystemTime>,
-    core: &Rc<Core>,
-    mut changes: watch::Receiver<u64>,
-) -> Reason {
-    let mut ends_at = grant_end;
-    // Why, and when it is cut.
-    let mut ending: Option<(Reason, tokio::time::Instant)> = None;
-    loop {
-        tokio::select! {
-            biased;
-            () = until_instant(ending.map(|(_, at)| at)) => {
-                if let Some((reason, _)) = ending {
-                    return reason;
-                }
-            }
-            changed = changes.changed() => {
-                if changed.is_err() {
-                    return std::future::pending().await;
-                }
-            }
-            () = until_time(ends_at), if ending.is_none() => {}
-        }
-        let snapshot = core.edge().snapshot();
-        let standing = match &snapshot.egress {
-            Some(egress) => live.standing(&egress.plan.policy, SystemTime::now()),
-            None => TunnelStanding::Ends(Reason::PolicyChanged),
-        };
-        match standing {
-            TunnelStanding::Stays(until) => (ends_at, ending) = (until, None),
-            TunnelStanding::Ends(reason) if ending.is_none() => {
-                let drain = snapshot.egress.as_ref().map_or(Duration::ZERO, |egress| egress.plan.drain);
-                ending = Some((reason, tokio::time::Instant::now() + drain));
-            }
-            TunnelStanding::Ends(_) => {}
-        }
-    }
-}
-
-async fn until_instant(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The wall clock may be set while we wait: looked at again every minute.
-async fn until_time(at: Option<SystemTime>) {
-    const LOOK: Duration = Duration::from_secs(60);
-    let Some(at) = at else { return std::future::pending().await };
-    while let Ok(left) = at.duration_since(SystemTime::now()) {
-        if left.is_zero() {
-            return;
-        }
-        tokio::time::sleep(left.min(LOOK)).await;
     }
 }
 

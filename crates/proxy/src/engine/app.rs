@@ -17,6 +17,7 @@ use super::{
     shape::{proxy_header, say_scheme, shape},
     stores::Stores,
     stream_watch,
+    told::protocol,
     view::View,
 };
 use crate::{
@@ -581,11 +582,7 @@ impl ProxyHttp for App {
         let header = session.req_header();
         let value = |name: HeaderName| header.headers.get(name).map(header::HeaderValue::as_bytes);
         let ending = Ending {
-            protocol: match header.version {
-                http::Version::HTTP_2 => "HTTP/2",
-                http::Version::HTTP_10 => "HTTP/1.0",
-                _ => "HTTP/1.1",
-            },
+            protocol: protocol(header.version),
             method: header.method.as_str(),
             query: header.uri.query(),
             status: answered.or(exchange.fate.map(|(reason, _)| reason.status())).unwrap_or(0),

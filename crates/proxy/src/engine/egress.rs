@@ -8,11 +8,12 @@ use super::{
     payload::payload,
     peers::{self, By, Reach},
     reply::{close_if_unread, dress},
+    stream_watch::{self, Departure},
+    told::Told,
     view::View,
 };
 use crate::{
     egress::{CallerFacts, LiveEgress, Pinned, Refused, Showing, TRIES_MAX, admit, connect, parents::Chained, resolve},
-    listen::PlanProtocol,
     snapshot::Edge,
     stage::{self, Exchange},
 };
@@ -24,8 +25,8 @@ use pingora::{
     proxy::Session,
 };
 use portcullis_egress::{
-    Application, Asks, Binding, Bound, Checked, Decision, FirstOctets, HeaderChanges, HostVerdict, PROBLEM_JSON,
-    Payload, Reason, Request, Resolved, SignedParts, Target, TlsMode, UnsignedPayload, bind, in_turns,
+    Application, Asks, Binding, Bound, Checked, Decision, FirstOctets, HeaderChanges, HostVerdict, LiveFlow,
+    PROBLEM_JSON, Payload, Reason, Request, Resolved, SignedParts, Target, TlsMode, UnsignedPayload, bind, in_turns,
 };
 use portcullis_names::{EndpointAddress, ObjectName};
 use portcullis_policy::{Reason as Fate, Side};
@@ -82,14 +83,7 @@ const BREAKER: CircuitBreaker =
 impl Exchange {
     /// Whether it came by the way out.
     pub(crate) fn is_outgoing(&self) -> bool {
-        match self.facts.listener.plan().protocol {
-            PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => true,
-            PlanProtocol::Http
-            | PlanProtocol::Https(_)
-            | PlanProtocol::Tcp(_)
-            | PlanProtocol::Tls(_)
-            | PlanProtocol::Mesh(_) => false,
-        }
+        self.facts.listener.plan().goes_out()
     }
 }
 
@@ -157,9 +151,9 @@ pub(super) fn plain(refused: impl Into<Refused>) -> Stop {
 async fn decide(edge: &Edge, session: &mut Session, exchange: &mut Exchange) -> std::result::Result<(), Stop> {
     let head = session.req_header();
     let facts = exchange.facts.clone();
-    let pinned = facts.pinned().cloned();
-    let user = match &pinned {
-        Some(Pinned::Target { user, .. }) => user.clone(),
+    let pinned = facts.pinned();
+    let user = match pinned {
+        Some(Pinned::Tunnel(tunnel)) => tunnel.user.clone(),
         Some(Pinned::Port(_)) => None,
         None => {
             let mut values = head.headers.get_all(header::PROXY_AUTHORIZATION).iter();
@@ -176,10 +170,10 @@ async fn decide(edge: &Edge, session: &mut Session, exchange: &mut Exchange) -> 
     let caller = CallerFacts::new(&facts, user);
     let authority = authority(head).ok_or_else(|| plain(Reason::BadTarget))?.to_owned();
     let target = match pinned {
-        Some(Pinned::Target { target, .. }) => target,
+        Some(Pinned::Tunnel(tunnel)) => tunnel.target.clone(),
         Some(Pinned::Port(port)) => {
-            let named = Target::parse_with_default(&authority, port).map_err(plain)?;
-            Target::new(named.host().clone(), port)
+            let named = Target::parse_with_default(&authority, *port).map_err(plain)?;
+            Target::new(named.host().clone(), *port)
         }
         None => Target::parse_with_default(&authority, 80).map_err(plain)?,
     };
@@ -227,6 +221,12 @@ async fn decide(edge: &Edge, session: &mut Session, exchange: &mut Exchange) -> 
     let destination = bound.permit().destination().map(|destination| destination.name().clone());
     let plan = destination.as_ref().and_then(|name| exchange.snapshot.routes.outward(name));
     exchange.plan = plan.map(|plan| plan.index);
+    stream_watch::departed(Departure {
+        flow: LiveFlow::new(&outgoing.caller.borrow(), bound.permit(), request),
+        grant_end: bound.permit().grant_end(),
+        state: egress.state.clone(),
+        told: Told::of(head),
+    });
     // What may still be covered on its way cannot be signed ahead.
     let changes_body = plan.is_some_and(|plan| !plan.privacy.is_empty());
     let wish = signed_payload(&egress, &bound, &outgoing.caller, &parts(head, &authority, Payload::Unsigned));

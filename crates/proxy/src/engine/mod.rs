@@ -26,6 +26,7 @@ mod shadow;
 mod shape;
 mod stores;
 mod stream_watch;
+mod told;
 mod upstream_io;
 mod view;
 
@@ -33,7 +34,7 @@ use crate::{
     conn::{EdgeIo, of_stream},
     listen::ListenerPlan,
     snapshot::Edge,
-    stage::{self, Ending},
+    stage::{self, Exchange},
 };
 pub(crate) use ahead::Ahead;
 use app::App;
@@ -43,13 +44,11 @@ use dial::DialConnector;
 pub(crate) use egress::Outgoing;
 pub(crate) use encode::Encoder;
 pub(crate) use head_gate::HeadGate;
-use http::{HeaderValue, Method, Uri, header};
 pub(crate) use inspect::Inspector;
 pub(crate) use mirror::MirrorTap;
 pub use peers::Peers;
 use pingora::{
     apps::HttpServerApp,
-    http::RequestHeader,
     protocols::{
         Stream,
         http::{ServerSession, v2::server::HttpSession as H2Session},
@@ -64,8 +63,9 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use stream_watch::{Guarded, Patience};
+use stream_watch::{Cut, Guarded, Patience};
 use tokio::sync::watch;
+use told::Told;
 
 /// One core's engine with its own pool of upstream connections.
 #[derive(Clone)]
@@ -124,52 +124,50 @@ impl Engine {
         }
     }
 
+    /// The same on the way out, for as long as the policy allows the request.
+    pub(crate) async fn serve_h1_out(&self, io: Box<EdgeIo>, plan: &ListenerPlan, last: bool) -> Option<Box<EdgeIo>> {
+        let serving = self.serve_h1(io, plan, last);
+        match stream_watch::guard(serving, None, &self.edge).await {
+            Guarded::Served(reusable) => reusable,
+            Guarded::Cut(cut, exchange) => {
+                self.record_cut(cut, exchange, None);
+                None
+            }
+        }
+    }
+
     pub(crate) async fn serve_h2(&self, session: H2Session, plan: &ListenerPlan) {
         let mut session = ServerSession::new_http2(session);
         session.set_write_timeout(Some(plan.limits.body_timeout));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
         let limits = &plan.limits;
-        if session.is_body_done() {
+        let body_to_come = !session.is_body_done();
+        if !body_to_come && !plan.goes_out() {
             of_stream(self.proxy.process_new_http(session, &self.shutdown)).await;
             return;
         }
         let told = Told::of(session.req_header());
-        let patience = Patience { silence: limits.body_timeout, rate: limits.min_rate };
+        let patience = body_to_come.then(|| Patience { silence: limits.body_timeout, rate: limits.min_rate });
         let serving = of_stream(self.proxy.process_new_http(session, &self.shutdown));
-        if let Guarded::Cut(Some(mut exchange)) = stream_watch::guard(serving, patience).await {
-            exchange.fail(Reason::BodyTimeout, "proxy");
-            let ending = told.ending(exchange.answered);
-            stage::record(&self.edge, &mut exchange, &ending, Instant::now());
-        }
-    }
-}
-
-/// What the record needs of a request whose session is gone by then.
-struct Told {
-    method: Method,
-    uri: Uri,
-    user_agent: Option<HeaderValue>,
-    referer: Option<HeaderValue>,
-}
-
-impl Told {
-    fn of(header: &RequestHeader) -> Self {
-        Self {
-            method: header.method.clone(),
-            uri: header.uri.clone(),
-            user_agent: header.headers.get(header::USER_AGENT).cloned(),
-            referer: header.headers.get(header::REFERER).cloned(),
+        if let Guarded::Cut(cut, exchange) = stream_watch::guard(serving, patience, &self.edge).await {
+            self.record_cut(cut, exchange, Some(told));
         }
     }
 
-    fn ending(&self, status: u16) -> Ending<'_> {
-        Ending {
-            protocol: "HTTP/2",
-            method: self.method.as_str(),
-            query: self.uri.query(),
-            status,
-            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
-            referer: self.referer.as_ref().map(HeaderValue::as_bytes),
-        }
+    fn record_cut(&self, cut: Cut, exchange: Option<Box<Exchange>>, told: Option<Told>) {
+        let Some(mut exchange) = exchange else { return };
+        let told = match cut {
+            Cut::TooSlow => {
+                exchange.fail(Reason::BodyTimeout, "proxy");
+                told
+            }
+            Cut::Revoked(reason, told) => {
+                exchange.fail(Reason::Denied { label: reason.as_str(), status: reason.status() }, "access");
+                Some(told)
+            }
+        };
+        let Some(told) = told else { return };
+        let ending = told.ending(exchange.answered);
+        stage::record(&self.edge, &mut exchange, &ending, Instant::now());
     }
 }

@@ -1,11 +1,22 @@
-//! Cuts an h2 stream whose request body stands still or trickles, and saves what is known of it for the record. pingora's
-//! read timeout knows only h1.
+//! Puts an end to exchanges in the middle, and saves what is known of them for the record: over h2 those whose request body stands
+//! still or trickles (pingora's read timeout knows only h1), and on the way out those that the policy no longer allows.
 
-use crate::{listen::MinRate, stage::Exchange};
+use super::told::Told;
+use crate::{
+    egress::{EgressState, revoked},
+    listen::MinRate,
+    snapshot::Edge,
+    stage::Exchange,
+};
+use portcullis_egress::{LiveFlow, Reason};
 use std::{
     cell::{Cell, RefCell},
-    time::{Duration, Instant},
+    future::pending,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
+use tokio::sync::Notify;
 
 /// The most patience that one stream's request body is met with.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +27,17 @@ pub(super) struct Patience {
     pub(super) rate: MinRate,
 }
 
+/// One exchange that is being served.
+struct Watched {
+    /// Over h2, while a body is to come.
+    body: Option<BodyProgress>,
+    /// On the way out, once it was let through.
+    departure: RefCell<Option<Departure>>,
+    departed: Rc<Notify>,
+    /// Left by an exchange that was dropped in the middle.
+    orphan: RefCell<Option<Box<Exchange>>>,
+}
+
 /// How far one stream's request body is.
 struct BodyProgress {
     patience: Patience,
@@ -23,25 +45,42 @@ struct BodyProgress {
     first: Cell<Option<Instant>>,
     received: Cell<u64>,
     complete: Cell<bool>,
-    /// Left by an exchange that was dropped in the middle.
-    orphan: RefCell<Option<Box<Exchange>>>,
+}
+
+/// What is asked anew about a request that went out, when the policy changes or its grant ends.
+pub(super) struct Departure {
+    pub(super) flow: LiveFlow,
+    pub(super) grant_end: Option<SystemTime>,
+    pub(super) state: Arc<EgressState>,
+    pub(super) told: Told,
 }
 
 tokio::task_local! {
-    static PROGRESS: BodyProgress;
+    static WATCHED: Watched;
 }
 
 /// How guarded serving ended.
 pub(super) enum Guarded<T> {
     Served(T),
     /// With what was known of the exchange, when it had got so far.
-    Cut(Option<Box<Exchange>>),
+    Cut(Cut, Option<Box<Exchange>>),
+}
+
+/// What put an end to an exchange.
+pub(super) enum Cut {
+    TooSlow,
+    /// With its head, which is gone by then.
+    Revoked(Reason, Told),
+}
+
+fn with_body(act: impl FnOnce(&BodyProgress)) {
+    // Over h1 there is no such guard: the connection's own clock does it.
+    let _ = WATCHED.try_with(|watched| watched.body.as_ref().map(act));
 }
 
 /// The body of the stream being served here moved on by so many octets.
 pub(super) fn progress(octets: usize) {
-    // Over h1 there is no such guard: the connection's own clock does it.
-    let _ = PROGRESS.try_with(|body| {
+    with_body(|body| {
         let now = Instant::now();
         body.last.set(now);
         body.first.set(body.first.get().or(Some(now)));
@@ -51,51 +90,59 @@ pub(super) fn progress(octets: usize) {
 
 /// The body ended, or is one that may rest.
 pub(super) fn complete() {
-    let _ = PROGRESS.try_with(|body| body.complete.set(true));
+    with_body(|body| body.complete.set(true));
+}
+
+/// The policy let the exchange being served here out.
+pub(super) fn departed(departure: Departure) {
+    let _ = WATCHED.try_with(|watched| {
+        watched.departure.replace(Some(departure));
+        watched.departed.notify_one();
+    });
 }
 
 /// An exchange that is dropped before its record was written.
 pub(super) fn abandon(exchange: Box<Exchange>) {
-    // Outside of a guarded stream nothing is ever dropped in the middle, and the exchange is simply done with.
-    let _ = PROGRESS.try_with(|body| body.orphan.replace(Some(exchange)));
+    // Outside of a guarded exchange nothing is ever dropped in the middle, and the exchange is simply done with.
+    let _ = WATCHED.try_with(|watched| watched.orphan.replace(Some(exchange)));
 }
 
-/// Runs `serving` to its end, or until patience is over. Dropping it resets the stream.
-pub(super) async fn guard<T>(serving: impl Future<Output = T>, patience: Patience) -> Guarded<T> {
-    let body = BodyProgress {
-        patience,
-        last: Cell::new(Instant::now()),
-        first: Cell::new(None),
-        received: Cell::new(0),
-        complete: Cell::new(false),
+/// Runs `serving` to its end, or until patience is over, or the policy that let it out. Dropping it resets the stream, or closes
+/// the connection.
+pub(super) async fn guard<T>(serving: impl Future<Output = T>, patience: Option<Patience>, edge: &Edge) -> Guarded<T> {
+    let watched = Watched {
+        body: patience.map(BodyProgress::new),
+        departure: RefCell::new(None),
+        departed: Rc::default(),
         orphan: RefCell::new(None),
     };
     let guarded = async {
-        let served = {
+        let ended = {
             let serving = std::pin::pin!(serving);
             tokio::select! {
                 biased;
-                served = serving => Some(served),
-                () = too_slow() => None,
+                served = serving => Ok(served),
+                () = too_slow() => Err(Cut::TooSlow),
+                cut = no_longer_allowed(edge) => Err(cut),
             }
         };
         // The block above has dropped what was being served, so its exchange lies here by now.
-        match served {
-            Some(served) => Guarded::Served(served),
-            None => Guarded::Cut(PROGRESS.with(|body| body.orphan.take())),
+        match ended {
+            Ok(served) => Guarded::Served(served),
+            Err(cut) => Guarded::Cut(cut, WATCHED.with(|watched| watched.orphan.take())),
         }
     };
-    PROGRESS.scope(body, guarded).await
+    WATCHED.scope(watched, guarded).await
 }
 
 async fn too_slow() {
     loop {
         let now = Instant::now();
-        let (left, look, complete) =
-            PROGRESS.with(|body| (body.left(now), body.patience.rate.grace, body.complete.get()));
-        if complete {
-            std::future::pending::<()>().await;
-        }
+        let look = WATCHED.with(|watched| {
+            let body = watched.body.as_ref().filter(|body| !body.complete.get())?;
+            Some((body.left(now), body.patience.rate.grace))
+        });
+        let Some((left, look)) = look else { return pending().await };
         if left.is_zero() {
             return;
         }
@@ -104,7 +151,27 @@ async fn too_slow() {
     }
 }
 
+async fn no_longer_allowed(edge: &Edge) -> Cut {
+    let departed = WATCHED.with(|watched| watched.departed.clone());
+    departed.notified().await;
+    let Some(Departure { flow, grant_end, state, told }) = WATCHED.with(|watched| watched.departure.take()) else {
+        return pending().await;
+    };
+    let reason = revoked(&flow, grant_end, edge, state.changes()).await;
+    Cut::Revoked(reason, told)
+}
+
 impl BodyProgress {
+    fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            last: Cell::new(Instant::now()),
+            first: Cell::new(None),
+            received: Cell::new(0),
+            complete: Cell::new(false),
+        }
+    }
+
     /// An upstream that is slow to take the body does not tell on the client soon: before the codec's window and our
     /// buffers are full, enough was received to earn minutes.
     fn left(&self, now: Instant) -> Duration {
@@ -134,7 +201,6 @@ mod tests {
             first: Cell::new(first.map(at)),
             received: Cell::new(received),
             complete: Cell::new(false),
-            orphan: RefCell::new(None),
         };
         body.left(at(now))
     }

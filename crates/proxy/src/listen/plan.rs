@@ -75,6 +75,18 @@ impl ListenerPlan {
         }
     }
 
+    /// Whether its requests and tunnels leave by the policy of the way out.
+    pub(crate) fn goes_out(&self) -> bool {
+        match self.protocol {
+            PlanProtocol::Proxy(_) | PlanProtocol::Intercept(_) => true,
+            PlanProtocol::Http
+            | PlanProtocol::Https(_)
+            | PlanProtocol::Tcp(_)
+            | PlanProtocol::Tls(_)
+            | PlanProtocol::Mesh(_) => false,
+        }
+    }
+
     pub(crate) fn speaks_h2(&self) -> bool {
         self.h2
     }

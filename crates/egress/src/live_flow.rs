@@ -1,12 +1,13 @@
-//! A tunnel that is open, and whether it may stay so: asked again at each new policy and at its grant's end.
+//! A tunnel that is open, or a request that is under way, and whether it may stay so: asked again at each new policy and at its
+//! grant's end.
 
 use crate::{Caller, EgressPolicy, Facts, Permit, Reason, Request, Target, Verdict};
 use portcullis_names::ObjectName;
 use std::{net::IpAddr, time::SystemTime};
 
-/// What is kept of a tunnel to decide about it anew.
+/// What is kept of it to decide about it anew.
 #[derive(Debug, Clone)]
-pub struct LiveTunnel {
+pub struct LiveFlow {
     address: IpAddr,
     spiffe: Option<String>,
     certificate_names: Vec<String>,
@@ -15,19 +16,27 @@ pub struct LiveTunnel {
     cgroup: Option<String>,
     target: Target,
     destination: Option<ObjectName>,
+    /// Method and path, where they were seen.
+    request: Option<(String, String)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TunnelStanding {
+pub enum FlowStanding {
     /// To be asked again at this moment at the latest.
     Stays(Option<SystemTime>),
     /// To be cut within the drain window.
     Ends(Reason),
 }
 
-impl LiveTunnel {
-    pub fn new(caller: &Caller<'_>, permit: &Permit) -> Self {
+impl LiveFlow {
+    /// `request`: as it was decided about.
+    pub fn new(caller: &Caller<'_>, permit: &Permit, request: Request<'_>) -> Self {
+        let request = match request {
+            Request::Unseen => None,
+            Request::Seen { method, path } => Some((method.to_owned(), path.to_owned())),
+        };
         Self {
+            request,
             address: caller.address,
             spiffe: caller.spiffe.map(str::to_owned),
             certificate_names: caller.certificate_names.to_vec(),
@@ -39,7 +48,7 @@ impl LiveTunnel {
         }
     }
 
-    pub fn standing(&self, policy: &EgressPolicy, now: SystemTime) -> TunnelStanding {
+    pub fn standing(&self, policy: &EgressPolicy, now: SystemTime) -> FlowStanding {
         let caller = Caller {
             address: self.address,
             spiffe: self.spiffe.as_deref(),
@@ -48,16 +57,20 @@ impl LiveTunnel {
             uid: self.uid,
             cgroup: self.cgroup.as_deref(),
         };
-        let decision = policy.decide(&Facts { caller, target: &self.target, request: Request::Unseen }, now);
+        let request = match &self.request {
+            None => Request::Unseen,
+            Some((method, path)) => Request::Seen { method, path },
+        };
+        let decision = policy.decide(&Facts { caller, target: &self.target, request }, now);
         let destination = decision.destination.as_ref().map(|destination| destination.name());
         match decision.verdict {
-            Verdict::Deny(Reason::Expired) => TunnelStanding::Ends(Reason::Expired),
-            Verdict::Deny(_) => TunnelStanding::Ends(Reason::PolicyChanged),
+            Verdict::Deny(Reason::Expired) => FlowStanding::Ends(Reason::Expired),
+            Verdict::Deny(_) => FlowStanding::Ends(Reason::PolicyChanged),
             // What was compared was compared for another destination's settings.
             Verdict::Allow | Verdict::Report(_) if destination != self.destination.as_ref() => {
-                TunnelStanding::Ends(Reason::PolicyChanged)
+                FlowStanding::Ends(Reason::PolicyChanged)
             }
-            Verdict::Allow | Verdict::Report(_) => TunnelStanding::Stays(decision.grant_end),
+            Verdict::Allow | Verdict::Report(_) => FlowStanding::Stays(decision.grant_end),
         }
     }
 }
@@ -75,20 +88,20 @@ mod tests {
         let target = Target::parse("a.example:443").unwrap();
         let caller = Caller { user: Some("ci"), ..Caller::from_address([10, 0, 0, 1].into()) };
         let facts = Facts { caller, target: &target, request: Request::Unseen };
-        let tunnel = LiveTunnel::new(&caller, &first.decide(&facts, noon()).permit().unwrap());
+        let tunnel = LiveFlow::new(&caller, &first.decide(&facts, noon()).permit().unwrap(), Request::Unseen);
         let end = noon() + Duration::from_secs(86_400);
-        assert_eq!(tunnel.standing(&first, noon()), TunnelStanding::Stays(Some(end)));
-        assert_eq!(tunnel.standing(&first, end), TunnelStanding::Ends(Reason::Expired));
+        assert_eq!(tunnel.standing(&first, noon()), FlowStanding::Stays(Some(end)));
+        assert_eq!(tunnel.standing(&first, end), FlowStanding::Ends(Reason::Expired));
         for (text, expected) in [
-            (format!("{base}action=\"allow\"\n"), TunnelStanding::Stays(None)),
-            (format!("{base}action=\"report\"\n"), TunnelStanding::Stays(None)),
-            (format!("{base}action=\"deny\"\n"), TunnelStanding::Ends(Reason::PolicyChanged)),
-            (String::new(), TunnelStanding::Ends(Reason::PolicyChanged)),
+            (format!("{base}action=\"allow\"\n"), FlowStanding::Stays(None)),
+            (format!("{base}action=\"report\"\n"), FlowStanding::Stays(None)),
+            (format!("{base}action=\"deny\"\n"), FlowStanding::Ends(Reason::PolicyChanged)),
+            (String::new(), FlowStanding::Ends(Reason::PolicyChanged)),
             (
                 format!("{base}action=\"allow\"\n")
                     .replace("destination.a", "destination.b")
                     .replace("destination:a", "destination:b"),
-                TunnelStanding::Ends(Reason::PolicyChanged),
+                FlowStanding::Ends(Reason::PolicyChanged),
             ),
         ] {
             assert_eq!(tunnel.standing(&policy(&text), noon()), expected, "{text}");
