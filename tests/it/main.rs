@@ -33,6 +33,7 @@ mod egress_security;
 mod egress_tokens;
 mod egress_traffic;
 mod examples;
+mod examples_run;
 mod explain;
 mod fact_keys;
 mod filters;
