@@ -54,6 +54,7 @@ mod mesh;
 mod mesh_hbone;
 mod mesh_identity;
 mod mesh_kit;
+mod mesh_modes;
 mod mesh_policy;
 mod mesh_scenario;
 mod mesh_soak;

@@ -1,9 +1,10 @@
 //! Encrypted or not: `[mtls]`, and what becomes of a connection that came or goes.
 
 use portcullis_config::{Context, Path};
+use portcullis_names::Cidr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 /// How much of the mesh's encryption is demanded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
@@ -34,6 +35,12 @@ pub struct MtlsSpec {
     /// By the global namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<BTreeMap<String, Mode>>,
+    /// Where the workloads of other global namespaces are: `{ bank = ["10.2.0.0/16"] }`. Who shows no identity is of the namespace
+    /// of its address, and between namespaces nothing but mTLS is taken in any mode; of an address that is not listed nothing is
+    /// known, and it is taken for one of our own. A stranger's address can be anything: a rule that lets clear text in is no safer
+    /// than the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<BTreeMap<String, Vec<Cidr>>>,
 }
 
 /// `[mtls]`, compiled.
@@ -43,6 +50,7 @@ pub struct Modes {
     ports: BTreeMap<u16, Mode>,
     services: BTreeMap<String, Mode>,
     namespaces: BTreeMap<String, Mode>,
+    addresses: Vec<(Cidr, String)>,
 }
 
 /// What a connection turned out to be by its first octets.
@@ -104,15 +112,33 @@ impl Modes {
         }
         let services = spec.services.clone().unwrap_or_default();
         let namespaces = spec.namespaces.clone().unwrap_or_default();
-        for (kind, names) in [("services", &services), ("namespaces", &namespaces)] {
-            for name in names.keys().filter(|name| !crate::namespace::is_name(name)) {
+        let listed = spec.addresses.clone().unwrap_or_default();
+        let names = [
+            ("services", services.keys().collect::<Vec<_>>()),
+            ("namespaces", namespaces.keys().collect()),
+            ("addresses", listed.keys().collect()),
+        ];
+        for (kind, names) in names {
+            for name in names.into_iter().filter(|name| !crate::namespace::is_name(name)) {
                 cx.error(
                     &at.key(kind).key(name),
                     format!("`{name}` is no name: expected DNS labels like \"acme.lab\""),
                 );
             }
         }
-        Self { default: spec.mode.unwrap_or_default(), ports, services, namespaces }
+        let of_name = |(name, prefixes): (&String, &Vec<Cidr>)| {
+            prefixes.iter().map(|prefix| (*prefix, name.clone())).collect::<Vec<_>>()
+        };
+        let mut addresses: Vec<_> = listed.iter().flat_map(of_name).collect();
+        // The nearest wins here as well.
+        addresses.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix_length()));
+        Self { default: spec.mode.unwrap_or_default(), ports, services, namespaces, addresses }
+    }
+
+    /// The global namespace that an address is listed for.
+    pub fn namespace_at(&self, address: IpAddr) -> Option<&str> {
+        let (_, name) = self.addresses.iter().find(|(prefix, _)| prefix.contains(address))?;
+        Some(name)
     }
 
     pub fn of(&self, namespace: &str, service: &str, port: u16) -> Mode {
@@ -229,10 +255,21 @@ mod tests {
             assert_eq!(modes.of(namespace, service, port), mode, "{namespace} {service} {port}");
         }
         assert_eq!(Modes::default().of("a", "b", 1), Mode::Strict);
+        let text = "addresses = { bank = [\"10.2.0.0/16\", \"2001:db8::/32\"], \"acme.lab\" = [\"10.2.7.0/24\"] }";
+        let (modes, found) = problems(text, |spec: &MtlsSpec, at, cx| Modes::compile(spec, at, cx));
+        assert!(found.is_empty(), "{found:?}");
+        for (address, namespace) in [
+            ("10.2.0.1", Some("bank")),
+            ("10.2.7.1", Some("acme.lab")),
+            ("2001:db8::1", Some("bank")),
+            ("10.3.0.1", None),
+        ] {
+            assert_eq!(modes.namespace_at(address.parse().unwrap()), namespace, "{address}");
+        }
         let (_, found) = problems(
-            "ports = { \"0\" = \"off\", x = \"off\", \"080\" = \"off\" }\nnamespaces = { \"a b\" = \"off\" }",
+            "ports = { \"0\" = \"off\", x = \"off\", \"080\" = \"off\" }\nnamespaces = { \"a b\" = \"off\" }\naddresses = { \"-\" = [] }",
             |spec: &MtlsSpec, at, cx| Modes::compile(spec, at, cx),
         );
-        assert_eq!(found.len(), 4, "{found:?}");
+        assert_eq!(found.len(), 5, "{found:?}");
     }
 }

@@ -26,6 +26,11 @@ impl Cidr {
         (first..=last).contains(&as_number(address))
     }
 
+    /// In bits.
+    pub fn prefix_length(&self) -> u8 {
+        self.length
+    }
+
     /// First and last address in the one 128-bit space of [`as_number`].
     fn bounds(&self) -> (u128, u128) {
         let length = match self.network {

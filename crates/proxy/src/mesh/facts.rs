@@ -6,7 +6,7 @@ use portcullis_mesh::{Attributes, Call, Decision, GlobalName, Mode, Peer, Relati
 use portcullis_names::{ObjectName, SpiffeId};
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,6 +19,8 @@ pub(crate) struct MeshFacts {
     pub(crate) peer: Option<SpiffeId>,
     /// Inbound: the caller's global namespace, as it follows from its id.
     pub(crate) namespace: Option<String>,
+    /// Inbound: where the caller is.
+    pub(crate) address: Option<IpAddr>,
     /// Inbound: the application's port.
     pub(crate) port: u16,
     /// Inbound: the application; `None` where each stream says it. Outbound: where a captured connection was for.
@@ -76,6 +78,7 @@ impl MeshFacts {
             security,
             peer: None,
             namespace: None,
+            address: None,
             port,
             target: None,
             application: None,
@@ -91,6 +94,7 @@ impl MeshFacts {
         Self {
             peer: self.peer.clone(),
             namespace: self.namespace.clone(),
+            address: self.address,
             target: Some(target),
             application: self.application.clone(),
             lifetime: self.lifetime,
@@ -116,8 +120,10 @@ impl MeshFacts {
         plan.authorisation.decide(&peer, Call { port: self.port, request }, mode, self.relation(live))
     }
 
+    /// Whose namespace no identity says is of that of its address.
     pub(crate) fn relation(&self, live: &LiveMesh) -> Relation {
-        live.plan.services.relation(self.namespace.as_deref())
+        let by_address = || live.plan.modes.namespace_at(self.address?);
+        live.plan.services.relation(self.namespace.as_deref().or_else(by_address))
     }
 
     /// How the caller is called in metrics and on the board.
@@ -130,7 +136,7 @@ impl MeshFacts {
     pub(crate) fn may_stay(&self, live: &LiveMesh) -> bool {
         let plan = &live.plan;
         let mode = plan.modes.of(&plan.own.namespace, &plan.own.service, self.port);
-        if self.security != Security::Mtls && mode == Mode::Strict {
+        if self.security != Security::Mtls && (mode == Mode::Strict || self.relation(live) == Relation::Other) {
             return false;
         }
         if matches!(self.decide(live, Request::Unseen).verdict, Verdict::Quarantined(_)) {

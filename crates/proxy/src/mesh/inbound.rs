@@ -105,6 +105,7 @@ pub(crate) async fn serve(
     let mode = plan.modes.of(&plan.own.namespace, &plan.own.service, target.port());
     let mut mesh = MeshFacts::new(Direction::Inbound, Security::Plain, target.port());
     (mesh.target, mesh.application) = (Some(target), Some(application.clone()));
+    mesh.address = facts.source.map(|source| source.ip());
     let arrival = Arrival { live, mode, deadline, carries: Carries::Mesh };
     let found = arrival.find_out(target, &mesh, &mut stream, &mut front, opaque).await;
     let Found { wire, protocol, application: opened } = match found {
