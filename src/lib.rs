@@ -31,9 +31,6 @@ pub enum Program {
 
 /// The whole program.
 pub fn main(program: Program) -> ExitCode {
-    // The allocator asks for pages of 2 MiB. Without them an idle process holds 9 MiB less, and a request costs the same
-    // (44 us against 44 us, interleaved). A kernel that cannot be told so goes on as before.
-    let _ = nix::sys::prctl::set_thp_disable(true);
     portcullis_proxy::footprint::note_start();
     portcullis_tls::install_provider();
     match command::run(cli::Cli::of(program, std::env::args_os())) {

@@ -22,6 +22,20 @@ const SETTLING: Duration = Duration::from_secs(5);
 /// How long what a burst touched stays. Touching again what is used takes a busy core some hundred microseconds of this.
 const REST: Duration = Duration::from_secs(30);
 
+/// The allocator asks for pages of 2 MiB. Without them an idle process holds 9 MiB less, and a request costs the same (44 us
+/// against 44 us, interleaved). A kernel that cannot be told so goes on as before.
+extern "C" fn no_huge_pages() {
+    let _ = nix::sys::prctl::set_thp_disable(true);
+}
+
+/// Run by the loader before anything allocates: in `main` two such pages are there already, 3 MiB more than is used of them.
+// SAFETY: the section is a list of functions without arguments that the C library calls, in the order of their numbers, once it is
+// ready itself and before `main`; this one makes a single system call, and neither allocates nor needs what Rust sets up for `main`.
+#[allow(unsafe_code)]
+#[used]
+#[unsafe(link_section = ".init_array.00099")]
+static FIRST: extern "C" fn() = no_huge_pages;
+
 /// To be called first in `main`, while there is one thread: what is mapped now belongs to the program and its own libraries, and
 /// stays to its end.
 pub fn note_start() {
