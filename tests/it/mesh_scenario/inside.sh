@@ -26,7 +26,7 @@ ip -n ext addr add 10.88.0.2/24 dev eth0 && ip -n ext link set eth0 up
 ip -n egw addr add fd88::1/64 dev vext nodad && ip -n ext addr add fd88::2/64 dev eth0 nodad
 ip -n ext route add default via 10.88.0.1 && ip -n ext -6 route add default via fd88::1
 # The way to everywhere leads to the egress gateway's host, which forwards nothing.
-for host in svc1 svc2; do ip -n $host route add default via 10.77.0.4 && ip -n $host -6 route add default via fd77::4; done
+for host in svc1 svc2 svc3; do ip -n $host route add default via 10.77.0.4 && ip -n $host -6 route add default via fd77::4; done
 ip netns exec egw sh -c 'echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding'
 
 on() { # HOST COMMAND...
@@ -104,6 +104,7 @@ start svc2 "$mesh_proxy" svc2
 on svc2 python3 servers.py smtp 10.77.0.2 2525 &
 on sw python3 servers.py sniff wire.bin &
 on ext python3 servers.py echo 443 53 &
+on ext python3 servers.py smtp :: 2525 &
 until [ -e wire.bin ]; do sleep 0.05; done
 
 api=http://10.77.0.2:8080
@@ -156,7 +157,12 @@ echo "15 by gateway: $(get svc1 www.ext.test http://203.0.113.9/)"
 echo "15 other workload: $(get svc2 www.ext.test http://203.0.113.9/)"
 echo "15 unknown name: $(get svc1 other.test http://203.0.113.9/)"
 echo "15 identity at the gateway: $(grep -c '"identity":"spiffe://corp/ns/acme.lab/sa/svc1"' egw.log)"
+echo "15 from the gateway's host: $(on egw curl -s --max-time 5 -o /dev/null -w '%{http_code}' http://10.88.0.2/)"
 echo "15 direct: $(on svc3 curl -s --max-time 2 -o /dev/null -w '%{http_code}' http://10.88.0.2/)"
+# Past the capture, as a workload does that marks its own connections or runs under the sidecar's user.
+for where in 10.88.0.2 fd88::2; do
+	echo "15 past the capture $where: $(on egw python3 servers.py marked $where 2525), $(on svc1 python3 servers.py marked $where 2525)"
+done
 # What is no TCP finds no way past the gateway: QUIC, raw DNS, and either over IPv6. The gateway's own host shows that somebody
 # would answer.
 for where in 10.88.0.2 fd88::2; do

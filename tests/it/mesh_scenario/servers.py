@@ -3,7 +3,9 @@ import socket, struct, sys, threading, time
 
 what = sys.argv[1]
 if what == "smtp":
-    server = socket.create_server((sys.argv[2], int(sys.argv[3])), backlog=512)
+    both = ":" in sys.argv[2]
+    family = socket.AF_INET6 if both else socket.AF_INET
+    server = socket.create_server((sys.argv[2], int(sys.argv[3])), backlog=512, family=family, dualstack_ipv6=both)
 
     def talk(client):
         try:
@@ -41,6 +43,16 @@ elif what == "ask":
         except OSError:
             pass
     print(answered)
+elif what == "marked":
+    # As a sidecar's own connections are: no capture takes them.
+    asking = socket.socket(socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET)
+    asking.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 1337)
+    asking.settimeout(2)
+    try:
+        asking.connect((sys.argv[2], int(sys.argv[3])))
+        print("connected" if asking.recv(11) == b"220 ready\r\n" else "other")
+    except OSError:
+        print("nothing")
 elif what == "banner":
     took = []
     for _ in range(5):
