@@ -2,8 +2,9 @@
 
 use crate::support::{
     client::Client,
+    eventually,
     gateway::Gateway,
-    mesh::{Mesh, outbound},
+    mesh::{Mesh, inbound, outbound},
     origin::{Origin, ok},
 };
 use std::{collections::BTreeMap, net::SocketAddr};
@@ -221,4 +222,70 @@ async fn a_sidecar_that_ends_under_load_costs_nobody_a_request() {
     let all = load.await.unwrap();
     assert!(all.keys().all(|answer| answer.starts_with("200 ")), "{all:?}");
     assert!(all["200 two"] > all["200 one"], "{all:?}");
+}
+
+#[tokio::test]
+async fn what_the_document_of_its_api_does_not_know_stays_out_of_a_workload() {
+    let mesh = Mesh::new();
+    let app = Origin::start(|_| ok("hello")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let document = r#"{"openapi":"3.0.3","info":{"title":"t","version":"1"},"paths":{"/orders":{"get":{"responses":{"200":{"description":"ok"}}}}}}"#;
+    std::fs::write(folder.path().join("openapi.json"), document).unwrap();
+    let more = "[api.doc]\nopenapi = \"openapi.json\"\nvalidate = { request = \"block\", response = \"off\", unknown = \"block\" }\n\
+                [route.in]\nlisteners = [\"inbound\"]\nupstream = \"inbound-application\"\napi = \"doc\"\n";
+    let config = [&mesh.workload(folder.path(), "acme.lab/api"), &inbound(app.addr)[..], ALL, more].concat();
+    let api = Gateway::start_in(folder, &config).await;
+    let cart = mesh.client("acme.lab/cart", "acme.lab/api", api.addr("inbound"), "").await;
+    let mut client = Client::connect(cart.addr("outbound")).await;
+    for (path, status) in [("/orders", 200), ("/admin", 404), ("/orders", 200)] {
+        assert_eq!(client.get("api", path).await.status, status, "{path}");
+    }
+    assert!(app.requests().iter().all(|seen| seen.path() == "/orders"));
+}
+
+#[tokio::test]
+async fn the_sidecars_of_a_service_are_those_that_a_file_lists() {
+    let mesh = Mesh::new();
+    let (one, two) = (Origin::fixed("one").await, Origin::fixed("two").await);
+    let first = mesh.server("acme.lab/api", one.addr, ALL).await;
+    let second = mesh.server("acme.lab/api", two.addr, ALL).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("api.toml");
+    let list = |addr: SocketAddr| {
+        let beside = file.with_extension("new");
+        std::fs::write(&beside, format!("endpoints = [\"{addr}\"]\n")).unwrap();
+        std::fs::rename(beside, &file).unwrap();
+    };
+    list(first.addr("inbound"));
+    let listed = outbound("acme.lab/api", &[]).replace("endpoints = []", "discover.file = \"api.toml\"");
+    let config = [&mesh.workload(folder.path(), "acme.lab/cart"), &listed[..]].concat();
+    let cart = Gateway::start_in(folder, &config).await;
+    let ask = async || Client::connect(cart.addr("outbound")).await.get("api", "/").await.text();
+    assert_eq!(ask().await, "one");
+    list(second.addr("inbound"));
+    eventually("the other one", async || (ask().await == "two").then_some(())).await;
+}
+
+#[tokio::test]
+async fn another_version_of_a_service_comes_by_steps_and_goes_when_it_fails() {
+    let mesh = Mesh::new();
+    let (old, new) =
+        (Origin::fixed("old").await, Origin::start(|_| b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n".to_vec()).await);
+    let rollout = "[route.api]\nlisteners = [\"outbound\"]\nhosts = [\"api.acme.lab\"]\nupstream = \"api\"\n\
+                   [slo.api]\nroute = \"api\"\navailability = \"99%\"\nwindow = \"1h\"\n\
+                   [rollout.v2]\nroute = \"api\"\nfrom = \"api\"\nto = \"canary\"\nsteps = [\"50%\", \"100%\"]\nhold = \"1h\"\n\
+                   gate = { slo = \"api\", min_requests = 5 }\n";
+    let (_first, _second, cart) = two_versions(&mesh, &old, &new, rollout).await;
+    let state = async || {
+        let (_, told) = cart.admin("GET", "/rollouts", "").await;
+        told["rollouts"][0]["state"].as_str().unwrap_or_default().to_owned()
+    };
+    eventually("it is rolled back", async || {
+        answers(cart.addr("outbound"), 20, "").await;
+        (state().await == "rolled_back").then_some(())
+    })
+    .await;
+    assert!(!new.requests().is_empty(), "it had its share");
+    let after = answers(cart.addr("outbound"), 20, "").await;
+    assert_eq!(after.get("200 old"), Some(&20), "{after:?}");
 }

@@ -169,3 +169,29 @@ impl MeshMetrics {
         label
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(source: &str) -> MeshFlow<'_> {
+        MeshFlow { direction: "inbound", source, destination: "api.acme.lab", security: "mtls" }
+    }
+
+    #[test]
+    fn only_so_many_peers_get_series() {
+        let metrics = MeshMetrics::new(&Registry::new()).unwrap();
+        for number in 0..PEERS_MAX + 5 {
+            let peer = format!("peer{number}.acme.lab");
+            metrics.request(&flow(&peer), "allowed", 200, Duration::ZERO);
+        }
+        let counted = |source: &str| {
+            metrics.requests.with_label_values(&["inbound", source, "api.acme.lab", "mtls", "allowed", "2xx"]).get()
+        };
+        assert_eq!(counted("peer0.acme.lab"), 1);
+        // One of the names is the destination's.
+        assert_eq!(counted(OTHER), 6);
+        metrics.tunnel(&flow("one.more"), "finished", (1, 2));
+        assert_eq!(metrics.bytes.with_label_values(&["inbound", OTHER, "api.acme.lab", "down"]).get(), 2);
+    }
+}

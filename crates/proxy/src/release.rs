@@ -38,6 +38,15 @@ pub struct Releases {
     pub rollouts: Vec<ReleaseStep>,
 }
 
+/// For whom a version is chosen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Asker {
+    /// It stays with the version that it got.
+    Client(IpAddr),
+    /// A sidecar's own, which is one address for all that it does: each request is drawn for.
+    Application { draw: u64 },
+}
+
 impl LiveRollout {
     /// `slow_over`: the latency limit of the gate's objective, if it has one.
     pub fn new(name: &str, slow_over: Option<Duration>) -> Self {
@@ -60,16 +69,17 @@ impl LiveRollout {
         (self.old.take(), self.new.take())
     }
 
-    /// Whether this client is among those who get the new version.
-    fn moves(&self, client: IpAddr) -> bool {
+    /// Whether this one is among those who get the new version.
+    fn moves(&self, asker: Asker) -> bool {
         let share = Percent::from_millionths(self.share.load(Relaxed));
         if share == Percent::NONE {
             return false;
         }
         let mut octets = self.seed.clone();
-        match client {
-            IpAddr::V4(v4) => octets.extend_from_slice(&v4.octets()),
-            IpAddr::V6(v6) => octets.extend_from_slice(&v6.octets()),
+        match asker {
+            Asker::Client(IpAddr::V4(v4)) => octets.extend_from_slice(&v4.octets()),
+            Asker::Client(IpAddr::V6(v6)) => octets.extend_from_slice(&v6.octets()),
+            Asker::Application { draw } => octets.extend_from_slice(&draw.to_ne_bytes()),
         }
         share.takes(hash_key(&octets))
     }
@@ -86,8 +96,8 @@ impl LiveRollout {
 
 impl Releases {
     /// Where a request for `cluster` goes.
-    pub(crate) fn redirect(&self, cluster: ClusterId, client: IpAddr) -> ClusterId {
-        let moved = self.rollouts.iter().find(|step| step.from == cluster && step.live.moves(client));
+    pub(crate) fn redirect(&self, cluster: ClusterId, asker: Asker) -> ClusterId {
+        let moved = self.rollouts.iter().find(|step| step.from == cluster && step.live.moves(asker));
         moved.map_or(cluster, |step| step.to)
     }
 
@@ -123,13 +133,13 @@ mod tests {
         let clients: Vec<IpAddr> = (0..2000_u32).map(|n| IpAddr::from((0x0a00_0000 + n).to_be_bytes())).collect();
         let moved = |percent: u32| -> Vec<bool> {
             live.set(Percent::from_whole(percent), Percent::NONE);
-            clients.iter().map(|client| releases.redirect(1, *client) == 2).collect()
+            clients.iter().map(|client| releases.redirect(1, Asker::Client(*client)) == 2).collect()
         };
         let (none, some, more, all) = (moved(0), moved(5), moved(25), moved(100));
         assert!(none.iter().all(|moved| !moved) && all.iter().all(|moved| *moved));
         let count = some.iter().filter(|moved| **moved).count();
         assert!((60..=140).contains(&count), "{count} of 2000 at 5 %");
         assert!(some.iter().zip(&more).all(|(some, more)| *more || !some), "nobody goes back as the share grows");
-        assert_eq!(releases.redirect(3, clients[0]), 3, "other upstreams are left alone");
+        assert_eq!(releases.redirect(3, Asker::Client(clients[0])), 3, "other upstreams are left alone");
     }
 }

@@ -1,6 +1,7 @@
 //! Choosing where an attempt goes.
 
 use super::Exchange;
+use crate::{listen::Direction, release::Asker};
 use portcullis_policy::{Action, Cleared, Reason, RequestView, cookie_value, write_key};
 use portcullis_upstream::{Cluster, ClusterId, NotPicked, StickyToken, Tried, Volunteer, Wish, hash_key};
 use std::time::Instant;
@@ -41,7 +42,9 @@ pub(crate) fn choose_upstream(exchange: &mut Exchange, draw: u64) -> Result<Clus
     };
     let mut cluster = split.choose(draw).0 as ClusterId;
     if let Some(releases) = exchange.releases() {
-        cluster = releases.redirect(cluster, exchange.client_ip);
+        let goes_out = exchange.facts.mesh().is_some_and(|mesh| mesh.direction == Direction::Outbound);
+        let asker = if goes_out { Asker::Application { draw } } else { Asker::Client(exchange.client_ip) };
+        cluster = releases.redirect(cluster, asker);
     }
     (exchange.chosen, exchange.cluster) = (Some(cluster), Some(cluster));
     Ok(cluster)
