@@ -117,6 +117,79 @@ async fn a_secret_is_seen_by_the_destination_and_by_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_secret_can_be_in_the_environment() {
+    let outside = Outside::start(&["allowed.test"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let value = "header = { name = \"x-key\", value = { env = \"PARTNER_KEY\" } }";
+    let config = config(&outside, &folder, value, "");
+    let mut gateway = Gateway::start_with(folder, &config, &[("PARTNER_KEY", CANARY)]).await;
+    assert_eq!(get(&gateway, "http://allowed.test/", "").await.status, 200);
+    assert_eq!(outside.requests().pop().unwrap().all("x-key"), [CANARY]);
+    let (status, report) = gateway.reload(&config.replace("PARTNER_KEY", "PARTNER_KEY_OLD")).await;
+    assert_eq!(status, 422);
+    let text = report["text"].as_str().unwrap();
+    assert!(text.contains("environment variable PARTNER_KEY_OLD is not set") && text.contains('^'), "{text}");
+    assert_eq!(get(&gateway, "http://allowed.test/", "").await.status, 200);
+    assert_eq!(outside.requests().pop().unwrap().all("x-key"), [CANARY]);
+    let told = [gateway.log(), gateway.admin("GET", "/config", "").await.1.to_string(), text.to_owned()];
+    assert!(told.iter().all(|text| !text.contains(CANARY)), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_a_command_prints_is_the_secret_until_a_reload_asks_again() {
+    let outside = Outside::start(&["allowed.test"]).await;
+    // In the folder of the configuration, wherever this process is; the variable is the gateway's own.
+    let script = "#!/bin/sh\ntest \"$VAULT\" = open && test -z \"$NOTIFY_SOCKET\" && . ./answer\n";
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("print-key");
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let value = format!("header = {{ name = \"x-key\", value = {{ command = [\"{}\"] }} }}", program.display());
+    let config = config(&outside, &folder, &value, "");
+    std::fs::write(folder.path().join("answer"), format!("echo first-{CANARY}\n")).unwrap();
+    let env = [("VAULT", "open"), ("NOTIFY_SOCKET", "/nonexistent"), ("PORTCULLIS_LOG", "trace")];
+    let gateway = Gateway::start_with(folder, &config, &env).await;
+    let sent = async || {
+        assert_eq!(get(&gateway, "http://allowed.test/", "").await.status, 200);
+        outside.requests().pop().unwrap().all("x-key").join(",")
+    };
+    assert_eq!(sent().await, format!("first-{CANARY}"));
+    let mut told = Vec::new();
+    for (answer, why) in [
+        (format!("echo x-{CANARY}; echo {CANARY} >&2; exit 3"), "ended with exit status: 3"),
+        (format!("echo {CANARY}; echo {CANARY} >&2; exec sleep 600"), "did not end within 5s"),
+        (format!("exec yes {CANARY}"), "printed more than 64 KiB"),
+        ("echo".to_owned(), "printed nothing"),
+        (format!("echo {CANARY}; echo {CANARY}"), "is no field value"),
+    ] {
+        std::fs::write(gateway.path().join("answer"), answer).unwrap();
+        let asked = gateway.admin("POST", "/reload", "");
+        // While it is waited for, requests are served, and with the key that was.
+        let (sent, (status, report)) = tokio::join!(sent(), asked);
+        assert_eq!((status, sent), (422, format!("first-{CANARY}")), "{report}");
+        let text = report["text"].as_str().unwrap();
+        assert!(text.contains(why) && text.contains("value = { command") && text.contains('^'), "{text}");
+        let (code, checked) = gateway.command(&["check", "edge.toml"]).await;
+        assert!(code == 1 && !checked.contains("VAULT"), "{checked}");
+        told.extend([report.to_string(), checked]);
+    }
+    assert_eq!(sent().await, format!("first-{CANARY}"));
+    std::fs::write(gateway.path().join("answer"), format!("echo second-{CANARY}\n")).unwrap();
+    // It is not watched: what it says by now counts from the next reload on.
+    assert_eq!(sent().await, format!("first-{CANARY}"));
+    assert_eq!(gateway.admin("POST", "/reload", "").await.0, 200);
+    assert_eq!(sent().await, format!("second-{CANARY}"));
+    told.push(gateway.admin("GET", "/config", "").await.1.to_string());
+    told.push(gateway.admin("GET", "/status", "").await.1.to_string());
+    told.push(gateway.command(&["show", "--effective", "edge.toml"]).await.1);
+    told.push(gateway.metrics().await);
+    told.push(gateway.log());
+    for text in told {
+        assert!(!text.contains(CANARY), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn only_the_authority_of_the_destination_is_believed() {
     let outside = Outside::start(&["other.test"]).await;
     outside.point("allowed.test", &["127.0.0.1"]);

@@ -1,6 +1,6 @@
 //! What a compile step is given: the document to point into and the report to write to.
 
-use crate::{Document, Level, Path, Place, Problem, Report, document::Target, nearest};
+use crate::{Document, Level, Path, Place, Problem, Report, document::Target, nearest, secret_program::SecretPrograms};
 use portcullis_names::SecretRef;
 use std::{
     collections::HashSet,
@@ -20,6 +20,7 @@ pub struct Context {
     watched: Vec<PathBuf>,
     /// What was written wrongly and is therefore not in the spec. A problem above or below such a place is its consequence.
     aside: Vec<Path>,
+    programs: SecretPrograms,
 }
 
 /// No certificate, list or rule set that a document names is larger.
@@ -32,7 +33,7 @@ impl Context {
     pub fn new(document: Arc<Document>, mut report: Report) -> Self {
         report.adopt_sources(&document.sources);
         let watched = document.watched().to_vec();
-        Self { document, report, watched, aside: Vec::new() }
+        Self { document, report, watched, aside: Vec::new(), programs: SecretPrograms::default() }
     }
 
     pub fn error(&mut self, at: &Path, message: impl Into<String>) -> &mut Problem {
@@ -86,7 +87,8 @@ impl Context {
         }
     }
 
-    /// Reads what a secret reference stands for. The value never enters a message.
+    /// Reads what a secret reference stands for. The value never enters a message. A program is run and waited for: not on a
+    /// runtime's thread.
     pub fn secret(&mut self, at: &Path, secret: &SecretRef) -> Option<Vec<u8>> {
         match secret {
             SecretRef::File(file) => {
@@ -106,6 +108,18 @@ impl Context {
                     None
                 }
             },
+            SecretRef::Command(command) => {
+                let at = at.key("command");
+                let folder = self.document.folder_of(&at).unwrap_or_default();
+                match self.programs.answer(command, &folder) {
+                    Ok(answer) => Some(answer),
+                    Err(error) => {
+                        self.error(&at, format!("{} {error}", command.program().display()))
+                            .help("run it by hand, as this user: nothing of what it prints is shown here");
+                        None
+                    }
+                }
+            }
         }
     }
 

@@ -21,6 +21,7 @@ mod reader;
 mod render;
 mod report;
 mod reserved;
+mod secret_program;
 mod shape;
 mod source;
 mod trail;

@@ -298,7 +298,10 @@ impl<'s> Lint<'s> {
         self.hide_if(secret, node);
         if secret && matches!(node.value, Value::String(_)) {
             self.fault(&node.span, node.id, at, format!("`{at}`: a secret is never written here in plain text"));
-            return self.help("refer to it: { file = \"path\" } or { env = \"NAME\" }".to_owned());
+            return self.help(
+                "refer to it: { file = \"path\" }, { env = \"NAME\" } or { command = [\"/path/of/program\"] }"
+                    .to_owned(),
+            );
         }
         let mut expected: Vec<String> = Vec::new();
         for shape in shapes {

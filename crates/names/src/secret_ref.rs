@@ -1,5 +1,6 @@
-//! Where a secret is, never what it is: `{ env = "NAME" }` or `{ file = "path" }`.
+//! Where a secret is, never what it is: `{ env = "NAME" }`, `{ file = "path" }` or `{ command = ["/path/of/program", …] }`.
 
+use crate::SecretCommand;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{fmt, path::PathBuf};
@@ -10,11 +11,14 @@ use std::{fmt, path::PathBuf};
 pub enum SecretRef {
     /// An environment variable of this process.
     Env(String),
-    /// A file, relative to the configuration file that names it.
+    /// A file, relative to the configuration file that names it. It is watched: a new value is used from then on.
     File(PathBuf),
+    /// A program that prints it. It is run anew at every reading of the configuration.
+    Command(SecretCommand),
 }
 
-const EXPECTS: &str = "a reference to a secret, { file = \"path\" } or { env = \"NAME\" }";
+const EXPECTS: &str =
+    "a reference to a secret, { file = \"path\" }, { env = \"NAME\" } or { command = [\"/path/of/program\", …] }";
 
 impl<'de> Deserialize<'de> for SecretRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -30,15 +34,18 @@ impl<'de> Deserialize<'de> for SecretRef {
             }
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<SecretRef, A::Error> {
                 let wrong = || de::Error::custom(format!("expected {EXPECTS}"));
-                let (kind, place): (String, String) = map.next_entry().map_err(|_| wrong())?.ok_or_else(wrong)?;
-                if map.next_key::<String>()?.is_some() || place.is_empty() {
-                    return Err(wrong());
-                }
-                match kind.as_str() {
-                    "env" => Ok(SecretRef::Env(place)),
-                    "file" => Ok(SecretRef::File(place.into())),
-                    _ => Err(wrong()),
-                }
+                let kind: String = map.next_key().map_err(|_| wrong())?.ok_or_else(wrong)?;
+                let text = |map: &mut A| match map.next_value::<String>() {
+                    Ok(text) if !text.is_empty() => Ok(text),
+                    Ok(_) | Err(_) => Err(wrong()),
+                };
+                let secret = match kind.as_str() {
+                    "env" => SecretRef::Env(text(&mut map)?),
+                    "file" => SecretRef::File(text(&mut map)?.into()),
+                    "command" => SecretRef::Command(map.next_value()?),
+                    _ => return Err(wrong()),
+                };
+                if map.next_key::<String>()?.is_some() { Err(wrong()) } else { Ok(secret) }
             }
         }
         deserializer.deserialize_any(Visitor)
@@ -49,12 +56,20 @@ impl JsonSchema for SecretRef {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "SecretRef".into()
     }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "object",
             "x-expects": EXPECTS,
             "x-secret": true,
-            "properties": { "env": { "type": "string", "minLength": 1 }, "file": { "type": "string", "minLength": 1 } },
+            "properties": {
+                "env": { "type": "string", "minLength": 1, "description": "An environment variable of this process." },
+                "file": {
+                    "type": "string",
+                    "minLength": 1,
+                    "description": "A file, relative to the configuration file that names it. It is watched.",
+                },
+                "command": generator.subschema_for::<SecretCommand>(),
+            },
             "additionalProperties": false,
             "minProperties": 1,
             "maxProperties": 1,
@@ -70,9 +85,23 @@ mod tests {
     fn a_secret_in_plain_text_is_refused_without_being_repeated() {
         let error = serde_json::from_str::<SecretRef>("\"hunter2\"").unwrap_err().to_string();
         assert!(error.contains("{ env") && !error.contains("hunter2"), "{error}");
-        for bad in [r#"{"env":"A","file":"b"}"#, "{}", r#"{"vault":"x"}"#, r#"{"env":""}"#, "5"] {
+        for bad in
+            [r#"{"env":"A","file":"b"}"#, "{}", r#"{"vault":"x"}"#, r#"{"env":""}"#, "5", r#"{"command":"/bin/x"}"#]
+        {
             assert!(serde_json::from_str::<SecretRef>(bad).is_err(), "{bad}");
         }
-        assert_eq!(serde_json::from_str::<SecretRef>(r#"{"env":"A"}"#).unwrap(), SecretRef::Env("A".into()));
+    }
+
+    #[test]
+    fn each_kind_is_read_and_written_alike() {
+        let command = SecretCommand::new(["/usr/bin/vault", "kv"].map(str::to_owned)).unwrap();
+        for (text, secret) in [
+            (r#"{"env":"A"}"#, SecretRef::Env("A".into())),
+            (r#"{"file":"a.key"}"#, SecretRef::File("a.key".into())),
+            (r#"{"command":["/usr/bin/vault","kv"]}"#, SecretRef::Command(command)),
+        ] {
+            assert_eq!(serde_json::from_str::<SecretRef>(text).unwrap(), secret);
+            assert_eq!(serde_json::to_string(&secret).unwrap(), text);
+        }
     }
 }

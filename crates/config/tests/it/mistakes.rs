@@ -135,9 +135,13 @@ fn one_mistake_gives_one_message_with_a_way_out() {
         ("process = 5", (1, 11), "expected a table { drain, threads }", None),
         ("schema = \"2\"", (1, 10), "newer than this program", None),
         ("schema = 1", (1, 10), "expected the version of the language", None),
-        ("[certificate.a]\ncert = \"x\"\nkey = {}", (3, 1), "expected exactly one of env, file", None),
+        ("[certificate.a]\ncert = \"x\"\nkey = {}", (3, 1), "expected exactly one of command, env, file", None),
         ("[certificate.a]\ncert = \"x\"\nkey = { env = \"A\", file = \"b\" }", (3, 1), "exactly one of", None),
         ("[certificate.a]\ncert = \"x\"\nkey.env = \"\"", (3, 11), "at least 1 character", None),
+        ("[certificate.a]\ncert = \"x\"\nkey.command = []", (3, 15), "at least 1", None),
+        ("[certificate.a]\ncert = \"x\"\nkey.command = \"/bin/vault kv\"", (3, 15), "an array of strings", None),
+        ("[certificate.a]\ncert = \"x\"\nkey.command = [\"vault\", \"kv\"]", (3, 15), "begins with /", None),
+        ("[certificate.a]\ncert = \"x\"\nkey.command = [\"/vault\", 5]", (3, 26), "expected a string", None),
     ] {
         let (spec, cx) = read(text);
         let (report, _) = cx.finish();
