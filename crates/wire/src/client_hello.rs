@@ -126,7 +126,9 @@ fn server_name(value: &[u8]) -> Result<String, NotHello> {
         return Err(NotHello::Malformed);
     }
     let text = std::str::from_utf8(name).map_err(|_| NotHello::Malformed)?;
-    Ok(text.trim_end_matches('.').to_ascii_lowercase())
+    // One dot at the end is the root's. An empty label is nobody's name, and a server that takes one out reads another.
+    let text = text.strip_suffix('.').unwrap_or(text);
+    if text.split('.').any(str::is_empty) { Err(NotHello::Malformed) } else { Ok(text.to_ascii_lowercase()) }
 }
 
 /// RFC 7301 §3.1.
@@ -204,6 +206,20 @@ mod tests {
         }
         let Ok(Parse::Complete { head, .. }) = peek(&split) else { panic!("not read") };
         assert_eq!(head.sni.as_deref(), Some("a.test"));
+    }
+
+    #[test]
+    fn a_name_has_no_empty_labels() {
+        let list = |name: &str| {
+            let length = u8::try_from(name.len()).unwrap();
+            [&[0, length + 3, 0, 0, length][..], name.as_bytes()].concat()
+        };
+        for (name, read) in [("a.test", Some("a.test")), ("A.test.", Some("a.test")), ("a", Some("a"))]
+            .into_iter()
+            .chain(["a.test..", "a..test", ".a.test", ".", "..", ""].map(|name| (name, None)))
+        {
+            assert_eq!(server_name(&list(name)).ok().as_deref(), read, "{name}");
+        }
     }
 
     #[test]
