@@ -203,6 +203,25 @@ async fn only_the_authority_of_the_destination_is_believed() {
 }
 
 #[tokio::test]
+async fn without_trust_the_system_s_authorities_are_believed_and_no_others() {
+    let outside = Outside::start(&["allowed.test"]).await;
+    let other = Authority::new("other");
+    for (roots, status) in [(&outside.ca, 200), (&other, 502)] {
+        let folder = tempfile::tempdir().unwrap();
+        let header = "header = { name = \"x-key\", value = { file = \"canary\" } }";
+        let config = config(&outside, &folder, header, "").replace("trust = \"outside\"\n", "");
+        let system = folder.path().join("system.crt");
+        std::fs::write(&system, &roots.certificate_pem).unwrap();
+        let env = [("SSL_CERT_FILE", system.to_str().unwrap()), ("SSL_CERT_DIR", "/nonexistent")];
+        let gateway = Gateway::start_with(folder, &config, &env).await;
+        let answer = get(&gateway, "http://allowed.test/", "").await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_eq!(answer.text().contains("\"reason\":\"upstream_tls\""), status == 502);
+    }
+    assert_eq!(outside.requests().len(), 1, "nothing was asked of whom nobody knows");
+}
+
+#[tokio::test]
 async fn a_destination_that_says_nothing_is_given_up() {
     let outside = Outside::start(&["allowed.test"]).await;
     let silent = Origin::raw(|stream| async move {
@@ -396,21 +415,58 @@ hashed = "unsigned" if payload == "UNSIGNED-PAYLOAD" else "hashed" if payload ==
 print("right" if right else "wrong", hashed)
 "#;
 
+/// Amazon's own implementation, where it is installed: the signature that it would have made.
+const BOTOCORE: &str = r#"
+import json, sys
+try:
+    from botocore.auth import S3SigV4Auth, SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+except ImportError:
+    sys.exit("absent")
+seen = json.load(sys.stdin)
+fields = {name.lower(): value for name, value in seen["fields"]}
+parts = dict(part.split("=", 1) for part in fields["authorization"].split(" ", 1)[1].split(", "))
+key_id, day, region, service, end = parts["Credential"].split("/")
+signed = {name: fields[name] for name in parts["SignedHeaders"].split(";")}
+request = AWSRequest(seen["method"], "https://" + fields["host"] + seen["target"], signed, bytes.fromhex(seen["body"]))
+request.context["timestamp"] = fields["x-amz-date"]
+kind = S3SigV4Auth if service == "s3" else SigV4Auth
+auth = kind(Credentials(key_id, sys.argv[1]), service, region)
+text = auth.string_to_sign(request, auth.canonical_request(request))
+print("right" if auth.signature(text, request) == parts["Signature"] else "wrong: " + auth.canonical_request(request))
+"#;
+
+/// What both implementations say of a request's signature.
 async fn verified(seen: &crate::support::origin::Seen) -> String {
     let fields: Vec<(&str, &str)> = seen.head.lines().skip(1).filter_map(|line| line.split_once(": ")).collect();
     let mut words = seen.line().split(' ');
     let body: String = seen.body.iter().map(|octet| format!("{octet:02x}")).collect();
     let (method, target) = (words.next().unwrap(), words.next().unwrap());
     let told = serde_json::json!({ "fields": fields, "method": method, "target": target, "body": body });
+    let amazon = judged(BOTOCORE, &told).await;
+    if amazon == "absent" {
+        eprintln!("NOT CHECKED: python's `botocore` is not installed");
+    } else {
+        assert_eq!(amazon, "right", "{}", seen.head);
+    }
+    judged(VERIFIES, &told).await
+}
+
+/// What a script says of a request.
+async fn judged(script: &str, told: &serde_json::Value) -> String {
     let mut python = tokio::process::Command::new("python3")
-        .args(["-c", VERIFIES, CANARY])
+        .args(["-c", script, CANARY])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    python.stdin.take().unwrap().write_all(told.to_string().as_bytes()).await.unwrap();
+    // One that ends at once does not read it.
+    let _ = python.stdin.take().unwrap().write_all(told.to_string().as_bytes()).await;
     let output = python.wait_with_output().await.unwrap();
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    let words = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&words).trim().to_owned()
 }
 
 #[tokio::test]

@@ -63,6 +63,7 @@ impl Gateway {
     }
 
     async fn start_command(folder: TempDir, mut command: Command) -> Self {
+        raise_open_files();
         let log = std::fs::File::create(folder.path().join("log.txt")).unwrap();
         let child = command
             .args(["run", "edge.toml"])
@@ -205,6 +206,19 @@ impl Gateway {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("{name} {parts:?} is {last}, not {expected}");
+    }
+}
+
+/// Of tests and of what they start: some want a thousand connections, of which each has two ends and both ends are here.
+/// No more than that, since some programs close every number there could be.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const ENOUGH: u64 = 20_000;
+    let now = getrlimit(Resource::Nofile);
+    let wanted = now.maximum.unwrap_or(ENOUGH).min(ENOUGH);
+    if now.current.is_some_and(|current| current < wanted) {
+        // Where it cannot be, the tests that want many say so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: now.maximum });
     }
 }
 
