@@ -20,11 +20,13 @@ for tables in iptables ip6tables; do
 	# QUIC: rejected, so that clients fall back to TCP at once.
 	$tables -A OUTPUT -p udp --dport 443 -j REJECT
 	$tables -A OUTPUT -p udp --dport 53 -j REJECT
-	$tables -A OUTPUT -p tcp --dport 53 -j REJECT
 done
 case $gateway in
 *:*) ip6tables -A OUTPUT -p tcp -d "$gateway" --dport "$proxy" -j ACCEPT ;;
 *) iptables -A OUTPUT -p tcp -d "$gateway" --dport "$proxy" -j ACCEPT ;;
 esac
-iptables -A OUTPUT -j REJECT
-ip6tables -A OUTPUT -j REJECT
+# TCP by a reset: over IPv6, a local client does not hear that a port is unreachable, and would wait.
+for tables in iptables ip6tables; do
+	$tables -A OUTPUT -p tcp -j REJECT --reject-with tcp-reset
+	$tables -A OUTPUT -j REJECT
+done

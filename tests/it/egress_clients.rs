@@ -572,6 +572,100 @@ kill $edge $origin
 cat edge.log origin.log
 "#;
 
+/// A namespace whose only link leads to a neighbour that never answers: what leaves is followed by silence, what is rejected by
+/// an error at once. Says which of the two it was, before the rules and with them.
+const WAYS_OUT: &str = r#"
+import concurrent.futures, os, socket, subprocess, sys
+run = lambda *words: subprocess.run(words, check=True)
+for words in ("link set lo up", "link add out type veth peer name far", "addr add 198.51.100.2/24 dev out",
+              "-6 addr add 2001:db8::2/64 dev out nodad", "link set far up", "link set out up",
+              "neigh add 198.51.100.1 lladdr 02:00:00:00:00:01 dev out", "neigh add 2001:db8::1 lladdr 02:00:00:00:00:01 dev out",
+              "route add default via 198.51.100.1", "-6 route add default via 2001:db8::1"):
+    run("ip", *words.split())
+captured = socket.create_server(("::", 15001), family=socket.AF_INET6, dualstack_ipv6=True)
+def goes(kind, host, port):
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as s:
+        s.settimeout(1)
+        try:
+            s.connect((host, port))
+            if kind == socket.SOCK_STREAM:
+                return "captured"
+            s.send(b"x")
+            s.recv(1)
+        except TimeoutError:
+            return "leaves"
+        except OSError:
+            return "rejected"
+def all_ways(who):
+    ways = [(version, name, kind, host, port) for version, host in (("v4", "192.0.2.10"), ("v6", "2001:db8:1::10"))
+            for name, kind, port in (("quic", socket.SOCK_DGRAM, 443), ("dns", socket.SOCK_DGRAM, 53), ("dns-tcp", socket.SOCK_STREAM, 53),
+                                     ("https", socket.SOCK_STREAM, 443), ("other", socket.SOCK_STREAM, 8443))]
+    ways.append(("v4", "proxy", socket.SOCK_STREAM, "198.51.100.1", 3128))
+    with concurrent.futures.ThreadPoolExecutor(len(ways)) as pool:
+        for way, end in zip(ways, pool.map(lambda way: goes(*way[2:]), ways)):
+            print(who, way[0], way[1], end, flush=True)
+all_ways("before")
+run(*sys.argv[2:])
+all_ways("with")
+if sys.argv[1] == "root":
+    os.setuid(12345)
+    all_ways("gateway")
+"#;
+
+#[tokio::test]
+async fn the_rules_that_are_shipped_leave_no_way_out_but_one() {
+    if !have("unshare") || !have("ip") || !have("python3") {
+        return;
+    }
+    let unshared = async |how: &str, words: &[&str]| {
+        let probe = Command::new("unshare").arg(how).args(words).output().await;
+        probe.is_ok_and(|probe| probe.status.success())
+    };
+    // Another user than this one exists only where this one really is root.
+    let (how, who) = if unshared("-n", &["true"]).await { ("-n", "root") } else { ("-Urn", "alone") };
+    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/egress");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["capture.nft", "capture-iptables.sh", "capture-tproxy.nft"] {
+        let rules = std::fs::read_to_string(conf.join(name)).unwrap();
+        let rules = rules.replace("\"portcullis\"", "12345").replace("--uid-owner portcullis", "--uid-owner 12345");
+        std::fs::write(folder.path().join(name), rules).unwrap();
+    }
+    for (can, rules) in [
+        (
+            have("nft") && unshared(how, &["nft", "list", "ruleset"]).await,
+            &["nft", "-D", "GATEWAY=198.51.100.1", "-f", "capture.nft"][..],
+        ),
+        (
+            have("iptables") && who == "root" && unshared(how, &["iptables", "-S"]).await,
+            &["sh", "capture-iptables.sh", "198.51.100.1"],
+        ),
+    ] {
+        if !can {
+            eprintln!("NOT CHECKED: {rules:?}: no namespace in which it can be loaded");
+            continue;
+        }
+        let mut command = Command::new("unshare");
+        command.args([how, "python3", "-c", WAYS_OUT, who]).args(rules).current_dir(folder.path()).kill_on_drop(true);
+        let output = tokio::time::timeout(Duration::from_secs(100), command.output()).await.expect("it ends").unwrap();
+        let out = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        for line in out.lines().filter(|line| !line.starts_with("with ")) {
+            assert!(line.ends_with(" leaves"), "{rules:?} {line}:\n{out}");
+        }
+        for way in ["quic rejected", "dns rejected", "dns-tcp rejected", "https captured", "other rejected"] {
+            for version in ["v4", "v6"] {
+                let line = format!("with {version} {way}");
+                assert!(out.lines().any(|have| have == line), "{rules:?} {line}:\n{out}");
+            }
+        }
+        assert!(out.lines().any(|line| line == "with v4 proxy leaves"), "{rules:?}:\n{out}");
+        assert_eq!(out.lines().count(), if who == "root" { 33 } else { 22 }, "{rules:?}:\n{out}");
+    }
+    if have("nft") && unshared(how, &["nft", "list", "ruleset"]).await {
+        let loaded = unshared(how, &["nft", "-f", folder.path().join("capture-tproxy.nft").to_str().unwrap()]).await;
+        assert!(loaded, "capture-tproxy.nft");
+    }
+}
+
 #[tokio::test]
 async fn bursts_of_short_connections_that_end_by_reset_leave_nothing_behind() {
     let outside = Outside::start(&NAMES).await;
