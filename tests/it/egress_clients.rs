@@ -72,13 +72,13 @@ async fn run(folder: &Path, proxy: &str, arguments: &[&str]) -> (bool, String) {
     let (mut command, proxy) = if can_jail().await && folder.join("out.sock").exists() {
         std::fs::write(folder.join("jail.py"), JAIL).unwrap();
         let mut command = Command::new("unshare");
-        command.args(["-Urn", "python3", "jail.py"]).args(arguments);
+        command.args(["-Urn", "python3", "jail.py"]);
         (command, "http://127.0.0.1:3128")
     } else {
-        let mut command = Command::new(arguments[0]);
-        command.args(&arguments[1..]);
-        (command, proxy)
+        (Command::new("env"), proxy)
     };
+    let place = proxy.strip_prefix("http://").unwrap();
+    command.args(arguments.iter().map(|word| if *word == "PROXY" { place } else { *word }));
     command.current_dir(folder).stdin(Stdio::null());
     for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "npm_config_proxy", "npm_config_https_proxy"]
     {
@@ -128,8 +128,12 @@ const ca = require('fs').readFileSync('outside.crt');
 request(process.argv[1], { dispatcher: new ProxyAgent({ uri: process.env.https_proxy, requestTls: { ca } }) })
   .then(async (r) => { console.log(await r.body.text()); process.exit(r.statusCode < 400 ? 0 : 1); })
   .catch((e) => { console.error(e); process.exit(1); });";
+/// Asks a proxy for `GET https://…` in the clear, so that the proxy would see everything; with an agent of its own it does not.
 const AXIOS: &str = "const axios = require('axios');
 axios.get(process.argv[1]).then((r) => console.log(r.data)).catch((e) => { console.error(e.message, e.response && e.response.data); process.exit(1); });";
+const AXIOS_AGENT: &str = "const axios = require('axios'), { HttpsProxyAgent } = require('https-proxy-agent');
+axios.get(process.argv[1], { proxy: false, httpsAgent: new HttpsProxyAgent(process.env.https_proxy) })
+  .then((r) => console.log(r.data)).catch((e) => { console.error(e.message); process.exit(1); });";
 /// Sends no password and two different sets of fields.
 const JAVA: &str = r#"
 import java.net.*; import java.net.http.*; import java.nio.file.*; import java.security.*; import java.security.cert.*; import javax.net.ssl.*;
@@ -170,11 +174,14 @@ async fn clients_of_other_people_get_through_and_are_told_why_not() {
     let [requests, httpx, aiohttp] =
         [with_module("requests").await, with_module("httpx").await, with_module("aiohttp").await];
     let (undici, axios) = (with_package("undici").await, with_package("axios").await);
+    let agent = axios && with_package("https-proxy-agent").await;
     let module =
         |python: &Option<PathBuf>| python.as_deref().map_or("python3", |path| path.to_str().unwrap()).to_owned();
     let [with_requests, with_httpx, with_aiohttp] = [&requests, &httpx, &aiohttp].map(module);
     for (there, program, why) in [
         (have("curl"), &["curl", "-sS", "--max-time", "20", "URL"][..], "403"),
+        // X'02' of RFC 1928: not allowed.
+        (have("curl"), &["curl", "-sS", "--max-time", "20", "--socks5-hostname", "PROXY", "URL"], "(2)"),
         (
             have("wget"),
             &["wget", "-q", "-O", "-", "--tries=1", "--timeout=20", "--ca-certificate=outside.crt", "URL"],
@@ -186,15 +193,19 @@ async fn clients_of_other_people_get_through_and_are_told_why_not() {
         (aiohttp.is_some(), &[&with_aiohttp, "-c", AIOHTTP, "URL"], "403"),
         (undici, &["node", "-e", UNDICI, "URL"], ""),
         (axios, &["node", "-e", AXIOS, "URL"], "400"),
+        (agent, &["node", "-e", AXIOS_AGENT, "URL"], ""),
         (has_java().await, &["java", "Ask.java", "URL"], ""),
     ] {
         if !there {
             continue;
         }
-        // axios asks a proxy for `GET https://…` in the clear, and wants the proxy to see everything: refused.
-        let only_clear = program.contains(&AXIOS);
         for (url, expected) in [(&allowed, "secretly GET /tool"), (&plain, "GET /tool HTTP/1.1")] {
-            if only_clear && url == &allowed {
+            // By SOCKS nothing is seen of requests, which is what the clear destination asks for; the agent is for TLS alone.
+            let is_asked = match url == &allowed {
+                true => !program.contains(&AXIOS),
+                false => !program.contains(&"PROXY") && !program.contains(&AXIOS_AGENT),
+            };
+            if !is_asked {
                 continue;
             }
             let arguments: Vec<&str> = program.iter().map(|word| if *word == "URL" { url } else { *word }).collect();
