@@ -139,13 +139,11 @@ async fn a_secret_can_be_in_the_environment() {
 async fn what_a_command_prints_is_the_secret_until_a_reload_asks_again() {
     let outside = Outside::start(&["allowed.test"]).await;
     // In the folder of the configuration, wherever this process is; the variable is the gateway's own.
-    let script = "#!/bin/sh\ntest \"$VAULT\" = open && test -z \"$NOTIFY_SOCKET\" && . ./answer\n";
+    let script = "test \"$VAULT\" = open && test -z \"$NOTIFY_SOCKET\" && . ./answer\n";
     let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("print-key");
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    let value = format!("header = {{ name = \"x-key\", value = {{ command = [\"{}\"] }} }}", program.display());
-    let config = config(&outside, &folder, &value, "");
+    std::fs::write(folder.path().join("print-key"), script).unwrap();
+    let value = "header = { name = \"x-key\", value = { command = [\"/bin/sh\", \"print-key\"] } }";
+    let config = config(&outside, &folder, value, "");
     std::fs::write(folder.path().join("answer"), format!("echo first-{CANARY}\n")).unwrap();
     let env = [("VAULT", "open"), ("NOTIFY_SOCKET", "/nonexistent"), ("PORTCULLIS_LOG", "trace")];
     let gateway = Gateway::start_with(folder, &config, &env).await;

@@ -1,7 +1,7 @@
 //! What a compile step is given: the document to point into and the report to write to.
 
 use crate::{Document, Level, Path, Place, Problem, Report, document::Target, nearest, secret_program::SecretPrograms};
-use portcullis_names::SecretRef;
+use portcullis_names::{SecretCommand, SecretRef};
 use std::{
     collections::HashSet,
     fs::{File, Metadata},
@@ -108,17 +108,26 @@ impl Context {
                     None
                 }
             },
-            SecretRef::Command(command) => {
-                let at = at.key("command");
-                let folder = self.document.folder_of(&at).unwrap_or_default();
-                match self.programs.answer(command, &folder) {
-                    Ok(answer) => Some(answer),
-                    Err(error) => {
-                        self.error(&at, format!("{} {error}", command.program().display()))
-                            .help("run it by hand, as this user: nothing of what it prints is shown here");
-                        None
-                    }
-                }
+            SecretRef::Command(command) => self.printed(&at.key("command"), command),
+        }
+    }
+
+    /// What a program prints; how it ended is told, and nothing that it said.
+    fn printed(&mut self, at: &Path, command: &SecretCommand) -> Option<Vec<u8>> {
+        let program = command.program();
+        if is_world_writable(program) {
+            // Security: fail closed. It would be run as this user, and is whatever somebody made of it.
+            self.error(at, format!("every user of this machine can change {}", program.display()))
+                .help(format!("chmod o-w {}", program.display()));
+            return None;
+        }
+        let folder = self.document.folder_of(at).unwrap_or_default();
+        match self.programs.answer(command, &folder) {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                self.error(at, format!("{} {error}", program.display()))
+                    .help("run it by hand, as this user: nothing of what it prints is shown here");
+                None
             }
         }
     }
@@ -213,5 +222,13 @@ fn read_open(mut file: &File) -> std::io::Result<Vec<u8>> {
 }
 
 fn is_world_readable(file: &FilePath) -> bool {
-    std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+    is_permitted(file, 0o004)
+}
+
+fn is_world_writable(file: &FilePath) -> bool {
+    is_permitted(file, 0o002)
+}
+
+fn is_permitted(file: &FilePath, bit: u32) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & bit != 0)
 }

@@ -238,6 +238,7 @@ mod tests {
                 !is_running(&group)
             });
             assert!(gone, "{script}");
+            assert!(!Path::new("/proc").join(&group).exists(), "{script}: it has been reaped");
         }
     }
 

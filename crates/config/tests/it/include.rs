@@ -153,6 +153,32 @@ fn files_named_in_a_file_count_from_its_folder_and_are_watched() {
     }
 }
 
+#[test]
+fn a_program_that_anybody_can_change_is_not_run() {
+    let folder = Folder::new(&[
+        ("edge.toml", "[certificate.a]\ncert = \"a.crt\"\nkey.command = [\"/bin/x\"]\n"),
+        ("team/a.key", "#!/bin/sh\ntouch ran\necho KEY\n"),
+    ]);
+    let program = folder.at("team/a.key").display().to_string();
+    let secret = SecretRef::Command(portcullis_names::SecretCommand::new([program.clone()]).unwrap());
+    let at = Path::root().key("certificate").key("a").key("key");
+    for (mode, read) in [(0o777, None), (0o755, Some(b"KEY".as_slice()))] {
+        permit(&folder, mode);
+        let (document, report) = folder.load(&["edge.toml"]);
+        let mut cx = Context::new(document, report);
+        assert_eq!(cx.secret(&at, &secret).as_deref(), read, "{mode:o}");
+        // It runs in the folder of the file that names it.
+        assert_eq!(folder.at("ran").exists(), read.is_some(), "{mode:o}");
+        let told = format!("edge.toml:3:15: every user of this machine can change {program}");
+        assert_eq!(
+            cx.report().lines().iter().any(|line| line.contains(&told)),
+            read.is_none(),
+            "{:?}",
+            cx.report().lines()
+        );
+    }
+}
+
 fn permit(folder: &Folder, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(folder.at("team/a.key"), fs::Permissions::from_mode(mode)).unwrap();
