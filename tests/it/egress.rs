@@ -350,6 +350,21 @@ async fn socks_resolves_names_here_and_asks_for_a_password_where_the_listener_do
             assert_eq!(Client::over(inner).get("allowed.test", "/").await.status, 200);
         }
     }
+    // Where the gateway reads what is inside, requests follow on the connection.
+    let mut request = named("plain.test");
+    request.truncate(request.len() - 2);
+    request.extend(outside.clear.addr.port().to_be_bytes());
+    let mut stream = TcpStream::connect(gateway.addr("out")).await.unwrap();
+    stream.write_all(&[&[5, 1, 0][..], &request].concat()).await.unwrap();
+    let mut answers = [0; 12];
+    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut answers).await.unwrap();
+    assert_eq!((answers[1], answers[3]), (0, 0), "{answers:?}");
+    let mut client = Client::over(stream);
+    for path in ["/one", "/two"] {
+        let answer = client.get(&ported("plain.test:CLEAR", &outside), path).await;
+        assert!(answer.status == 200 && answer.text().starts_with(&format!("GET {path} ")), "{answer:?}");
+    }
+    gateway.recorded("a request inside", |record| record["path"] == "/two" && record["destination"] == "plain").await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("hash"), HASH).unwrap();
     let config = [LISTENER, "auth = { basic = {} }\n", BASIC, &rules(&outside)].concat();

@@ -23,7 +23,7 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
         let head = match next_head(&mut io, &plan, conn, served, speaks).await {
             Next::Head(head) => head,
             Next::H2 => return Box::pin(super::h2::serve(io, conn)).await,
-            Next::Connect(head, len) => match Box::pin(connect::serve(io, conn, *head, len)).await {
+            Next::Tunnel(wish) => match enter(io, conn, wish).await {
                 Some((reusable, Speaks::H2)) => return Box::pin(super::h2::serve(reusable, conn)).await,
                 Some((reusable, inside @ (Speaks::H1 | Speaks::ByPreface))) => {
                     (io, speaks) = (reusable, inside);
@@ -35,7 +35,6 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
                 }
                 None => return,
             },
-            Next::Socks => return Box::pin(socks::serve(io, conn)).await,
             Next::NotAllowed => return Box::pin(refuse::not_allowed(io, conn)).await,
             Next::Refused(refusal) => return Box::pin(refuse::malformed(io, conn, refusal)).await,
             Next::TimedOut => return Box::pin(refuse::timed_out(io, conn)).await,
@@ -64,14 +63,20 @@ pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
     }
 }
 
+/// Opens a tunnel. Gives the connection back where requests follow: after a refusal, or inside.
+async fn enter(io: Box<EdgeIo>, conn: &Conn, wish: Wish) -> Option<(Box<EdgeIo>, Speaks)> {
+    match wish {
+        Wish::Connect(head, len) => Box::pin(connect::serve(io, conn, *head, len)).await,
+        Wish::Socks => Box::pin(socks::serve(io, conn)).await,
+    }
+}
+
 /// What came next on the connection.
 enum Next {
     Head(Accepted),
     H2,
-    /// A tunnel through an explicit proxy, with the length of its head.
-    Connect(Box<ConnectHead>, usize),
-    /// An explicit proxy's client speaks SOCKS.
-    Socks,
+    /// A tunnel through an explicit proxy.
+    Tunnel(Wish),
     /// CONNECT: a reverse proxy is nobody's tunnel.
     NotAllowed,
     Refused(Refusal),
@@ -81,6 +86,13 @@ enum Next {
     Gone,
     /// Nothing came for too long, or we are draining.
     Idle,
+}
+
+/// How a tunnel is asked for.
+enum Wish {
+    /// With the length of the head.
+    Connect(Box<ConnectHead>, usize),
+    Socks,
 }
 
 /// What the driver keeps of a head that `wire` accepted.
@@ -118,10 +130,10 @@ async fn next_head(io: &mut EdgeIo, plan: &ListenerPlan, conn: &Conn, served: u3
         }
         let reads = Reads::of(plan, io);
         if served == 0 && reads == Reads::Proxied && io.ahead().first() == Some(&socks::FIRST_OCTET) {
-            return Next::Socks;
+            return Next::Tunnel(Wish::Socks);
         }
         match read_head(io.ahead(), reads, &limits, &mut cursor) {
-            Ok(Parse::Complete { head: Begun::Connect(head), len }) => return Next::Connect(head, len),
+            Ok(Parse::Complete { head: Begun::Connect(head), len }) => return Next::Tunnel(Wish::Connect(head, len)),
             Ok(Parse::Complete { head: Begun::Request(head), len }) => {
                 if head.method(io.ahead()) == "CONNECT" {
                     return Next::NotAllowed;

@@ -36,42 +36,12 @@ pub(crate) async fn serve(
     let asked = Asked { authority: head.authority(), authorization: head.proxy_authorization() };
     // Boxed, and gone when it is open: an idle tunnel pays for its own future only.
     match Box::pin(open(&plan, &conn.core, &facts, asked, &mut record)).await {
-        Ok(Opened::Tunnel(tunnel)) => {
+        Ok(opened) => {
             if io.send(ESTABLISHED).await.is_err() {
                 record.tell(conn.core.edge(), &facts, Ended::Broken, None, Octets::default());
                 return None;
             }
-            let (transport, early, permit) = io.into_parts()?;
-            let around = Around {
-                core: &conn.core,
-                facts: &facts,
-                drain: conn.drain.clone(),
-                patience: plan.limits.header_timeout,
-            };
-            facts.open_tunnel();
-            Box::pin(tunnel.carry(transport, early, around, record)).await;
-            drop(permit);
-            None
-        }
-        Ok(Opened::Requests(tunnel)) => {
-            io.send(ESTABLISHED).await.ok()?;
-            facts.pin(Pinned::Tunnel(tunnel));
-            Some((io, Speaks::ByPreface))
-        }
-        Ok(Opened::Inspected(tunnel)) => {
-            io.send(ESTABLISHED).await.ok()?;
-            let (transport, early, permit) = io.into_parts()?;
-            let opening = inspect::open(transport, early, &tunnel.target, &conn.core, plan.limits.header_timeout);
-            let inspected = Box::pin(opening).await;
-            let (transport, speaks) = match inspected {
-                Ok(opened) => opened,
-                Err(ended) => {
-                    record.tell(conn.core.edge(), &facts, ended, None, Octets::default());
-                    return None;
-                }
-            };
-            facts.pin(Pinned::Tunnel(tunnel));
-            Some((Box::new(EdgeIo::new(transport, BytesMut::new(), facts, permit)), speaks))
+            opened.go_on(io, conn, record).await
         }
         Err((refused, challenges)) => {
             // What follows was meant for the tunnel: taken for a request, it would be one that nobody checked. A client of
@@ -148,25 +118,74 @@ pub(crate) async fn open(
     let caller = CallerFacts::new(facts, user);
     record.caller = Some(caller.clone());
     let target = Target::parse(asked.authority).map_err(|reason| plain(reason.into()))?;
+    open_to(target, caller, core, record).await.map_err(plain)
+}
+
+/// Lets a caller to a target, however it was asked for.
+pub(crate) async fn open_to(
+    target: Target,
+    caller: CallerFacts,
+    core: &Core,
+    record: &mut FlowRecord,
+) -> Result<Opened, Refused> {
     record.set_target(&target);
     let snapshot = core.edge().snapshot();
-    let Some(egress) = snapshot.egress.clone() else { return Err(plain(Reason::NoDestination.into())) };
+    let Some(egress) = snapshot.egress.clone() else { return Err(Reason::NoDestination.into()) };
     let ahead = admission::look_ahead(&egress, &caller, &target);
     let sees = ahead.destination.as_ref().is_some_and(|destination| destination.sees_requests());
     if sees && opens_for_requests(ahead.verdict) {
         let tls = ahead.destination.as_ref().map(|destination| destination.tls());
         let place = admission::take_place(&egress, &caller, &ahead);
-        let place = place.inspect_err(|_| record.decision = Some(ahead.clone())).map_err(plain)?;
+        let place = place.inspect_err(|_| record.decision = Some(ahead.clone()))?;
         let tunnel = ReadTunnel { target, user: caller.user(), _place: place };
         return Ok(match tls {
             Some(TlsMode::Inspect) => Opened::Inspected(tunnel),
             Some(TlsMode::Originate | TlsMode::Passthrough) | None => Opened::Requests(tunnel),
         });
     }
-    Tunnel::open(egress, caller, &target, FirstWord::Awaited, record)
-        .await
-        .map(|tunnel| Opened::Tunnel(Box::new(tunnel)))
-        .map_err(plain)
+    let tunnel = Tunnel::open(egress, caller, &target, FirstWord::Awaited, record).await?;
+    Ok(Opened::Tunnel(Box::new(tunnel)))
+}
+
+impl Opened {
+    /// Carries the tunnel of a connection whose client was told that it is open; or gives the connection back, with what is spoken
+    /// there, where the gateway reads the requests inside.
+    pub(crate) async fn go_on(
+        self,
+        io: Box<EdgeIo>,
+        conn: &Conn,
+        record: Box<FlowRecord>,
+    ) -> Option<(Box<EdgeIo>, Speaks)> {
+        let (facts, patience) = (io.facts().clone(), conn.plan().limits.header_timeout);
+        match self {
+            Self::Tunnel(tunnel) => {
+                let (transport, early, permit) = io.into_parts()?;
+                let around = Around { core: &conn.core, facts: &facts, drain: conn.drain.clone(), patience };
+                facts.open_tunnel();
+                Box::pin(tunnel.carry(transport, early, around, record)).await;
+                drop(permit);
+                None
+            }
+            Self::Requests(tunnel) => {
+                facts.pin(Pinned::Tunnel(tunnel));
+                Some((io, Speaks::ByPreface))
+            }
+            Self::Inspected(tunnel) => {
+                let (transport, early, permit) = io.into_parts()?;
+                let opening = inspect::open(transport, early, &tunnel.target, &conn.core, patience);
+                let inspected = Box::pin(opening).await;
+                let (transport, speaks) = match inspected {
+                    Ok(opened) => opened,
+                    Err(ended) => {
+                        record.tell(conn.core.edge(), &facts, ended, None, Octets::default());
+                        return None;
+                    }
+                };
+                facts.pin(Pinned::Tunnel(tunnel));
+                Some((Box::new(EdgeIo::new(transport, BytesMut::new(), facts, permit)), speaks))
+            }
+        }
+    }
 }
 
 /// What only the requests can tell is decided with them.

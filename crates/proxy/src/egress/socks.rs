@@ -4,14 +4,13 @@
 //! reached only where a destination names it.
 
 use super::{
-    CallerFacts, Ended, FlowRecord, Octets, Tunnel,
-    admission::{self, Refused},
-    connect::{self, auth_of, learn_process},
-    tunnel::Around,
+    CallerFacts, Ended, FlowRecord, Octets,
+    admission::Refused,
+    connect::{self, Opened, auth_of, learn_process},
 };
-use crate::conn::{Conn, ConnFacts, EdgeIo};
+use crate::conn::{Conn, ConnFacts, EdgeIo, Speaks};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use portcullis_egress::{FirstWord, Host, Reason, Target};
+use portcullis_egress::{Host, Reason, Target};
 use portcullis_wire::{
     Parse,
     socks5::{
@@ -25,44 +24,50 @@ use tokio::time::{Instant, timeout_at};
 /// The version octet that every SOCKS 5 client begins with, and no HTTP client.
 pub(crate) const FIRST_OCTET: u8 = 5;
 
-/// Serves the one request of a connection.
-pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) {
+/// Serves the one request of a connection. Gives the connection back where the gateway reads what is inside, with what is
+/// spoken there.
+pub(crate) async fn serve(mut io: Box<EdgeIo>, conn: &Conn) -> Option<(Box<EdgeIo>, Speaks)> {
     let facts = io.facts().clone();
     let mut record = FlowRecord::new("SOCKS5");
-    let plan = conn.plan();
-    let deadline = Instant::now() + plan.limits.header_timeout;
-    let opened = open(&mut io, conn, &facts, &mut record, deadline).await;
-    let tunnel = match opened {
-        Ok(tunnel) => tunnel,
-        Err(Unserved::Gone) => return,
-        Err(Unserved::Malformed(error)) => {
+    let deadline = Instant::now() + conn.plan().limits.header_timeout;
+    match open(&mut io, conn, &facts, &mut record, deadline).await {
+        Ok(opened) => {
+            if io.send(&SocksReply::Succeeded.octets()).await.is_err() {
+                record.tell(conn.core.edge(), &facts, Ended::Broken, None, Octets::default());
+                return None;
+            }
+            opened.go_on(io, conn, record).await
+        }
+        Err(unserved) => {
+            refuse(io, conn, unserved, record).await;
+            None
+        }
+    }
+}
+
+async fn refuse(mut io: Box<EdgeIo>, conn: &Conn, unserved: Unserved, record: Box<FlowRecord>) {
+    let facts = io.facts().clone();
+    match unserved {
+        Unserved::Gone => {}
+        Unserved::Malformed(error) => {
             facts.metrics.connection_refused("socks");
             let reply = error.reply().octets();
             let reply: &[u8] = if error == SocksError::NoMethod { &NO_METHOD_REPLY } else { &reply };
             let _ = io.send(reply).await;
-            return io.close().await;
+            io.close().await;
         }
-        Err(Unserved::Login) => {
+        Unserved::Login => {
             let ended = Ended::Refused(Reason::ProxyAuthRequired);
             record.tell(conn.core.edge(), &facts, ended, None, Octets::default());
             let _ = io.send(&LOGIN_REFUSED).await;
-            return io.close().await;
+            io.close().await;
         }
-        Err(Unserved::Refused(refused)) => {
+        Unserved::Refused(refused) => {
             record.tell(conn.core.edge(), &facts, Ended::Refused(refused.reason), None, Octets::default());
             let _ = io.send(&reply_to(refused.reason).octets()).await;
-            return io.close().await;
+            io.close().await;
         }
-    };
-    if io.send(&SocksReply::Succeeded.octets()).await.is_err() {
-        return record.tell(conn.core.edge(), &facts, Ended::Broken, None, Octets::default());
     }
-    let Some((transport, early, permit)) = io.into_parts() else { return };
-    let around =
-        Around { core: &conn.core, facts: &facts, drain: conn.drain.clone(), patience: plan.limits.header_timeout };
-    facts.open_tunnel();
-    Box::pin(tunnel.carry(transport, early, around, record)).await;
-    drop(permit);
 }
 
 enum Unserved {
@@ -84,7 +89,7 @@ async fn open(
     facts: &Arc<ConnFacts>,
     record: &mut FlowRecord,
     deadline: Instant,
-) -> Result<Box<Tunnel>, Unserved> {
+) -> Result<Opened, Unserved> {
     let plan = conn.plan();
     let method = if auth_of(&plan).is_some() { SocksMethod::Password } else { SocksMethod::None };
     read(io, deadline, |buf| parse_greeting(buf, method)).await?;
@@ -114,19 +119,7 @@ async fn open(
     if port == 0 {
         return Err(Unserved::Refused(Reason::BadTarget.into()));
     }
-    let target = Target::new(host, port);
-    record.set_target(&target);
-    let snapshot = conn.core.edge().snapshot();
-    let Some(egress) = snapshot.egress.clone() else {
-        return Err(Unserved::Refused(Reason::NoDestination.into()));
-    };
-    // A destination whose requests are to be seen is reached by HTTP: here they would pass unseen.
-    let ahead = admission::look_ahead(&egress, &caller, &target);
-    if ahead.destination.as_ref().is_some_and(|destination| destination.sees_requests()) && ahead.reason().is_none() {
-        record.decision = Some(ahead.clone());
-        return Err(Unserved::Refused(Refused::by(&ahead, Reason::RequestUnseen)));
-    }
-    Tunnel::open(egress, caller, &target, FirstWord::Awaited, record).await.map(Box::new).map_err(Unserved::Refused)
+    connect::open_to(Target::new(host, port), caller, &conn.core, record).await.map_err(Unserved::Refused)
 }
 
 /// One message of the client, off the front of the connection.

@@ -147,7 +147,7 @@ impl Engine {
             return;
         }
         let told = Told::of(session.req_header());
-        let patience = body_to_come.then(|| Patience { silence: limits.body_timeout, rate: limits.min_rate });
+        let patience = body_to_come.then_some(Patience { silence: limits.body_timeout, rate: limits.min_rate });
         let serving = of_stream(self.proxy.process_new_http(session, &self.shutdown));
         if let Guarded::Cut(cut, exchange) = stream_watch::guard(serving, patience, &self.edge).await {
             self.record_cut(cut, exchange, Some(told));
@@ -163,7 +163,7 @@ impl Engine {
             }
             Cut::Revoked(reason, told) => {
                 exchange.fail(Reason::Denied { label: reason.as_str(), status: reason.status() }, "access");
-                Some(told)
+                Some(*told)
             }
         };
         let Some(told) = told else { return };

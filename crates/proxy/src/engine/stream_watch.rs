@@ -70,7 +70,7 @@ pub(super) enum Guarded<T> {
 pub(super) enum Cut {
     TooSlow,
     /// With its head, which is gone by then.
-    Revoked(Reason, Told),
+    Revoked(Reason, Box<Told>),
 }
 
 fn with_body(act: impl FnOnce(&BodyProgress)) {
@@ -158,7 +158,7 @@ async fn no_longer_allowed(edge: &Edge) -> Cut {
         return pending().await;
     };
     let reason = revoked(&flow, grant_end, edge, state.changes()).await;
-    Cut::Revoked(reason, told)
+    Cut::Revoked(reason, Box::new(told))
 }
 
 impl BodyProgress {
