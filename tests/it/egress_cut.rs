@@ -7,8 +7,7 @@ use crate::support::{
     gateway::Gateway,
     outside::Outside,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -27,13 +26,7 @@ struct Endless {
 impl Endless {
     async fn start() -> Self {
         let outside = Outside::start(&["clear.test", "far.test", "deep.test"]).await;
-        let leaf = outside.ca.leaf(&["far.test", "deep.test"]);
-        let chain = CertificateDer::pem_slice_iter(leaf.certificate_pem.as_bytes()).map(Result::unwrap).collect();
-        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let acceptor = outside.ca.leaf(&["far.test", "deep.test"]).acceptor(&[]);
         let (clear, tls) = (listen(None).await, listen(Some(acceptor)).await);
         Self { outside, clear, tls }
     }

@@ -8,7 +8,6 @@ use crate::support::{
     outside::Outside,
 };
 use bytes::Bytes;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
     net::SocketAddr,
     path::Path,
@@ -32,7 +31,7 @@ struct Call {
 type Calls = Arc<Mutex<Vec<Call>>>;
 
 /// An origin of h2: says back what it is sent, and `grpc-status` at the end.
-async fn origin(tls: Option<Arc<rustls::ServerConfig>>) -> (SocketAddr, Calls) {
+async fn origin(tls: Option<tokio_rustls::TlsAcceptor>) -> (SocketAddr, Calls) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (at, calls) = (listener.local_addr().unwrap(), Calls::default());
     let seen = calls.clone();
@@ -44,8 +43,8 @@ async fn origin(tls: Option<Arc<rustls::ServerConfig>>) -> (SocketAddr, Calls) {
             tokio::spawn(async move {
                 match tls {
                     None => answer(stream, seen, connection).await,
-                    Some(config) => {
-                        let Ok(stream) = tokio_rustls::TlsAcceptor::from(config).accept(stream).await else { return };
+                    Some(acceptor) => {
+                        let Ok(stream) = acceptor.accept(stream).await else { return };
                         answer(stream, seen, connection).await;
                     }
                 }
@@ -83,17 +82,6 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, se
             let _ = out.send_trailers(trailers);
         });
     }
-}
-
-fn server_config(ca: &Authority, alpn: &[&[u8]]) -> Arc<rustls::ServerConfig> {
-    let leaf = ca.leaf(&["allowed.test"]);
-    let chain = CertificateDer::pem_slice_iter(leaf.certificate_pem.as_bytes()).map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Arc::new(config)
 }
 
 async fn start(outside: &Outside, origin: SocketAddr, keys: &str) -> Gateway {
@@ -154,7 +142,7 @@ async fn call(sender: &h2::client::SendRequest<Bytes>, target: &str, octets: usi
 async fn grpc_reaches_its_destination_as_h2_with_trailers_and_the_credential() {
     let outside = Outside::start(&["allowed.test"]).await;
     for mode in ["inspect", "originate", "passthrough"] {
-        let tls = (mode != "passthrough").then(|| server_config(&outside.ca, &[b"h2", b"http/1.1"]));
+        let tls = (mode != "passthrough").then(|| outside.ca.leaf(&["allowed.test"]).acceptor(&[b"h2", b"http/1.1"]));
         let (at, calls) = origin(tls).await;
         let keys = match mode {
             "passthrough" => "protocol = \"http\"\ncredential = \"key\"".to_owned(),
@@ -230,7 +218,7 @@ async fn inside(gateway: &Gateway, target: &str) -> h2::client::SendRequest<Byte
 #[tokio::test]
 async fn connections_that_requests_share_have_places_and_give_them_up_at_rest() {
     let outside = Outside::start(&["allowed.test"]).await;
-    let (at, calls) = origin(Some(server_config(&outside.ca, &[b"h2"]))).await;
+    let (at, calls) = origin(Some(outside.ca.leaf(&["allowed.test"]).acceptor(&[b"h2"]))).await;
     let keys = "tls = \"inspect\"\ntrust = \"outside\"\ncircuit_breaker = { connections = 1 }";
     let gateway = start(&outside, at, keys).await;
     let target = format!("allowed.test:{}", at.port());

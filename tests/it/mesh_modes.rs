@@ -8,7 +8,6 @@ use crate::support::{
     mesh::{Mesh, allow, workload_table},
     origin::{ok, serve},
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -17,13 +16,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// An application that speaks TLS and clear text on one port.
 async fn application(ca: &Authority) -> SocketAddr {
-    let leaf = ca.leaf(&["app.test"]);
-    let chain = CertificateDer::pem_slice_iter(leaf.certificate_pem.as_bytes()).map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let acceptor = ca.leaf(&["app.test"]).acceptor(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -292,21 +292,8 @@ async fn least_request_avoids_the_busy_one() {
 
 #[tokio::test]
 async fn h2_over_tls_to_an_upstream_is_verified_and_multiplexed() {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let ca = Authority::new("ca");
-    let leaf = ca.leaf(&["app.internal"]);
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap(),
-        )
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let acceptor = ca.leaf(&["app.internal"]).acceptor(&[b"h2"]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let connections = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));

@@ -8,7 +8,6 @@ use crate::support::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::SendRequest, server::SendResponse};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, request, response};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
     collections::HashMap,
     future::poll_fn,
@@ -70,7 +69,7 @@ impl Lab {
         std::fs::write(folder.path().join("ca.pem"), &ca.certificate_pem).unwrap();
         let log = Arc::new(Log::default());
         let clear = serve(None, log.clone()).await;
-        let tls = serve(Some(acceptor(&ca)), log.clone()).await;
+        let tls = serve(Some(ca.leaf(&["tls.test"]).acceptor(&[b"h2"])), log.clone()).await;
         let leaving = leaving(clear).await;
         let config = format!(
             "[certificate.leaf]\ncert = {{ file = \"leaf.crt\" }}\nkey = {{ file = \"leaf.key\" }}\n\
@@ -461,15 +460,4 @@ pub(super) async fn paced(send: &mut SendStream<Bytes>, mut octets: Bytes) -> Re
         send.send_data(part, false)?;
     }
     Ok(())
-}
-
-fn acceptor(ca: &Authority) -> TlsAcceptor {
-    let leaf = ca.leaf(&["tls.test"]);
-    let chain = CertificateDer::pem_slice_iter(leaf.certificate_pem.as_bytes()).map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    TlsAcceptor::from(Arc::new(config))
 }

@@ -5,7 +5,8 @@ use rcgen::{
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RevocationReason,
     RevokedCertParams, SanType, SerialNumber,
 };
-use std::path::Path;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use std::{path::Path, sync::Arc};
 use time::{Duration, OffsetDateTime};
 
 /// A root that signs leaves and revocation lists.
@@ -114,6 +115,17 @@ impl Authority {
 }
 
 impl Leaf {
+    /// What a server shows it with that asks nobody for a certificate; `alpn` in the order of its wishes.
+    pub(crate) fn acceptor(&self, alpn: &[&[u8]]) -> tokio_rustls::TlsAcceptor {
+        let chain = CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes()).map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config).into()
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.not_after <= OffsetDateTime::now_utc() + Duration::milliseconds(1100)
     }

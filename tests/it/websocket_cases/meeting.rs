@@ -6,7 +6,6 @@ use crate::support::{
     gateway::Gateway,
     origin::{Seen, find, read_request},
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -69,7 +68,7 @@ impl Lab {
         let (ca, folder) = (Authority::new("ca"), tempfile::tempdir().unwrap());
         ca.leaf(&["a", "tls.test"]).write(folder.path(), "leaf");
         std::fs::write(folder.path().join("ca.pem"), &ca.certificate_pem).unwrap();
-        let acceptor = acceptor(&ca);
+        let acceptor = ca.leaf(&["tls.test"]).acceptor(&[b"http/1.1"]);
         let origins = [Origins::start(None).await, Origins::start(Some(acceptor)).await];
         let [clear, tls] = origins.each_ref().map(|origins| origins.addr);
         let config = format!(
@@ -229,15 +228,4 @@ impl Origins {
         self.expected.lock().unwrap().insert(path.to_owned(), sender);
         receiver
     }
-}
-
-fn acceptor(ca: &Authority) -> TlsAcceptor {
-    let leaf = ca.leaf(&["tls.test"]);
-    let chain = CertificateDer::pem_slice_iter(leaf.certificate_pem.as_bytes()).map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    TlsAcceptor::from(Arc::new(config))
 }
