@@ -52,7 +52,15 @@ pub fn give_back() {
 /// What came after a start until all was at rest, and what bursts touched. Until the future is dropped.
 pub async fn give_back_now_and_then() {
     loop {
-        tokio::time::sleep(if BEGAN.swap(false, Relaxed) { SETTLING } else { REST }).await;
+        let mut rested = Duration::ZERO;
+        // A start or a reload may end in the midst of a rest, and is not to wait for the end of it.
+        while rested < REST && !BEGAN.swap(false, Relaxed) {
+            tokio::time::sleep(SETTLING).await;
+            rested += SETTLING;
+        }
+        if rested < REST {
+            tokio::time::sleep(SETTLING).await;
+        }
         forget_all();
     }
 }
