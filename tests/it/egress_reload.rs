@@ -92,13 +92,16 @@ async fn a_policy_that_takes_a_tunnel_back_within_the_window_saves_it() {
 async fn the_end_of_a_grant_is_the_end_of_its_tunnels() {
     let outside = Outside::start(&NAMES).await;
     let folder = tempfile::tempdir().unwrap();
-    let soon = time::OffsetDateTime::now_utc() + Duration::from_secs(3);
-    let soon = soon.format(&time::format_description::well_known::Rfc3339).unwrap();
-    let config = config(&outside, folder.path(), "\"destination:goes\"", &format!("until = \"{soon}\"\n"));
-    let gateway = Gateway::start_in(folder, &config).await;
+    let endless = config(&outside, folder.path(), "\"destination:goes\"", "");
+    let mut gateway = Gateway::start_in(folder, &endless).await;
     let port = outside.clear.addr.port();
     let (mut stays, mut goes) = (tunnel(&gateway, "stays", port).await, tunnel(&gateway, "goes", port).await);
     assert!(is_alive(&mut goes).await);
+    // An end that is given while they are open: however slow the machine is, they were opened.
+    let soon = time::OffsetDateTime::now_utc() + Duration::from_secs(2);
+    let soon = soon.format(&time::format_description::well_known::Rfc3339).unwrap();
+    let ending = config(&outside, gateway.path(), "\"destination:goes\"", &format!("until = \"{soon}\"\n"));
+    assert_eq!(gateway.reload(&ending).await.0, 200);
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(10), goes.read_to_end(&mut rest)).await.expect("it is cut");
     gateway.counts("portcullis_egress_refusals_total", &["goes", "expired"], 1.0).await;

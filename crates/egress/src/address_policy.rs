@@ -10,6 +10,7 @@ use portcullis_names::{Cidr, CidrSet};
 use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 /// An address that [`AddressPolicy::check`] let through. The dialler takes nothing else, and nobody else can make one: an
@@ -69,10 +70,10 @@ pub struct AddressPolicy {
     own: OwnAddresses,
 }
 
-/// Where this gateway can be reached. Gathered by the caller at start and at reload.
+/// Where this gateway can be reached. Gathered by the caller at start and at reload; interfaces also in between.
 #[derive(Debug, Clone, Default)]
 pub struct OwnAddresses {
-    interfaces: HashSet<IpAddr>,
+    interfaces: Arc<RwLock<HashSet<IpAddr>>>,
     listeners: HashSet<SocketAddr>,
     /// Ports on which a listener takes connections to any address of this machine.
     wildcard_ports: HashSet<u16>,
@@ -85,10 +86,9 @@ impl OwnAddresses {
     /// names 127.0.0.0/8 reaches its neighbour on this machine, but never one of `listeners`.
     pub fn new(interfaces: impl IntoIterator<Item = IpAddr>, listeners: impl IntoIterator<Item = SocketAddr>) -> Self {
         let mut own = Self::default();
-        let canonical = |address: IpAddr| Decoded::of(address).address;
-        own.interfaces = interfaces.into_iter().map(canonical).filter(|address| !address.is_loopback()).collect();
+        own.learn_interfaces(interfaces);
         for listener in listeners {
-            let address = canonical(listener.ip());
+            let address = Decoded::of(listener.ip()).address;
             if address.is_unspecified() {
                 own.wildcard_ports.insert(listener.port());
             }
@@ -97,10 +97,20 @@ impl OwnAddresses {
         own
     }
 
+    fn learn_interfaces(&self, interfaces: impl IntoIterator<Item = IpAddr>) {
+        let addresses = interfaces.into_iter().map(|address| Decoded::of(address).address);
+        let known: HashSet<IpAddr> = addresses.filter(|address| !address.is_loopback()).collect();
+        *self.interfaces.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    fn is_of_an_interface(&self, address: IpAddr) -> bool {
+        self.interfaces.read().unwrap_or_else(PoisonError::into_inner).contains(&address)
+    }
+
     fn contains(&self, address: IpAddr, port: u16) -> bool {
         // The kernel connects 0.0.0.0 and :: to this machine.
         let is_local = address.is_loopback() || address.is_unspecified();
-        self.interfaces.contains(&address)
+        self.is_of_an_interface(address)
             || self.listeners.contains(&SocketAddr::new(address, port))
             || (is_local && (self.wildcard_ports.contains(&port) || self.listens_locally(port)))
     }
@@ -114,6 +124,11 @@ impl OwnAddresses {
 impl AddressPolicy {
     pub fn new(denied: CidrSet, own: OwnAddresses) -> Self {
         Self { denied, own }
+    }
+
+    /// The addresses of the local interfaces as they are now, in the place of those before.
+    pub fn learn_interfaces(&self, interfaces: impl IntoIterator<Item = IpAddr>) {
+        self.own.learn_interfaces(interfaces);
     }
 
     /// The one way to an address that can be dialled.
@@ -206,6 +221,18 @@ mod tests {
             let found = check(private, address, port);
             assert_eq!(found.as_deref().map_err(|reason| *reason), expected, "{private:?} {address}:{port}");
         }
+    }
+
+    #[test]
+    fn an_address_that_an_interface_gets_later_is_our_own_from_then_on() {
+        let (policy, address) = (policy(), "198.41.0.77".parse().unwrap());
+        let reason =
+            |policy: &AddressPolicy| policy.check(address, 443, &PrivateRanges::none()).map_err(|no| no.reason());
+        assert!(reason(&policy).is_ok());
+        policy.learn_interfaces(["::ffff:198.41.0.77".parse().unwrap()]);
+        assert_eq!(reason(&policy.clone()), Err(Reason::OwnAddress));
+        policy.learn_interfaces([]);
+        assert!(reason(&policy).is_ok());
     }
 
     #[test]

@@ -11,11 +11,16 @@ use std::{
 /// Compares the endpoints of each upstream at the end of each of its intervals, as long as the gateway lives.
 pub(super) async fn judge_endpoints(gateway: Weak<Inner>) {
     let mut judged: HashMap<String, Instant> = HashMap::new();
+    let mut looked = Instant::now();
     loop {
         tokio::time::sleep(JUDGE_STEP).await;
         let Some(gateway) = gateway.upgrade() else { return };
         let snapshot = gateway.edge.snapshot();
         let now = Instant::now();
+        if let Some(egress) = snapshot.egress.as_ref().filter(|_| now.saturating_duration_since(looked) >= LOOK_STEP) {
+            looked = now;
+            egress.look_at_interfaces();
+        }
         for ejected in snapshot.egress.iter().flat_map(|egress| egress.judge(now)) {
             let (destination, address, reason) = (&ejected.destination, &ejected.address, ejected.reason);
             tracing::warn!(%destination, endpoint = %address, %reason, "address ejected");
@@ -60,5 +65,7 @@ pub(super) async fn move_releases(gateway: Weak<Inner>) {
     }
 }
 
+/// How long an address that an interface got is not known as our own.
+const LOOK_STEP: Duration = Duration::from_secs(5);
 /// The shortest interval of outlier detection.
 const JUDGE_STEP: Duration = Duration::from_millis(100);

@@ -56,7 +56,7 @@ impl LiveEgress {
             (None, Some(servers)) => Arc::new(Resolver::from_name_servers(servers)?),
             (None, None) => Arc::new(Resolver::from_system()?),
         };
-        let own = OwnAddresses::new(interfaces(), listeners);
+        let own = OwnAddresses::new(interfaces().unwrap_or_default(), listeners);
         let addresses = Arc::new(AddressPolicy::new(plan.policy.denied_addresses().clone(), own));
         let token_client =
             TokenClient { resolver: resolver.clone(), addresses: addresses.clone(), tls: system_client() };
@@ -66,6 +66,13 @@ impl LiveEgress {
 }
 
 impl LiveEgress {
+    /// Interfaces come and go while a plan lives. What the kernel does not tell changes nothing.
+    pub fn look_at_interfaces(&self) {
+        if let Some(interfaces) = interfaces() {
+            self.addresses.learn_interfaces(interfaces);
+        }
+    }
+
     /// Compares the addresses of each host; those that fall out are told.
     pub fn judge(&self, now: Instant) -> Vec<Ejected> {
         self.state.pools.judge(|destination| self.plan.policy.destination(destination.as_str()).is_some(), now)
@@ -113,12 +120,12 @@ impl EgressState {
 
 /// Every address of every interface. Where the kernel does not tell, only listeners are known to be ours; loopback and private
 /// addresses are refused by their class all the same.
-fn interfaces() -> Vec<IpAddr> {
-    let Ok(found) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+fn interfaces() -> Option<Vec<IpAddr>> {
+    let found = nix::ifaddrs::getifaddrs().ok()?;
     let address = |interface: nix::ifaddrs::InterfaceAddress| {
         let address = interface.address?;
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
     };
-    found.filter_map(address).collect()
+    Some(found.filter_map(address).collect())
 }
