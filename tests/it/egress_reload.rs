@@ -1,6 +1,11 @@
 //! Tunnels that are open while the policy changes under them.
 
-use crate::support::{client::Client, eventually, gateway::Gateway, outside::Outside};
+use crate::support::{
+    client::{Client, tls_config},
+    eventually,
+    gateway::Gateway,
+    outside::Outside,
+};
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -69,6 +74,32 @@ async fn a_new_policy_cuts_the_tunnels_it_forbids_and_no_others() {
     assert_eq!(gateway.admin("POST", "/reload", "").await.0, 200);
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(10), stays.read_to_end(&mut rest)).await.expect("it is cut");
+}
+
+#[tokio::test]
+async fn a_policy_that_comes_while_a_client_is_waited_for_holds_for_its_tunnel() {
+    let outside = Outside::start(&NAMES).await;
+    let folder = tempfile::tempdir().unwrap();
+    let hello_first = |to: &str, folder: &std::path::Path| {
+        config(&outside, folder, to, "")
+            .replace("protocol = \"opaque\"", "protocol = \"tls\"")
+            .replace(&format!("ports = [{}]", outside.clear.addr.port()), &format!("ports = [{}]", outside.tls.port()))
+    };
+    let both = hello_first("\"destination:goes\"", folder.path());
+    let mut gateway = Gateway::start_in(folder, &both).await;
+    // It is allowed and open, and nothing was said in it so far.
+    let stream = tunnel(&gateway, "goes", outside.tls.port()).await;
+    let narrowed = hello_first("\"destination:stays\"", gateway.path());
+    assert_eq!(gateway.reload(&narrowed).await.0, 200);
+    let connector = tokio_rustls::TlsConnector::from(tls_config(&outside.ca.certificate_pem, &[]));
+    let ends = async {
+        // The hello may get through before it is cut; what follows it does not go on.
+        if let Ok(mut inner) = connector.connect("goes.test".try_into().unwrap(), stream).await {
+            let _ = inner.read_to_end(&mut Vec::new()).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ends).await.expect("it is cut");
+    gateway.counts("portcullis_egress_refusals_total", &["goes", "policy_changed"], 1.0).await;
 }
 
 #[tokio::test]

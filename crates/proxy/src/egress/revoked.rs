@@ -1,8 +1,13 @@
 //! Flows that a new policy, or the end of their grant, no longer allows.
 
+use super::EgressPlan;
 use crate::snapshot::Edge;
 use portcullis_egress::{FlowStanding, LiveFlow, Reason};
-use std::time::{Duration, SystemTime};
+use std::{
+    future::ready,
+    sync::{Arc, Weak},
+    time::{Duration, SystemTime},
+};
 use tokio::sync::watch;
 
 /// Resolves when the policy has not allowed the flow for the whole of the drain window. A policy that takes it back in
@@ -12,8 +17,14 @@ pub(crate) async fn revoked(
     grant_end: Option<SystemTime>,
     edge: &Edge,
     mut changes: watch::Receiver<u64>,
+    decided_by: &Weak<EgressPlan>,
 ) -> Reason {
     let mut ends_at = grant_end;
+    // Between the decision and the wish to be told of changes a name was resolved, a destination dialled, a client waited for.
+    let now = edge.snapshot();
+    let mut is_decided =
+        now.egress.as_ref().is_some_and(|egress| std::ptr::eq(Weak::as_ptr(decided_by), Arc::as_ptr(&egress.plan)));
+    drop(now);
     // Why, and when it is cut.
     let mut ending: Option<(Reason, tokio::time::Instant)> = None;
     loop {
@@ -30,7 +41,9 @@ pub(crate) async fn revoked(
                 }
             }
             () = until_time(ends_at), if ending.is_none() => {}
+            () = ready(()), if !is_decided => {}
         }
+        is_decided = true;
         let snapshot = edge.snapshot();
         let standing = match &snapshot.egress {
             Some(egress) => live.standing(&egress.plan.policy, SystemTime::now()),

@@ -2,7 +2,7 @@
 //! done or it may not go on.
 
 use super::{
-    CallerFacts, EgressState, Ended, FlowRecord, LiveEgress, Octets,
+    CallerFacts, EgressPlan, EgressState, Ended, FlowRecord, LiveEgress, Octets,
     admission::{self, Refused},
     outbound::{self, Held, Outbound},
     relay_any::relay_any,
@@ -21,7 +21,7 @@ use portcullis_ops::OpenTunnel;
 use portcullis_wire::Parse;
 use std::{
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -52,6 +52,7 @@ struct Flow<S> {
     grant_end: Option<SystemTime>,
     idle: Duration,
     state: Arc<EgressState>,
+    decided_by: Weak<EgressPlan>,
     held: Option<Held>,
     _place: Option<TunnelPlace>,
     _open: OpenTunnel,
@@ -207,6 +208,7 @@ impl Tunnel {
             grant_end: self.permit.grant_end(),
             idle: self.egress.plan.idle,
             state: self.egress.state.clone(),
+            decided_by: Arc::downgrade(&self.egress.plan),
             origin: self.origin,
             held: self.held,
             _place: self.place,
@@ -268,14 +270,28 @@ impl Tunnel {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Flow<S> {
     async fn run(self: Box<Self>, around: Around<'_>) {
-        let Self { client, origin, live, grant_end, idle, state, held, _place, _open, mut budget, moved, .. } = *self;
+        let Self {
+            client,
+            origin,
+            live,
+            grant_end,
+            idle,
+            state,
+            decided_by,
+            held,
+            _place,
+            _open,
+            mut budget,
+            moved,
+            ..
+        } = *self;
         let (reported, record) = (self.reported, self.record);
         let Around { core, facts, mut drain, patience: _ } = around;
         let end = {
             // Lent to whoever carries: what is given away takes its place once in each future that it passes through.
             let mut cut = std::pin::pin!(async {
                 tokio::select! {
-                    reason = revoked(&live, grant_end, core.edge(), state.changes()) => reason,
+                    reason = revoked(&live, grant_end, core.edge(), state.changes(), &decided_by) => reason,
                     reason = used_up(budget.as_mut(), &state, &moved) => reason,
                 }
             });

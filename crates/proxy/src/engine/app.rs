@@ -390,7 +390,7 @@ impl ProxyHttp for App {
         &self,
         session: &mut Session,
         _: bool,
-        _: &HttpPeer,
+        peer: &HttpPeer,
         fd: std::os::fd::RawFd,
         digest: Option<&Digest>,
         ctx: &mut Ctx,
@@ -398,7 +398,8 @@ impl ProxyHttp for App {
         let exchange = exchange(ctx)?;
         // A later try got through: the earlier one's reason is history.
         exchange.fate = None;
-        exchange.ride = self.bridges.ride(fd);
+        // Nothing else is connected by a hook of ours.
+        exchange.ride = peer.options.custom_l4.as_ref().and_then(|_| self.bridges.ride(fd));
         screen::reached(session, exchange, HeadGate::of(digest)).await
     }
 

@@ -224,7 +224,7 @@ async fn decide(edge: &Edge, session: &mut Session, exchange: &mut Exchange) -> 
     stream_watch::departed(Departure {
         flow: LiveFlow::new(&outgoing.caller.borrow(), bound.permit(), request),
         grant_end: bound.permit().grant_end(),
-        state: egress.state.clone(),
+        egress: egress.clone(),
         told: Told::of(head),
     });
     // What may still be covered on its way cannot be signed ahead.

@@ -3,7 +3,7 @@
 
 use super::told::Told;
 use crate::{
-    egress::{EgressState, revoked},
+    egress::{LiveEgress, revoked},
     listen::MinRate,
     snapshot::Edge,
     stage::Exchange,
@@ -51,7 +51,7 @@ struct BodyProgress {
 pub(super) struct Departure {
     pub(super) flow: LiveFlow,
     pub(super) grant_end: Option<SystemTime>,
-    pub(super) state: Arc<EgressState>,
+    pub(super) egress: Arc<LiveEgress>,
     pub(super) told: Told,
 }
 
@@ -154,10 +154,13 @@ async fn too_slow() {
 async fn no_longer_allowed(edge: &Edge) -> Cut {
     let departed = WATCHED.with(|watched| watched.departed.clone());
     departed.notified().await;
-    let Some(Departure { flow, grant_end, state, told }) = WATCHED.with(|watched| watched.departure.take()) else {
+    let Some(Departure { flow, grant_end, egress, told }) = WATCHED.with(|watched| watched.departure.take()) else {
         return pending().await;
     };
-    let reason = revoked(&flow, grant_end, edge, state.changes()).await;
+    let (changes, decided_by) = (egress.state.changes(), Arc::downgrade(&egress.plan));
+    // It may go on for days, and must not keep an old configuration alive.
+    drop(egress);
+    let reason = revoked(&flow, grant_end, edge, changes, &decided_by).await;
     Cut::Revoked(reason, Box::new(told))
 }
 
