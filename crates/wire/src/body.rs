@@ -1,6 +1,7 @@
 //! Finds the end of a message body in a byte stream, and holds chunked framing to the letter.
 
 use crate::{Refusal, fields};
+use std::ops::Range;
 
 /// How a message's body is delimited (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +85,22 @@ impl BodyScanner {
 
     /// Reads on. After an error the stream cannot be trusted any more.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<Advance, Refusal> {
+        self.advance_through(bytes, |_| {})
+    }
+
+    /// The same, and tells where in `bytes` the content is: pieces in their order, without framing and trailers.
+    pub fn advance_through(&mut self, bytes: &[u8], mut content: impl FnMut(Range<usize>)) -> Result<Advance, Refusal> {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             if self.state == State::Done {
                 break;
             }
-            taken += self.step(rest)?;
+            let before = self.payload;
+            let step = self.step(rest)?;
+            if self.payload > before {
+                content(taken..taken + step);
+            }
+            taken += step;
         }
         Ok(Advance { taken, done: self.is_done() })
     }

@@ -43,6 +43,25 @@ fn bodies_end_where_they_end() {
 }
 
 #[test]
+fn content_is_told_from_its_framing_however_it_is_cut() {
+    for (framing, bytes, content) in [
+        (Framing::None, &b"GET /"[..], &b""[..]),
+        (Framing::Length(3), b"abcGET", b"abc"),
+        (Framing::Chunked, b"5;a=b\r\nhello\r\nA\r\n 123456789\r\n0\r\nX-T: 1\r\n\r\nX", b"hello 123456789"),
+        (Framing::Chunked, b"0\r\n\r\n", b""),
+    ] {
+        for step in 1..=bytes.len() {
+            let mut scanner = BodyScanner::new(framing, BodyLimits::default());
+            let mut found = Vec::new();
+            for part in bytes.chunks(step) {
+                scanner.advance_through(part, |piece| found.extend_from_slice(&part[piece])).unwrap();
+            }
+            assert_eq!(found, content, "{step}: {:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+}
+
+#[test]
 fn chunked_framing_is_held_to_the_letter() {
     use Refusal::*;
     for (bytes, refusal) in [
