@@ -389,9 +389,9 @@ fn number(seen: &Seen) -> Option<usize> {
 }
 
 /// All octets that a client is given for one request that ends its connection.
-async fn all_octets(gateway: &Gateway, method: &str, path: &str) -> Result<Vec<u8>, String> {
+async fn all_octets(gateway: &Gateway, method: &str, path: &str, connection: &str) -> Result<Vec<u8>, String> {
     let mut client = Client::connect(gateway.addr("http")).await;
-    client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
+    client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n")).await;
     let mut all = Vec::new();
     let reading = client.stream.read_to_end(&mut all);
     match tokio::time::timeout(Duration::from_secs(15), reading).await {
@@ -452,8 +452,16 @@ async fn last_word(client: &mut Client, to_head: bool) -> Option<Response> {
     }
 }
 
-async fn once(gateway: &Gateway, number: usize, case: &Case) -> Result<(), String> {
-    let octets = all_octets(gateway, case.method, &format!("/{number}")).await?;
+/// Carried by the lane, and by the engine, which takes what Connection names a field in.
+async fn by_either_way(gateway: &Gateway, number: usize, case: &Case) -> Result<(), String> {
+    alone(gateway, number, case, "close").await?;
+    alone(gateway, number, case, "close, x-nothing").await.map_err(|error| format!("by the engine {error}"))?;
+    followed(gateway, number, case).await?;
+    over_h2(gateway, number, case).await
+}
+
+async fn alone(gateway: &Gateway, number: usize, case: &Case, connection: &str) -> Result<(), String> {
+    let octets = all_octets(gateway, case.method, &format!("/{number}"), connection).await?;
     let fits = match case.told {
         // Nothing of the head may have been sent when its body failed.
         Broken if octets.is_empty() => true,
@@ -470,7 +478,11 @@ async fn once(gateway: &Gateway, number: usize, case: &Case) -> Result<(), Strin
     if !fits {
         return Err(format!("not {:?} but {:.300}", case.told, String::from_utf8_lossy(&octets)));
     }
-    // The same connection, and then three requests that the same endpoint answers.
+    Ok(())
+}
+
+/// The same on a connection that stays, and then three requests that the same endpoint answers.
+async fn followed(gateway: &Gateway, number: usize, case: &Case) -> Result<(), String> {
     let mut client = Client::connect(gateway.addr("http")).await;
     client.send(format!("{} /{number} HTTP/1.1\r\nHost: a\r\n\r\n", case.method)).await;
     let first = last_word(&mut client, case.method == "HEAD").await;
@@ -493,7 +505,7 @@ async fn once(gateway: &Gateway, number: usize, case: &Case) -> Result<(), Strin
             return Err(format!("the next request {turn} is answered {} {:.200}", next.head, next.text()));
         }
     }
-    over_h2(gateway, number, case).await
+    Ok(())
 }
 
 /// A client of h2 is told the same.
@@ -543,7 +555,7 @@ async fn whatever_an_origin_says_a_client_sees_one_answer_to_one_request() {
         let (gateway, cases) = (gateway.clone(), cases.clone());
         running.spawn(async move {
             let case = &cases[number];
-            let outcome = once(&gateway, number, case).await;
+            let outcome = by_either_way(&gateway, number, case).await;
             outcome.err().map(|instead| format!("{} [{}]: {instead}", case.name, case.clause))
         });
     }

@@ -47,6 +47,7 @@ mod h2;
 mod h2_attacks;
 mod h2_frames;
 mod keys;
+mod lane;
 mod lifecycle;
 mod limit_keys;
 mod limits;

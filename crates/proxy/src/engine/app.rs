@@ -3,10 +3,12 @@
 use super::{
     ahead,
     arrival::{arrival, hold_h2, hold_underscores, hold_upgrade, join_cookies},
+    attempt::Attempt,
     bridge::Bridges,
     egress, fate,
     guard::Passed,
     head_gate::HeadGate,
+    lane::Pool,
     mirror::MirrorTap,
     peers::Reach,
     reply::{
@@ -14,7 +16,8 @@ use super::{
         strip_hop_by_hop, tell_id,
     },
     screen,
-    shape::{proxy_header, say_scheme, shape},
+    setback::{broken_off, held, not_connected},
+    shape::{say_scheme, shape},
     stores::Stores,
     stream_watch,
     told::protocol,
@@ -22,11 +25,10 @@ use super::{
 };
 use crate::{
     conn::ConnFacts,
-    listen::Direction,
     mesh::{When, judge_request},
     release::LiveRollout,
     snapshot::Edge,
-    stage::{self, Ending, Exchange, Unpicked},
+    stage::{self, Ending, Exchange},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -43,7 +45,7 @@ use portcullis_auth::AuthzClient;
 use portcullis_health::TryOutcome;
 use portcullis_limit::Outcome;
 use portcullis_ops::metrics::RouteMetrics;
-use portcullis_policy::{Action, Body, Failed, Lookup, Reason, Redirect};
+use portcullis_policy::{Action, Failed, Lookup, Reason, Redirect};
 use portcullis_upstream::{Tried, Wish};
 use std::{
     any::Any,
@@ -55,6 +57,8 @@ pub(super) struct App {
     pub(super) edge: Arc<Edge>,
     pub(super) stores: Stores,
     bridges: Bridges,
+    /// The lane's connections.
+    pub(super) pool: Pool,
     /// This core's connections to external authorities; made when first needed.
     pub(super) authorities: OnceLock<AuthzClient>,
 }
@@ -73,12 +77,16 @@ impl Drop for Ctx {
 
 /// A WebSocket or stream may rest this long: what peers call a tunnel timeout (haproxy's usual `timeout tunnel`).
 const STREAM_IDLE: Duration = Duration::from_secs(3600);
-/// Tries for a request that met dead pooled connections, beside those that its rule allows.
-const STALE_TRIES: u32 = 3;
 
 impl App {
     pub(super) fn new(edge: Arc<Edge>) -> Self {
-        Self { edge, stores: Stores::default(), bridges: Bridges::default(), authorities: OnceLock::new() }
+        Self {
+            edge,
+            stores: Stores::default(),
+            bridges: Bridges::default(),
+            pool: Pool::default(),
+            authorities: OnceLock::new(),
+        }
     }
 
     /// Puts the request on its way; what the way before it left is gone.
@@ -94,7 +102,7 @@ impl App {
     }
 }
 
-fn exchange(ctx: &mut Ctx) -> Result<&mut Exchange> {
+pub(super) fn exchange(ctx: &mut Ctx) -> Result<&mut Exchange> {
     match &mut ctx.0 {
         Some(exchange) => Ok(exchange),
         None => Error::e_explain(ErrorType::InternalError, "a phase ran before admission"),
@@ -241,12 +249,14 @@ impl ProxyHttp for App {
         }
     }
 
+    /// Most requests are answered here, and the engine has nothing left to carry.
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        Ok(!self.by_lane(session, ctx).await?)
+    }
+
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let exchange = exchange(ctx)?;
-        // A later attempt comes after its wait; the permit of the one before it is given back.
-        if !exchange.retry_wait.is_zero() {
-            tokio::time::sleep(std::mem::take(&mut exchange.retry_wait)).await;
-        }
+        exchange.wait_for_attempt().await;
         if exchange.outgoing.is_some() {
             let reach = egress::reach(session, exchange);
             let mut reach = reach.map_err(|reason| Self::refuse(exchange, reason, "pick"))?;
@@ -255,135 +265,30 @@ impl ProxyHttp for App {
             }
             return Ok(self.set_out(reach, exchange));
         }
-        let Some(cleared) = exchange.cleared.take() else {
-            return Err(Self::refuse(exchange, Reason::Internal, "pick"));
+        let attempt = match exchange.attempt.take() {
+            Some(picked) => picked,
+            None => Attempt::pick(session, exchange)?,
         };
-        let now = Instant::now();
-        let (cluster_id, index) = loop {
-            let wish = next_wish(session, exchange, now)?;
-            match stage::pick(exchange, &cleared, wish) {
-                Ok(picked) => break picked,
-                Err(Unpicked::FellBack) => {}
-                Err(Unpicked::Refused(reason)) => return Err(Self::refuse(exchange, reason, "pick")),
-            }
-        };
-        exchange.cleared = Some(cleared);
-        let snapshot = exchange.snapshot.clone();
-        let (Some(cluster), Some(peers)) = (snapshot.clusters.get(cluster_id), snapshot.peers.cluster(cluster_id))
-        else {
-            return Err(Self::refuse(exchange, Reason::Internal, "pick"));
-        };
-        let Some(endpoint) = peers.endpoints.get(index) else {
-            return Err(Self::refuse(exchange, Reason::Internal, "pick"));
-        };
-        if exchange.facts.mesh().is_some() {
-            exchange.endpoint = endpoint.dialer.address.socket();
-        }
-        peers.metrics.attempt();
-        if exchange.attempts > 1 {
-            peers.metrics.retry();
-        }
-        let application = exchange.facts.mesh().filter(|mesh| mesh.application.as_ref() == Some(&cluster.name));
-        let mut reach = match cluster.proxy_protocol {
-            None if application.is_some() => {
-                let to = application.and_then(|mesh| mesh.target);
-                endpoint.application(to, session.req_header().version)
-            }
-            None => endpoint.reach(),
-            Some(version) => endpoint.reach_for(proxy_header(version, &exchange.facts).into()),
-        };
-        let goes_out = exchange.facts.mesh().is_some_and(|mesh| mesh.direction == Direction::Outbound);
-        if let Some(live) = snapshot.mesh.as_ref().filter(|_| goes_out) {
-            // Connections that were opened by an earlier identity are not begun on any more: they end with it.
-            reach.peer.group_key = reach.peer.group_key.wrapping_add(live.plan.identity.generation());
-        }
+        let mut reach =
+            attempt.reach(session, exchange).ok_or_else(|| Self::refuse(exchange, Reason::Internal, "pick"))?;
         let streaming = is_websocket(session.req_header()) || is_grpc(session.req_header());
-        reach.peer.options.read_timeout = Some(match exchange.plan() {
-            _ if streaming => STREAM_IDLE,
-            None => cluster.read_timeout,
-            Some(plan) => {
-                let left = exchange.time_left(plan, now).min(cluster.read_timeout);
-                plan.retry.per_try_timeout.map_or(left, |one| one.min(left))
-            }
-        });
-        exchange.upstream_began = Some(Instant::now());
+        reach.peer.options.read_timeout = Some(if streaming { STREAM_IDLE } else { attempt.read_timeout() });
         Ok(self.set_out(reach, exchange))
     }
 
-    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, ctx: &mut Ctx, mut error: BError) -> BError {
-        let Ok(exchange) = exchange(ctx) else { return error };
-        let now = Instant::now();
-        error.as_up();
-        let index = exchange.pick.as_ref().map(|pick| pick.index);
-        if exchange.outgoing.as_mut().is_some_and(|outgoing| outgoing.chose_h1(&error, index, now)) {
-            error.set_retry(true);
-            return error;
-        }
-        let reason = fate::reason(&error, &exchange.facts);
-        if reason != Reason::CircuitOpen {
-            stage::judge(exchange, TryOutcome::NotConnected, now);
-        }
-        let method = session.req_header().method.as_str();
-        if let Some(outgoing) = &exchange.outgoing {
-            error.set_retry(reason != Reason::CircuitOpen && outgoing.has_more_addresses(exchange.attempts));
-            exchange.fate = Some((reason, "connect"));
-            return error;
-        }
-        let again =
-            reason != Reason::CircuitOpen && stage::try_again(exchange, Failed::Connect, method, held(session), now);
-        error.set_retry(again);
-        exchange.fate = Some((reason, "connect"));
-        error
+    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, ctx: &mut Ctx, error: BError) -> BError {
+        not_connected(session, ctx, error)
     }
 
     fn error_while_proxy(
         &self,
         _: &HttpPeer,
         session: &mut Session,
-        mut error: BError,
+        error: BError,
         ctx: &mut Ctx,
         reused: bool,
     ) -> BError {
-        let Ok(exchange) = exchange(ctx) else { return error };
-        let now = Instant::now();
-        let method = session.req_header().method.clone();
-        let answered = session.response_written().is_some();
-        let from_upstream = error.esource() == &pingora::ErrorSource::Upstream;
-        if let Some(status) = exchange.retry_status.take() {
-            error.set_retry(true);
-            tracing::debug!(status, "tried again for its status");
-            return error;
-        }
-        let failed = fate::failed(&error);
-        // A pooled connection may die just as a request is put on it. That is not the endpoint's fault, and costs no retry
-        // when nothing of a body was sent and nothing was answered; a body is never sent twice unless the operator says so.
-        let stale = reused && failed == Failed::Reset && from_upstream && !answered;
-        let unsent = exchange.head_gate.as_ref().is_some_and(HeadGate::is_closed) && held(session) == Body::Replayable;
-        let harmless = unsent || (exchange.body_in.received() == 0 && method.is_idempotent());
-        if stale && harmless && exchange.stale_tries < STALE_TRIES {
-            exchange.stale_tries += 1;
-            exchange.attempts = exchange.attempts.saturating_sub(1);
-            error.set_retry(true);
-            return error;
-        }
-        // A timeout while the client has not sent its body is the client's: no endpoint is ejected by slow uploads. Unless it
-        // is the endpoint that takes nothing of it.
-        let takes_nothing = error.etype() == &ErrorType::WriteTimedout;
-        if from_upstream && failed == Failed::Timeout && !takes_nothing && !session.is_body_done() {
-            exchange.fate = Some((Reason::BodyTimeout, "proxy"));
-            error.set_retry(false);
-            return error;
-        }
-        if from_upstream {
-            stage::judge(exchange, TryOutcome::Broken, now);
-        }
-        let again =
-            from_upstream && !answered && stage::try_again(exchange, failed, method.as_str(), held(session), now);
-        error.set_retry(again);
-        if again {
-            exchange.fate = None;
-        }
-        error
+        broken_off(session, error, ctx, reused)
     }
 
     async fn connected_to_upstream(
@@ -622,31 +527,6 @@ fn authorise(session: &Session, exchange: &mut Exchange, when: When) -> Result<(
 /// The one upgrade that is passed on.
 fn is_websocket(header: &RequestHeader) -> bool {
     header.headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-}
-
-/// What steers the choice of an endpoint: worked out for the first attempt, drawn anew for each later one.
-fn next_wish(session: &Session, exchange: &mut Exchange, now: Instant) -> Result<Wish> {
-    if let Some(wish) = exchange.wish {
-        let wish = wish.again(now);
-        exchange.wish = Some(wish);
-        return Ok(wish);
-    }
-    let draw = fastrand::u64(..);
-    let id = stage::choose_upstream(exchange, draw).map_err(|reason| App::refuse(exchange, reason, "pick"))?;
-    let snapshot = exchange.snapshot.clone();
-    let wish = match snapshot.clusters.get(id) {
-        Some(cluster) => {
-            stage::wish(cluster, &View { header: session.req_header(), exchange }, draw.rotate_left(32), now)
-        }
-        None => Wish::plain(draw, now),
-    };
-    exchange.wish = Some(wish);
-    Ok(wish)
-}
-
-/// Whether what was read of the request's body is held for another attempt.
-fn held(session: &Session) -> Body {
-    if session.as_ref().retry_buffer_truncated() { Body::Gone } else { Body::Replayable }
 }
 
 fn mirror_tap(exchange: &Exchange, cluster: usize, judged: Option<Arc<LiveRollout>>) -> Option<MirrorTap> {

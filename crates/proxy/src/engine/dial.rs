@@ -162,7 +162,7 @@ impl custom::Connector for DialConnector {
 }
 
 impl Dial {
-    async fn connect(&self) -> Result<UpstreamIo> {
+    pub(super) async fn connect(&self) -> Result<UpstreamIo> {
         let dialer = &self.dialer;
         let _pending = dialer.load.pending.enter(dialer.breaker.pending).or_err(FULL, "pending")?;
         let seat = dialer.seat().await?;

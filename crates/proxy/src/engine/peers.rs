@@ -3,10 +3,12 @@
 use super::{
     bridge::{Bridge, Bridges, Offer},
     dial::{self, Dial, DialTls, Dialer, MeshDial},
+    upstream_io::UpstreamIo,
 };
 use crate::mesh::LiveMesh;
 use bytes::Bytes;
 use pingora::{
+    Result,
     protocols::{ALPN, l4::socket::SocketAddr as PeerAddress},
     upstreams::peer::HttpPeer,
 };
@@ -39,6 +41,8 @@ pub(crate) struct EndpointPeer {
     template: HttpPeer,
     /// h2 inside TLS.
     bridged: bool,
+    /// Tells the connections of the lane apart; `None`: it does not speak HTTP/1.1.
+    way: Option<u64>,
 }
 
 /// How one request gets to an endpoint.
@@ -46,6 +50,17 @@ pub(super) struct Reach {
     pub(super) peer: Box<HttpPeer>,
     /// Over h2 by a connection of our own making.
     bridge: Option<(Arc<Dialer>, Offer)>,
+}
+
+/// How one request gets to an endpoint without the engine: by HTTP/1.1 on a connection of the lane's.
+pub(super) struct Straight<'e> {
+    dialer: &'e Arc<Dialer>,
+    /// In the place of the dialer's own address.
+    to: Option<SocketAddr>,
+    /// Tells connections apart: those that are pooled by the same are as good as one another.
+    pub(super) way: u64,
+    /// How long one is kept.
+    pub(super) rest: Duration,
 }
 
 impl Peers {
@@ -87,10 +102,7 @@ impl ClusterPeers {
         });
         // pingora's pool key knows neither our TLS settings nor whose connection it is. As long as neither changes, pooled
         // connections live on over reloads.
-        let mut group = DefaultHasher::new();
-        cluster.name.hash(&mut group);
-        cluster.tls.as_ref().map(portcullis_tls::UpstreamTls::group_key).hash(&mut group);
-        let group = group.finish();
+        let group = hash((&cluster.name, cluster.tls.as_ref().map(portcullis_tls::UpstreamTls::group_key)));
         let endpoints = cluster.endpoints.iter().map(|endpoint| {
             let handles = metrics.endpoint(cluster.name.as_str(), &endpoint.address.to_string());
             let dialer = Arc::new(Dialer {
@@ -108,6 +120,7 @@ impl ClusterPeers {
                 metrics: handles,
                 template: template(cluster, &dialer, group),
                 bridged: h2 && tls.is_some(),
+                way: (!h2).then(|| hash((group, endpoint.address.to_string()))),
                 dialer,
             }
         });
@@ -152,9 +165,7 @@ fn template(cluster: &Cluster, dialer: &Arc<Dialer>, group: u64) -> HttpPeer {
             options.h2_stream_window_size = Some(STREAM_WINDOW);
             options.h2_connection_window_size = Some(connection_window(cluster.streams));
             if dialer.tls.is_some() {
-                let mut endpoint = DefaultHasher::new();
-                (group, dialer.address.to_string()).hash(&mut endpoint);
-                peer.group_key = endpoint.finish();
+                peer.group_key = hash((group, dialer.address.to_string()));
             }
         }
     }
@@ -223,6 +234,30 @@ impl Reach {
     }
 }
 
+impl Straight<'_> {
+    /// A new connection.
+    pub(super) async fn dial(&self) -> Result<Box<UpstreamIo>> {
+        let dialer = self.to.map_or_else(|| self.dialer.clone(), |to| towards(self.dialer, to));
+        let io = Dial { dialer, proxy_header: Bytes::new() }.connect().await?;
+        Ok(Box::new(io))
+    }
+
+    /// The longest time in which the upstream takes nothing.
+    pub(super) fn write_timeout(&self) -> Duration {
+        self.dialer.write_timeout
+    }
+}
+
+fn towards(dialer: &Dialer, to: SocketAddr) -> Arc<Dialer> {
+    Arc::new(Dialer { address: EndpointAddress::Ip(to), ..dialer.clone() })
+}
+
+fn hash(of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
 impl EndpointPeer {
     pub(super) fn reach(&self) -> Reach {
         Reach { peer: self.peer(), bridge: self.bridged.then(|| (self.dialer.clone(), Offer::H2)) }
@@ -236,19 +271,22 @@ impl EndpointPeer {
     pub(super) fn application(&self, to: Option<SocketAddr>, version: http::Version) -> Reach {
         let Some(to) = to else { return self.reach() };
         let mut peer = self.peer();
-        let mut group = DefaultHasher::new();
-        (peer.group_key, version == http::Version::HTTP_2).hash(&mut group);
-        peer.group_key = group.finish();
+        peer.group_key = hash((peer.group_key, version == http::Version::HTTP_2));
         peer._address = PeerAddress::Inet(to);
         if version == http::Version::HTTP_2 {
             peer.options.alpn = ALPN::H2;
             peer.options.proxy_digest_user_data_hook = None;
             return Reach { peer, bridge: None };
         }
-        let dialer = Dialer { address: EndpointAddress::Ip(to), ..(*self.dialer).clone() };
-        let dial = Dial { dialer: Arc::new(dialer), proxy_header: Bytes::new() };
+        let dial = Dial { dialer: towards(&self.dialer, to), proxy_header: Bytes::new() };
         peer.options.proxy_digest_user_data_hook = Some(dial::carry(dial));
         Reach { peer, bridge: None }
+    }
+
+    /// `to`: the address of the application behind a sidecar.
+    pub(super) fn straight(&self, to: Option<SocketAddr>) -> Option<Straight<'_>> {
+        let way = to.map_or(self.way?, |to| hash((self.way, to)));
+        Some(Straight { dialer: &self.dialer, to, way, rest: Duration::ZERO })
     }
 
     /// A connection for one client: it begins with the client's PROXY header and is nobody else's.

@@ -1,6 +1,8 @@
 //! The IO type that pingora's HTTP/1 client is given for an upstream connection: what the origin says is held to
 //! RFC 9112 before pingora's parser sees it, so a garbled answer becomes a 502, not somebody else's response.
 
+mod straight;
+
 use super::{head_gate::HeadGate, secured::Secured};
 use crate::conn::UnderWay;
 use bytes::BytesMut;
@@ -238,10 +240,19 @@ impl UpstreamIo {
         let taken = (*left).min(buf.remaining());
         buf.put_slice(&self.ahead.split_to(taken));
         *left -= taken;
-        if *left > 0 {
-            return;
+        if *left == 0 {
+            self.read_on();
         }
-        let Reading::HandOut { then, .. } = std::mem::replace(&mut self.reading, Reading::Resting) else { return };
+    }
+
+    /// The head was handed out: what follows it is read.
+    fn read_on(&mut self) {
+        if let Reading::HandOut { then, .. } = std::mem::replace(&mut self.reading, Reading::Resting) {
+            self.read(then);
+        }
+    }
+
+    fn read(&mut self, then: Then) {
         self.under_way = match then {
             Then::Head | Then::Done => None,
             Then::Body(_) | Then::Raw => Some(UnderWay::begin()),
@@ -273,9 +284,7 @@ impl UpstreamIo {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "octets after the response")));
                 }
                 if advance.done {
-                    self.seat.done();
-                    self.reading = Reading::Resting;
-                    self.under_way = None;
+                    self.read(Then::Done);
                 }
                 Poll::Ready(Ok(()))
             }

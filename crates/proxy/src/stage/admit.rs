@@ -79,6 +79,7 @@ pub(crate) fn admit(snapshot: Arc<Snapshot>, facts: Arc<ConnFacts>, arrival: &Ar
         wish: None,
         tried: Default::default(),
         attempts: 0,
+        attempt: None,
         stale_tries: 0,
         active: None,
         judged: false,

@@ -3,7 +3,7 @@
 use super::body_in::BodyIn;
 use crate::{
     conn::ConnFacts,
-    engine::{Ahead, Contract, Encoder, HeadGate, Inspector, MirrorTap, Outgoing, Redactor, Ride},
+    engine::{Ahead, Attempt, Contract, Encoder, HeadGate, Inspector, MirrorTap, Outgoing, Redactor, Ride},
     mesh::MeshCall,
     release::Releases,
     snapshot::Snapshot,
@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     pub(crate) wish: Option<Wish>,
     pub(crate) tried: Tried,
     pub(crate) attempts: u32,
+    /// Chosen, and not gone about yet.
+    pub(crate) attempt: Option<Attempt>,
     /// Tries that met a dead pooled connection.
     pub(crate) stale_tries: u32,
     pub(crate) active: Option<ActiveRequest>,
@@ -131,11 +133,24 @@ impl Exchange {
         }
     }
 
+    /// A later attempt comes after its wait.
+    pub(crate) async fn wait_for_attempt(&mut self) {
+        if !self.retry_wait.is_zero() {
+            tokio::time::sleep(std::mem::take(&mut self.retry_wait)).await;
+        }
+    }
+
     /// Tells adaptive limits how the upstream bore it; the first word counts, the places are kept to the end.
     pub(crate) fn sample(&mut self, outcome: Outcome, now: Instant) {
         for slot in &mut self.slots {
             slot.sample(now, outcome);
         }
+    }
+
+    /// `Some`: the upstream is the application behind this sidecar; with the address that the connection was for, where one is known.
+    pub(crate) fn application(&self, cluster: &Cluster) -> Option<Option<SocketAddr>> {
+        let mesh = self.facts.mesh().filter(|mesh| mesh.application.as_ref() == Some(&cluster.name))?;
+        Some(mesh.target)
     }
 
     pub(crate) fn releases(&self) -> Option<&Releases> {
