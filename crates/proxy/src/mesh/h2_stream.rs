@@ -2,6 +2,7 @@
 //!
 //! A broken side is told to the other as broken: a reset of TCP becomes a reset of the stream, and the other way round.
 
+use super::carrier::SEND_BUFFER;
 use bytes::{Bytes, BytesMut};
 use h2::{Reason as H2Reason, RecvStream, SendStream};
 use portcullis_egress::{Moved, Reason, TunnelEnd};
@@ -33,8 +34,13 @@ pub(super) enum Caller {
     Stream,
 }
 
-/// Read at once; taken only when there is something to read, so that an idle tunnel holds no buffer.
-const READ: usize = 32 << 10;
+/// What a frame takes beside its octets (RFC 9113 §4.1).
+const FRAME_HEADER: usize = 9;
+/// Read at once while messages pass: they fit into one TLS record (RFC 8446 §5.1) with their frame's header. One octet more is a record
+/// of its own, which costs both ends as much as a large one.
+const MESSAGE: usize = (16 << 10) - FRAME_HEADER;
+/// While bulk passes: the records of one write.
+const BULK: usize = SEND_BUFFER - FRAME_HEADER;
 
 pub(super) async fn relay(
     mut tcp: TcpStream,
@@ -69,6 +75,7 @@ pub(super) async fn relay(
 }
 
 async fn into_stream(read: ReadHalf<'_>, send: &mut SendStream<Bytes>, moved: &AtomicU64) -> io::Result<()> {
+    let mut room = MESSAGE;
     loop {
         tokio::select! {
             readable = read.readable() => readable?,
@@ -77,10 +84,12 @@ async fn into_stream(read: ReadHalf<'_>, send: &mut SendStream<Bytes>, moved: &A
                 return Err(reset.map_or_else(io::Error::other, |_| io::ErrorKind::ConnectionReset.into()));
             }
         }
-        let mut buffer = BytesMut::with_capacity(READ);
+        // Taken only when there is something to read, so that an idle tunnel holds no buffer.
+        let mut buffer = BytesMut::with_capacity(room);
         match read.try_read_buf(&mut buffer) {
             Ok(0) => return send.send_data(Bytes::new(), true).map_err(io::Error::other),
             Ok(count) => {
+                room = if count >= MESSAGE { BULK } else { MESSAGE };
                 send_whole(send, buffer.freeze()).await?;
                 moved.fetch_add(count as u64, Relaxed);
             }
