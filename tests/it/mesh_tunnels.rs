@@ -177,6 +177,23 @@ async fn a_stream_is_cut_when_a_new_policy_no_longer_allows_it() {
 }
 
 #[tokio::test]
+async fn a_policy_that_comes_while_a_connection_begins_holds_for_it() {
+    let mesh = Mesh::new();
+    let app = smtp_like().await;
+    let mut api = mesh.server("acme.lab/api", app.addr, "[mtls]\nmode = \"permissive\"\n").await;
+    let mut stream = TcpStream::connect(api.addr("inbound")).await.unwrap();
+    // What this becomes is open: it may be HTTP.
+    stream.write_all(b"GE").await.unwrap();
+    api.counts("portcullis_connections_total", &["inbound"], 1.0).await;
+    let strict = [&workload_table("acme.lab/api"), &inbound(app.addr)[..]].concat();
+    assert_eq!(api.reload(&strict).await.0, 200);
+    stream.write_all(&[0; 64]).await.unwrap();
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await.expect("an end");
+    assert!(ended.is_err() || !rest.ends_with(&[0]), "{rest:?}");
+}
+
+#[tokio::test]
 async fn octets_in_clear_go_where_the_mode_lets_them() {
     let mesh = Mesh::new();
     let app = smtp_like().await;

@@ -199,14 +199,14 @@ impl ProxyHttp for App {
         if let Some(metrics) = snapshot.route_metrics.get(plan.index) {
             exchange.active = Some(metrics.began());
         }
-        authorise(session, exchange, When::BeforeGuards)?;
+        authorise(&self.edge, session, exchange, When::BeforeGuards)?;
         match self.guard(session, exchange, plan).await {
             Ok(Passed::Cleared(cleared)) => exchange.cleared = Some(cleared),
             Ok(Passed::Denied(denial)) => return deny(session, exchange, denial).await,
             Ok(Passed::Preflight) => return preflight(session, exchange, plan).await,
             Err(reason) => return Err(Self::refuse(exchange, reason, "guard")),
         }
-        authorise(session, exchange, When::AfterGuards)?;
+        authorise(&self.edge, session, exchange, When::AfterGuards)?;
         screen::request_head(session, exchange, plan.index)?;
         if let Some(delay) = plan.fault.delay(fastrand::u64(..)) {
             tokio::time::sleep(delay).await;
@@ -518,9 +518,9 @@ impl ProxyHttp for App {
 }
 
 /// Whether the caller of a sidecar's application may call this.
-fn authorise(session: &Session, exchange: &mut Exchange, when: When) -> Result<()> {
+fn authorise(edge: &Edge, session: &Session, exchange: &mut Exchange, when: When) -> Result<()> {
     let header = session.req_header();
-    judge_request(exchange, header.method.as_str(), header.uri.path(), when)
+    judge_request(edge, exchange, header.method.as_str(), header.uri.path(), when)
         .map_err(|(reason, stage)| App::refuse(exchange, reason, stage))
 }
 

@@ -1,13 +1,13 @@
 //! What is known of a sidecar's connection, beside what any connection has.
 
-use super::{Lifetime, LiveMesh, PeerEntry};
+use super::{Lifetime, LiveMesh, MeshPlan, PeerEntry};
 use crate::listen::Direction;
 use portcullis_mesh::{Attributes, Call, Decision, GlobalName, Mode, Peer, Relation, Request, Verdict};
 use portcullis_names::{ObjectName, SpiffeId};
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 /// One connection of a sidecar's listener.
@@ -33,6 +33,8 @@ pub(crate) struct MeshFacts {
     pub(crate) lifetime: Option<Lifetime>,
     /// Inbound: the caller on the board.
     pub(crate) entry: Option<Arc<PeerEntry>>,
+    /// Inbound: the plan by which it was let in.
+    pub(crate) decided_by: Weak<MeshPlan>,
     /// Requests that were let in and are not answered, to be asked about anew when the policy changes.
     calls: Mutex<Calls>,
 }
@@ -85,6 +87,7 @@ impl MeshFacts {
             service: None,
             lifetime: None,
             entry: None,
+            decided_by: Weak::new(),
             calls: Mutex::default(),
         }
     }
@@ -99,6 +102,7 @@ impl MeshFacts {
             application: self.application.clone(),
             lifetime: self.lifetime,
             entry: self.entry.clone(),
+            decided_by: self.decided_by.clone(),
             ..Self::new(self.direction, self.security, target.port())
         }
     }

@@ -86,6 +86,7 @@ pub(crate) async fn serve(
             let mode = live.plan.modes.of(&live.plan.own.namespace, &live.plan.own.service, port);
             let mut mesh = MeshFacts::new(Direction::Inbound, Security::Mtls, port);
             (mesh.target, mesh.application) = (*to, Some(application.clone()));
+            mesh.decided_by = Arc::downgrade(&live.plan);
             let arrival = Arrival { live, mode, deadline, carries: Carries::Hbone };
             return arrival.terminate(stream, front, facts, mesh, core, drain).await;
         }
@@ -106,6 +107,7 @@ pub(crate) async fn serve(
     let mut mesh = MeshFacts::new(Direction::Inbound, Security::Plain, target.port());
     (mesh.target, mesh.application) = (Some(target), Some(application.clone()));
     mesh.address = facts.source.map(|source| source.ip());
+    mesh.decided_by = Arc::downgrade(plan);
     let arrival = Arrival { live, mode, deadline, carries: Carries::Mesh };
     let found = arrival.find_out(target, &mesh, &mut stream, &mut front, opaque).await;
     let Found { wire, protocol, application: opened } = match found {

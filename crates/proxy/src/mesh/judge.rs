@@ -1,7 +1,7 @@
 //! Authorisation of a request that came in, in the midst of the engine's stages.
 
 use super::MeshCall;
-use crate::stage::Exchange;
+use crate::{snapshot::Edge, stage::Exchange};
 use portcullis_mesh::{Request, Verdict};
 use portcullis_policy::Reason;
 
@@ -16,6 +16,7 @@ pub(crate) enum When {
 
 /// `Err`: it is refused. Requests that did not come in by a sidecar's listener are none of ours.
 pub(crate) fn judge_request(
+    edge: &Edge,
     exchange: &mut Exchange,
     method: &str,
     path: &str,
@@ -23,8 +24,9 @@ pub(crate) fn judge_request(
 ) -> Result<(), (Reason, &'static str)> {
     let facts = exchange.facts.clone();
     let Some(mesh) = facts.mesh().filter(|mesh| mesh.application.is_some()) else { return Ok(()) };
-    // Fails closed: without a plan nobody says who may call.
-    let Some(live) = exchange.snapshot.mesh.clone() else { return Err((Reason::MeshDenied, "mesh")) };
+    // By the plan of the moment, not the request's: whoever watches the connection asks about open calls when a plan is published, and
+    // this one is open only from here on. Fails closed: without a plan nobody says who may call.
+    let Some(live) = edge.snapshot().mesh.clone() else { return Err((Reason::MeshDenied, "mesh")) };
     let due = if live.plan.needs_claims() { When::AfterGuards } else { When::BeforeGuards };
     if when != due {
         return Ok(());

@@ -220,12 +220,9 @@ async fn admit(
 
 /// Resolves when a new policy would not let the stream in.
 async fn cut(facts: &ConnFacts, core: &Rc<Core>) -> Cut {
-    let stays = |live: &LiveMesh| {
-        facts
-            .mesh()
-            .is_some_and(|mesh| mesh.may_stay(live) && mesh.decide(live, Request::Unseen).verdict.lets_through())
-    };
-    no_longer(core, stays).await;
+    let Some(mesh) = facts.mesh() else { return Cut::PolicyChanged };
+    let stays = |live: &LiveMesh| mesh.may_stay(live) && mesh.decide(live, Request::Unseen).verdict.lets_through();
+    no_longer(core, &mesh.decided_by, stays).await;
     Cut::PolicyChanged
 }
 
