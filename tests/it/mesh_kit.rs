@@ -6,11 +6,12 @@ use crate::support::{
     gateway::{Gateway, binary, run_in},
     have,
     mesh::{Mesh, allow, inbound, outbound, workload_table},
-    origin::{Origin, ok},
+    origin::{Origin, ok, read_request},
 };
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use serde_json::Value;
 use std::{
+    net::SocketAddr,
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex},
@@ -337,6 +338,67 @@ async fn one_trace_goes_through_both_sidecars_and_each_hop_is_a_span() {
     assert_eq!(sent, format!("00-80f198ee56343ba864fe8b2a57d3eff7-{}-01", came["spanId"].as_str().unwrap()));
     let (_, status) = cart.admin("GET", "/status", "").await;
     assert_eq!(status["tracing"]["dropped"], 0, "{status}");
+}
+
+/// An application that asks another for each request, and takes the trace along.
+async fn asks(next: SocketAddr) -> Origin {
+    Origin::raw(move |mut stream| async move {
+        let mut buffer = Vec::new();
+        while let Some(seen) = read_request(&mut stream, &mut buffer).await {
+            let mut client = Client::connect(next).await;
+            let (path, trace) = (seen.path(), seen.header("traceparent").unwrap());
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: next\r\ntraceparent: {trace}\r\n\r\n")).await;
+            let answer = ok(&client.response().await.text());
+            if stream.write_all(&answer).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_trace_goes_over_three_hops_and_what_each_counts_is_what_was_sent() {
+    const REQUESTS: usize = 7;
+    let mesh = Mesh::new();
+    let (collector, spans) = collector().await;
+    let tracing = format!("[telemetry]\ntracing = {{ otlp = \"http://{}\", sample = \"0%\" }}\n", collector.addr);
+    let mut app = Origin::fixed("from the depth").await;
+    let (mut apps, mut sidecars) = (Vec::new(), Vec::new());
+    for (caller, callee) in [("api", "db"), ("cart", "api"), ("web", "cart")] {
+        let rules = [&allow(caller, &format!("service:{caller}")), &tracing[..]].concat();
+        let (from, to) = (format!("acme.lab/{caller}"), format!("acme.lab/{callee}"));
+        let comes = mesh.server(&to, app.addr, &rules).await;
+        let goes = mesh.client(&from, &to, comes.addr("inbound"), &tracing).await;
+        apps.push(std::mem::replace(&mut app, asks(goes.addr("outbound")).await));
+        sidecars.push((caller, callee, goes, comes));
+    }
+    let mut client = Client::connect(sidecars[2].2.addr("outbound")).await;
+    for number in 0..REQUESTS {
+        let trace = format!("00-80f198ee56343ba864fe8b2a57d3ef{number:02x}-e457b5a2e4d86bd1-01");
+        client.send(format!("GET /{number} HTTP/1.1\r\nHost: cart\r\ntraceparent: {trace}\r\n\r\n")).await;
+        assert_eq!(client.response().await.text(), "from the depth");
+    }
+    eventually("all spans", async || (spans.lock().unwrap().len() >= 6 * REQUESTS).then_some(())).await;
+    let spans = spans.lock().unwrap().clone();
+    assert_eq!(spans.len(), 6 * REQUESTS);
+    for number in 0..REQUESTS {
+        let of_trace = |span: &&Value| span["traceId"] == format!("80f198ee56343ba864fe8b2a57d3ef{number:02x}");
+        let (mut parent, mut way) = (Value::from("e457b5a2e4d86bd1"), Vec::new());
+        while let Some(span) = spans.iter().filter(of_trace).find(|span| span["parentSpanId"] == parent) {
+            way.push(span["service"].as_str().unwrap());
+            parent = span["spanId"].clone();
+        }
+        assert_eq!(way, ["web", "cart", "cart", "api", "api", "db"], "{number}");
+    }
+    for (caller, callee, goes, comes) in &sidecars {
+        let ends = [format!("source=\"{caller}.acme.lab\""), format!("destination=\"{callee}.acme.lab\"")];
+        for (sidecar, direction) in [(goes, "direction=\"outbound\""), (comes, "direction=\"inbound\"")] {
+            let parts = [&ends[0], &ends[1], direction, "2xx"];
+            sidecar.counts("portcullis_mesh_requests_total", &parts, REQUESTS as f64).await;
+            assert_eq!(sidecar.metric("portcullis_mesh_requests_total", &[]).await, REQUESTS as f64);
+        }
+    }
 }
 
 #[tokio::test]
