@@ -153,7 +153,13 @@ pub(crate) fn compile(spec: &Spec, previous: Option<&Compiled>, cx: &mut Context
         hosts: hosts.collect(),
     };
     let before = previous.and_then(|previous| previous.mesh.as_deref());
-    MeshPlan::compile(&sources, before, SystemTime::now(), cx).map(Arc::new)
+    let plan = MeshPlan::compile(&sources, before, SystemTime::now(), cx)?;
+    if !portcullis_enrol::is_built(&plan.source) {
+        let at = root.key("workload").key("svid").key("workload_api");
+        cx.error_at_key(&at, "this program was built without the Workload API")
+            .help("build it with its feature `workload-api`, or take `files` or `authority`");
+    }
+    Some(Arc::new(plan))
 }
 
 /// One sidecar's listener.

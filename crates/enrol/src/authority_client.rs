@@ -4,6 +4,7 @@ use crate::{
     EnrolError,
     follower::Teller,
     given::{Answer, Given},
+    source::Source,
 };
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
@@ -43,35 +44,37 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_MAX_BYTES: usize = 8 << 20;
 const TOKEN_MAX_BYTES: u64 = 4096;
 
-pub(crate) async fn follow(source: AuthoritySource, teller: Teller) {
-    let client = AuthorityClient(source);
-    let mut held = Held::default();
-    if let Some(given) = Given::read(&client.0.keep)
-        && let Ok(svid) = given.svid(teller.own.id(), teller.clock.now())
-    {
-        held.took(given, &svid);
-        teller.tell(Ok(svid));
-    }
-    loop {
-        let now = teller.clock.now();
-        let due = held.rotate_at.is_none_or(|at| now >= at);
-        let outcome = if due {
-            client.renew(&mut held, &teller).await
-        } else if held.trust_at.is_none_or(|at| now >= at) {
-            client.refresh(&mut held, &teller).await
-        } else {
-            sleep(held.pause(now, teller.pace.look)).await;
-            continue;
-        };
-        match outcome {
-            Ok(()) => {
-                held.failures = 0;
-                held.trust_at = Some(now + teller.pace.trust);
-            }
-            Err(error) => {
-                held.failures = held.failures.saturating_add(1);
-                teller.tell(Err(error));
-                sleep(teller.pace.pause(held.failures, fastrand::u64(..))).await;
+impl Source for AuthoritySource {
+    async fn follow(self, teller: Teller) {
+        let client = AuthorityClient(self);
+        let mut held = Held::default();
+        if let Some(given) = Given::read(&client.0.keep)
+            && let Ok(svid) = given.svid(teller.own.id(), teller.clock.now())
+        {
+            held.took(given, &svid);
+            teller.tell(Ok(svid));
+        }
+        loop {
+            let now = teller.clock.now();
+            let due = held.rotate_at.is_none_or(|at| now >= at);
+            let outcome = if due {
+                client.renew(&mut held, &teller).await
+            } else if held.trust_at.is_none_or(|at| now >= at) {
+                client.refresh(&mut held, &teller).await
+            } else {
+                sleep(held.pause(now, teller.pace.look)).await;
+                continue;
+            };
+            match outcome {
+                Ok(()) => {
+                    held.failures = 0;
+                    held.trust_at = Some(now + teller.pace.trust);
+                }
+                Err(error) => {
+                    held.failures = held.failures.saturating_add(1);
+                    teller.tell(Err(error));
+                    sleep(teller.pace.pause(held.failures, fastrand::u64(..))).await;
+                }
             }
         }
     }

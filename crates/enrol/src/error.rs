@@ -24,6 +24,9 @@ pub enum EnrolError {
     Refused { whom: String, why: String },
     #[error("there is neither a valid identity nor a token to ask with; `portcullis ca token` makes one")]
     NothingToShow,
+    #[cfg(not(feature = "workload-api"))]
+    #[error("this program was built without the Workload API")]
+    NotBuilt,
     #[error("{whom} gives no identity {own}; it gave {given}")]
     NotGiven { whom: String, own: String, given: String },
 }

@@ -1,8 +1,10 @@
 //! Keeps an identity fresh: one task for its source.
 
-use crate::{Clock, EnrolError, Pace, authority_client, workload_api};
-use portcullis_config::Watcher;
-use portcullis_mesh::{IdentitySource, Offered, OwnIdentity, Svid, SvidFiles};
+use crate::{
+    Clock, EnrolError, Pace,
+    source::{self, Source},
+};
+use portcullis_mesh::{IdentitySource, Offered, OwnIdentity, Svid};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::AbortHandle};
 
@@ -40,11 +42,11 @@ impl Follower {
         let (progress, seen) = watch::channel(Progress::default());
         let teller = Teller { own: own.clone(), clock, pace, progress };
         let task = match source.clone() {
-            IdentitySource::Files(files) => tokio::spawn(follow_files(files, teller)),
-            IdentitySource::Authority(source) => tokio::spawn(authority_client::follow(source, teller)),
-            IdentitySource::WorkloadApi(socket) => tokio::spawn(workload_api::follow(socket, teller)),
+            IdentitySource::Files(files) => run(files, teller),
+            IdentitySource::Authority(authority) => run(authority, teller),
+            IdentitySource::WorkloadApi(socket) => run(source::workload_api(socket), teller),
         };
-        Self { source, own, seen, task: task.abort_handle() }
+        Self { source, own, seen, task }
     }
 
     /// Whether it keeps this very identity fresh from this source.
@@ -119,26 +121,6 @@ impl Teller {
     }
 }
 
-async fn follow_files(files: SvidFiles, teller: Teller) {
-    let all = [&files.chain, &files.key, &files.bundle].into_iter().chain(&files.revoked).cloned();
-    // It remembers what the files hold before we read them: a change in between is news.
-    let mut watcher = Watcher::new(all.collect());
-    let mut failures: u32 = 0;
-    loop {
-        let (read, own, now) = (files.clone(), teller.own.id().clone(), teller.clock.now());
-        // It fails only while the runtime shuts down.
-        let Ok(read) = tokio::task::spawn_blocking(move || read.read(&own, now)).await else { return };
-        let taken = teller.tell(read.map_err(EnrolError::from));
-        if taken.is_some() {
-            failures = 0;
-            watcher.changed().await;
-            continue;
-        }
-        // What cannot be taken now may be good later though no file changes: a certificate of the next second, say.
-        failures = failures.saturating_add(1);
-        tokio::select! {
-            _ = watcher.changed() => {}
-            () = tokio::time::sleep(teller.pace.pause(failures, fastrand::u64(..))) => {}
-        }
-    }
+fn run(source: impl Source, teller: Teller) -> AbortHandle {
+    tokio::spawn(source.follow(teller)).abort_handle()
 }

@@ -10,9 +10,12 @@ mod authority_client;
 mod clock;
 mod endpoint;
 mod error;
+mod files;
 mod follower;
 mod given;
 mod pace;
+mod source;
+#[cfg(feature = "workload-api")]
 mod workload_api;
 
 pub use clock::Clock;
@@ -20,3 +23,4 @@ pub use endpoint::Endpoint;
 pub use error::EnrolError;
 pub use follower::{Follower, Progress};
 pub use pace::Pace;
+pub use source::is_built;

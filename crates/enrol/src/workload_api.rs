@@ -4,7 +4,7 @@
 //! Spoken with the h2 and protobuf that are here anyway: one call and two messages do not need a gRPC stack. JWT-SVIDs and
 //! federated bundles are left alone.
 
-use crate::{EnrolError, follower::Teller};
+use crate::{EnrolError, follower::Teller, source::Source};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
 use portcullis_mesh::Svid;
@@ -49,15 +49,20 @@ const CERTIFICATES_MAX: usize = 1_000;
 /// For the connection and the first answer. After that the stream is silent until there is news.
 const FIRST_ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
 
-pub(crate) async fn follow(socket: PathBuf, teller: Teller) {
-    let mut failures: u32 = 0;
-    loop {
-        let mut answered = false;
-        let error = listen(&socket, &teller, &mut answered).await;
-        // A stream that has given something and ended is an agent that was restarted: asked again soon.
-        failures = if answered { 1 } else { failures.saturating_add(1) };
-        teller.tell(Err(error));
-        sleep(teller.pace.pause(failures, fastrand::u64(..))).await;
+/// By its socket.
+pub(crate) struct WorkloadApi(pub(crate) PathBuf);
+
+impl Source for WorkloadApi {
+    async fn follow(self, teller: Teller) {
+        let mut failures: u32 = 0;
+        loop {
+            let mut answered = false;
+            let error = listen(&self.0, &teller, &mut answered).await;
+            // A stream that has given something and ended is an agent that was restarted: asked again soon.
+            failures = if answered { 1 } else { failures.saturating_add(1) };
+            teller.tell(Err(error));
+            sleep(teller.pace.pause(failures, fastrand::u64(..))).await;
+        }
     }
 }
 
