@@ -156,7 +156,8 @@ impl Carriers {
 }
 
 impl Lane {
-    /// The least busy one; `None` when another should be opened.
+    /// The busiest one that has room: the fewer carry, the more goes with each call, and the others may rest and end. Once all there may
+    /// be are busy, the least busy one; `None` when another should be opened.
     fn usable(&self, to: &Dialling<'_>) -> Option<Rc<Carrier>> {
         let (current, now) = (to.plan.identity.current(), tokio::time::Instant::now());
         let mut open = self.open.borrow_mut();
@@ -166,9 +167,13 @@ impl Lane {
             let is_shown = shown.zip(current.as_ref()).is_some_and(|(shown, current)| Arc::ptr_eq(&shown, current));
             is_shown && !carrier.lifetime.is_retiring(now)
         };
-        let count = open.iter().filter(is_current).count();
-        let best = open.iter().filter(is_current).min_by_key(|carrier| carrier.streams.get())?;
-        (best.streams.get() < BUSY || count >= CARRIERS_MAX).then(|| best.clone())
+        let with_room = open.iter().filter(is_current).filter(|carrier| carrier.streams.get() < BUSY);
+        if let Some(carrier) = with_room.max_by_key(|carrier| carrier.streams.get()) {
+            return Some(carrier.clone());
+        }
+        let all_there_may_be = open.iter().filter(is_current).count() >= CARRIERS_MAX;
+        let least_busy = open.iter().filter(is_current).min_by_key(|carrier| carrier.streams.get());
+        least_busy.filter(|_| all_there_may_be).cloned()
     }
 
     async fn dial(&self, to: &Dialling<'_>) -> Result<Rc<Carrier>, NotOpened> {
