@@ -178,3 +178,22 @@ async fn a_fallback_by_another_version_is_reached_from_the_lane() {
     assert!(texts.contains(&"from h2".to_owned()), "{texts:?}");
     tokio::time::timeout(Duration::from_secs(1), client.get("a", "/")).await.expect("an answer in time");
 }
+
+#[tokio::test]
+async fn of_an_answer_that_breaks_off_the_client_has_what_there_was() {
+    let origin = Origin::raw(|mut stream| async move {
+        let mut buffer = Vec::new();
+        if read_request(&mut stream, &mut buffer).await.is_some() {
+            let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n";
+            let _ = stream.write_all(&[&head[..], &[b'x'; 10_000]].concat()).await;
+        }
+    })
+    .await;
+    let gateway = edge(&format!("endpoints = [\"{}\"]\noutlier.max_ejected = \"0%\"", origin.addr), "").await;
+    let mut client = Client::connect(gateway.addr("http")).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut all = Vec::new();
+    tokio::time::timeout(Duration::from_secs(20), client.stream.read_to_end(&mut all)).await.expect("an end").unwrap();
+    let told = String::from_utf8_lossy(&all);
+    assert!(told.starts_with("HTTP/1.1 200") && told.ends_with(&"x".repeat(10_000)), "{}", all.len());
+}

@@ -540,6 +540,6 @@ fn mirror_tap(exchange: &Exchange, cluster: usize, judged: Option<Arc<LiveRollou
     Some(MirrorTap::new(endpoint.dialer.clone(), judged))
 }
 
-fn is_grpc(header: &RequestHeader) -> bool {
+pub(super) fn is_grpc(header: &RequestHeader) -> bool {
     header.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

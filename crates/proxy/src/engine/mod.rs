@@ -81,7 +81,7 @@ pub(crate) struct Engine {
     _keep: Arc<watch::Sender<bool>>,
 }
 
-/// Idle upstream connections kept per core.
+/// Idle upstream connections kept per core, beside those of the lane.
 const POOL: usize = 1024;
 /// pingora's own loop around our decisions; more tries than any plan allows.
 const TRIES_MAX: usize = 8;

@@ -10,7 +10,7 @@ use crate::engine::{
 use bytes::Bytes;
 use http::{Method, Version, header};
 use pingora::{
-    BError, Error, ErrorType, Result,
+    BError, Error, ErrorSource, ErrorType, Result,
     http::ResponseHeader,
     protocols::http::HttpTask,
     proxy::{ProxyHttp, Session},
@@ -90,7 +90,8 @@ impl Journey<'_> {
         mut response: ResponseHeader,
     ) -> Result<()> {
         let is_whole = io.is_answered();
-        // What is there at once goes with the head; and an answer that breaks off at once is none, and may be asked for again.
+        // What is there at once goes with the head; and an answer that breaks off at once is none: nothing of it was passed on, and it may
+        // be asked for again by the same rules as if there had been no head.
         let mut first = if is_whole { Some(None) } else { at_once(io).await? };
         frame(session.req_header().method == Method::HEAD, &mut response, is_whole)?;
         self.app.response_filter(session, &mut response, ctx).await?;
@@ -103,7 +104,10 @@ impl Journey<'_> {
         while !is_over {
             let piece = match first.take() {
                 Some(piece) => piece,
-                None => self.awaited(session, io.content()).await?,
+                None => match self.awaited(session, io.content()).await {
+                    Ok(piece) => piece,
+                    Err(error) => return Err(broken(session, error).await),
+                },
             };
             is_over = piece.is_none() || io.is_answered();
             let mut piece = piece;
@@ -135,6 +139,17 @@ impl Journey<'_> {
 
 fn failed(as_what: ErrorType, error: io::Error) -> BError {
     Error::because(as_what, "on the way by the lane", error).into_up()
+}
+
+/// What of the answer was passed on goes out, before the connection ends in its middle.
+async fn broken(session: &mut Session, error: BError) -> BError {
+    if error.esource() != &ErrorSource::Upstream || session.response_written().is_none() {
+        return error;
+    }
+    // Two tasks: the engine flushes before a failure only what comes with it.
+    let tasks = vec![HttpTask::Body(None, false), HttpTask::Failed(error)];
+    let written = session.write_response_tasks(tasks).await;
+    written.err().unwrap_or_else(|| Error::new_up(ErrorType::ConnectionClosed))
 }
 
 /// The first of the body, when it is there already: `Some(None)`, when it is empty.

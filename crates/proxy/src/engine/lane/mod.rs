@@ -59,7 +59,7 @@ impl App {
                 match rest {
                     Rest::AsLongAsOurs => self.pool.keep(straight.way, io, straight.rest),
                     Rest::AtMost(most) => self.pool.keep(straight.way, io, straight.rest.min(most)),
-                    Rest::Not => {}
+                    Rest::Not => io.end(),
                 }
                 Ok(())
             }

@@ -52,14 +52,14 @@ impl Wake for Keeper {
     }
 }
 
-/// Connections that rest on one core; as pingora's pool beside it.
+/// Connections that rest on one core, beside those of pingora's pool: what one has, the other cannot use.
 const MOST: usize = 1024;
 
 impl Pool {
     /// One that nobody has closed.
     pub(super) fn take(&self, way: u64) -> Option<Box<UpstreamIo>> {
         loop {
-            let mut io = self.0.rests().take(way)?;
+            let mut io = self.0.rests().take(way, Instant::now())?;
             if io.is_at_rest(&mut Context::from_waker(Waker::noop())) {
                 return Some(io);
             }
@@ -68,6 +68,7 @@ impl Pool {
 
     /// Keeps a connection, whose last answer was read to its end, for so long.
     pub(super) fn keep(&self, way: u64, mut io: Box<UpstreamIo>, rest: Duration) {
+        io.rest_lightly();
         let waker = Waker::from(self.0.keeper.clone());
         if rest.is_zero() || !io.is_at_rest(&mut Context::from_waker(&waker)) {
             return;
@@ -109,10 +110,16 @@ impl Drop for Shared {
 }
 
 impl Rests {
-    fn take(&mut self, way: u64) -> Option<Box<UpstreamIo>> {
-        let resting = self.by_way.get_mut(&way)?.pop()?;
-        self.count -= 1;
-        Some(resting.io)
+    /// One whose time is not over, even if the keeper has not got to it.
+    fn take(&mut self, way: u64, now: Instant) -> Option<Box<UpstreamIo>> {
+        let rests = self.by_way.get_mut(&way)?;
+        loop {
+            let resting = rests.pop()?;
+            self.count -= 1;
+            if resting.until > now {
+                return Some(resting.io);
+            }
+        }
     }
 
     /// Whether the keeper must look sooner than it thinks.

@@ -1,6 +1,9 @@
 //! Which requests the lane takes, and what it writes of them.
 
-use crate::{engine::screen, stage::Exchange};
+use crate::{
+    engine::{app::is_grpc, screen},
+    stage::Exchange,
+};
 use bytes::BytesMut;
 use http::{HeaderName, HeaderValue, Method, Version, header, uri::PathAndQuery};
 use pingora::{
@@ -42,6 +45,8 @@ fn is_plain(request: &RequestHeader) -> bool {
         && !has(header::UPGRADE)
         && !has(header::EXPECT)
         && !has(header::TRANSFER_ENCODING)
+        // Its messages may be far apart, for which the engine has a patience of its own.
+        && !is_grpc(request)
         && request.headers.get_all(header::CONNECTION).iter().all(is_simple)
 }
 

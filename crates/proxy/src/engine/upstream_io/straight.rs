@@ -6,13 +6,18 @@ use std::{
     cell::RefCell,
     future::poll_fn,
     io,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker, ready},
 };
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::unconstrained,
+};
 
 /// Of one read; as pingora's.
 const PIECE: usize = 64 << 10;
+/// Heads of most requests fit: the buffer for the next one is kept.
+const RESTING_BUFFER: usize = 2 << 10;
 
 thread_local! {
     /// What a read fills before as much of it as came is kept.
@@ -47,9 +52,29 @@ impl UpstreamIo {
 
     /// Nothing came on a connection that rests, and nobody needs its place. The task of `cx` is woken when that changes.
     pub(in crate::engine) fn is_at_rest(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.ahead.is_empty() || !self.gathered.is_empty() || !self.is_answered() {
+            return false;
+        }
         let mut octet = [0];
-        let is_quiet = self.ahead.is_empty() && self.gathered.is_empty() && self.is_answered();
-        is_quiet && Pin::new(self).poll_read(cx, &mut ReadBuf::new(&mut octet)).is_pending()
+        let mut octet = ReadBuf::new(&mut octet);
+        // Whoever has used up tokio's budget would be told that nothing came, without a look.
+        let looking = pin!(unconstrained(poll_fn(|cx| Pin::new(&mut *self).poll_read(cx, &mut octet))));
+        looking.poll(cx).is_pending()
+    }
+
+    /// Gives back what a large message needed.
+    pub(in crate::engine) fn rest_lightly(&mut self) {
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
+        }
+        if self.gathered.is_empty() && self.gathered.capacity() > RESTING_BUFFER {
+            self.gathered = Vec::new();
+        }
+    }
+
+    /// Says goodbye, if the socket takes it at once.
+    pub(in crate::engine) fn end(mut self: Box<Self>) {
+        let _ = Pin::new(&mut *self).poll_shutdown(&mut Context::from_waker(Waker::noop()));
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
