@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use serde_json::{Value, json};
-use std::{net::SocketAddr, path::Path, process::Stdio, sync::Arc};
+use std::{net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
 use tokio::process::{Child, Command};
 
 const LISTENER: &str = "[defaults]\nwaf = { mode = \"off\" }\n[listener.hbone]\naddress = \"127.0.0.1:0\"\ndirection = \"inbound\"\nhbone = true\n";
@@ -215,4 +215,28 @@ async fn envoy_takes_what_we_send_by_hbone() {
     let _ = client.try_send("GET / HTTP/1.1\r\nHost: api\r\n\r\n").await;
     let answer = client.try_response(false).await.map(|answer| answer.text());
     assert_eq!(answer.as_deref(), Some("hello"), "{}\n{}", cart.log(), log());
+}
+
+const ZTUNNEL: &str = include_str!("mesh_ztunnel.sh");
+
+/// `ZTUNNEL` names the program, built from its sources with `--features testing`; `ZTUNNEL_CA` the folder of the authority that it then
+/// has inside (`src/tls`).
+#[tokio::test]
+async fn ztunnel_takes_what_we_send_by_hbone_and_is_taken() {
+    let (Some(program), Some(authority)) = (std::env::var_os("ZTUNNEL"), std::env::var_os("ZTUNNEL_CA")) else {
+        eprintln!("NOT CHECKED: ZTUNNEL and ZTUNNEL_CA name no ztunnel");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("inside.sh"), ZTUNNEL).unwrap();
+    let mut command = tokio::process::Command::new("unshare");
+    command
+        .args(["-Urnpf", "--mount-proc", "--kill-child", "sh", "inside.sh"])
+        .args([program, authority])
+        .arg(env!("CARGO_BIN_EXE_mesh-proxy"));
+    command.current_dir(folder.path()).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(110), command.output()).await.expect("it ends").unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let expected = "to ztunnel: whole\nknown by identity\nfrom ztunnel: whole\nno rule, no way\n";
+    assert_eq!(told, expected, "{}", String::from_utf8_lossy(&output.stderr));
 }
