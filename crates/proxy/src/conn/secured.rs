@@ -1,6 +1,6 @@
-//! A connection to an upstream: in clear text, or inside our TLS.
+//! A connection that we opened: in clear text, or inside our TLS.
 
-use crate::conn::Socket;
+use super::Socket;
 use std::{
     fmt, io,
     os::fd::{AsRawFd, RawFd},
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 /// A connection as it could be had.
-pub(super) enum Secured {
+pub(crate) enum Secured {
     Tls(Box<TlsStream<Socket>>),
     /// In clear text: nobody asked for more, or the endpoint of a permissive service has no sidecar.
     Plain(Socket),
@@ -19,7 +19,7 @@ pub(super) enum Secured {
 
 impl Secured {
     /// Whether h2 may be spoken: by ALPN; in clear text nobody was asked.
-    pub(super) fn takes_h2(&self) -> bool {
+    pub(crate) fn takes_h2(&self) -> bool {
         match self {
             Self::Tls(tls) => {
                 matches!(tls.get_ref().1.alpn_protocol(), Some(b"h2" | portcullis_mesh::ALPN_H2))

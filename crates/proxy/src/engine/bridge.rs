@@ -9,10 +9,8 @@
 //! Each connection has a place among those that its upstream may have. Which requests are on it is known by [`Ride`]s: when
 //! there is none it rests, and ends if its place is needed.
 
-use super::{
-    dial::{Dialer, FULL},
-    secured::Secured,
-};
+use super::dial::{Dialer, FULL};
+use crate::conn::Secured;
 use async_trait::async_trait;
 use pingora::{
     ErrorType, OkOrErr, OrErr, Result,

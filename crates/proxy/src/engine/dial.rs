@@ -4,12 +4,9 @@
 //! pingora's stock rustls connector rebuilds its configuration on every handshake, cannot check a SAN, and keeps its
 //! CA out of the pool key; this goes in through its custom-connector seam and leaves it only the pooling.
 
-use super::{
-    secured::Secured,
-    upstream_io::{UpstreamIo, Waits},
-};
+use super::upstream_io::{UpstreamIo, Waits};
 use crate::{
-    conn::Socket,
+    conn::{Secured, Socket},
     egress::{LiveEgress, parents::Chained},
     listen::Direction,
     mesh::{self, How, LiveMesh, MeshState, PeerEntry, Towards, is_not_tls, sighting},

@@ -23,7 +23,6 @@ mod peers;
 mod redact;
 mod reply;
 mod screen;
-mod secured;
 mod setback;
 mod shadow;
 mod shape;

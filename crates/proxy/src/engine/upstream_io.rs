@@ -3,8 +3,8 @@
 
 mod straight;
 
-use super::{head_gate::HeadGate, secured::Secured};
-use crate::conn::UnderWay;
+use super::head_gate::HeadGate;
+use crate::conn::{Secured, UnderWay};
 use bytes::BytesMut;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,

@@ -6,7 +6,10 @@ use super::{
     record::{Ended, TunnelRecord},
     tunnels::IDLE,
 };
-use crate::{conn::Socket, egress::relay_any};
+use crate::{
+    conn::{Secured, Socket},
+    egress::relay_any,
+};
 use bytes::BytesMut;
 use portcullis_egress::{Moved, Reason as Cut, TunnelEnd};
 use portcullis_health::TryOutcome;
@@ -16,21 +19,13 @@ use portcullis_upstream::{Cluster, NotPicked, Tried, Wish};
 use std::{
     future::pending,
     io,
-    pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll},
     time::Instant,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-
-/// A tunnel that the gateway has opened.
-pub(super) enum Opened {
-    Clear(Socket),
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-}
 
 /// No answer to CONNECT is longer.
 const HEAD_MAX: usize = 8 << 10;
@@ -40,7 +35,7 @@ pub(super) async fn open(
     authority: &str,
     mark: Option<u32>,
     record: &mut TunnelRecord,
-) -> Result<Opened, Ended> {
+) -> Result<Secured, Ended> {
     let mut tried = Tried::default();
     let now = Instant::now();
     let pick = cluster.pick(Wish::plain(fastrand::u64(..), now), &mut tried).map_err(|refused| {
@@ -70,15 +65,15 @@ async fn ask(
     address: std::net::SocketAddr,
     authority: &str,
     mark: Option<u32>,
-) -> Result<Opened, Ended> {
+) -> Result<Secured, Ended> {
     let tcp = connect(address, mark, cluster.connect_timeout).await;
     let tcp = tcp.map_err(|error| Ended::Failed(super::carrier::connect_reason(&error)))?;
     let mut opened = match &cluster.tls {
-        None => Opened::Clear(Socket::Tcp(tcp)),
+        None => Secured::Plain(Socket::Tcp(tcp)),
         Some(tls) => {
             let connector = tokio_rustls::TlsConnector::from(tls.config(b"http/1.1"));
-            let secured = connector.connect(tls.server_name.clone(), tcp).await;
-            Opened::Tls(Box::new(secured.map_err(|error| {
+            let secured = connector.connect(tls.server_name.clone(), Socket::Tcp(tcp)).await;
+            Secured::Tls(Box::new(secured.map_err(|error| {
                 tracing::debug!(%address, %error, "no TLS to the egress gateway");
                 Ended::Failed(Reason::UpstreamTls)
             })?))
@@ -99,7 +94,7 @@ async fn ask(
 }
 
 /// The status. Read octet by octet: what follows the head is the destination's.
-async fn read_head(from: &mut Opened) -> io::Result<u16> {
+async fn read_head(from: &mut Secured) -> io::Result<u16> {
     let mut head = Vec::with_capacity(256);
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= HEAD_MAX {
@@ -112,7 +107,7 @@ async fn read_head(from: &mut Opened) -> io::Result<u16> {
     status.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-pub(super) async fn relay(client: TcpStream, front: BytesMut, mut opened: Opened, moved: &Moved) -> Ended {
+pub(super) async fn relay(client: TcpStream, front: BytesMut, mut opened: Secured, moved: &Moved) -> Ended {
     if opened.write_all(&front).await.is_err() || opened.flush().await.is_err() {
         return Ended::Broken;
     }
@@ -123,37 +118,5 @@ pub(super) async fn relay(client: TcpStream, front: BytesMut, mut opened: Opened
         TunnelEnd::Broken(_) => Ended::Broken,
         TunnelEnd::Idle => Ended::Idle,
         TunnelEnd::Cut(_) => Ended::Drained,
-    }
-}
-
-macro_rules! on_both {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Opened::Clear($stream) => $call,
-            Opened::Tls(boxed) => {
-                let $stream = boxed.as_mut();
-                $call
-            }
-        }
-    };
-}
-
-impl AsyncRead for Opened {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        on_both!(self, stream => Pin::new(stream).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Opened {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        on_both!(self, stream => Pin::new(stream).poll_write(cx, octets))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_both!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_both!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }
