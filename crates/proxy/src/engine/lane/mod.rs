@@ -13,6 +13,7 @@ use super::{
     TRIES_MAX,
     app::{App, Ctx, exchange},
     attempt::Attempt,
+    peers::Straight,
     setback::{broken_off, not_connected},
 };
 use journey::{Journey, Rest};
@@ -30,11 +31,11 @@ impl App {
             let exchange = exchange(ctx)?;
             exchange.wait_for_attempt().await;
             let attempt = Attempt::pick(session, exchange)?;
-            if attempt.straight(session, exchange).is_none() {
+            let Some(straight) = attempt.straight(session, exchange) else {
                 exchange.attempt = Some(attempt);
                 return Ok(false);
-            }
-            match self.try_by_lane(session, ctx, &attempt).await {
+            };
+            match self.try_by_lane(session, ctx, &attempt, straight).await {
                 Ok(()) => return Ok(true),
                 Err(error) if error.retry() && tries < TRIES_MAX => tries += 1,
                 Err(error) => return Err(error),
@@ -43,8 +44,13 @@ impl App {
     }
 
     /// One attempt; the error says whether there is another.
-    async fn try_by_lane(&self, session: &mut Session, ctx: &mut Ctx, attempt: &Attempt) -> Result<()> {
-        let Some(straight) = attempt.straight(session, exchange(ctx)?) else { return Ok(()) };
+    async fn try_by_lane(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        attempt: &Attempt,
+        straight: Straight<'_>,
+    ) -> Result<()> {
         let pooled = self.pool.take(straight.way);
         let is_reused = pooled.is_some();
         let mut io = match pooled {
