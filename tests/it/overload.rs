@@ -82,6 +82,7 @@ async fn downloads_that_nobody_reads_are_held_within_the_limit() {
     .await;
     let gateway = Gateway::start_in_group(&group, &config("", &origin)).await;
     group.limit(256 * MIB).unwrap();
+    let before = group.usage();
     let mut readers = Vec::new();
     for _ in 0..READERS {
         let socket = TcpSocket::new_v4().unwrap();
@@ -105,6 +106,8 @@ async fn downloads_that_nobody_reads_are_held_within_the_limit() {
     }
     assert!(peak < 250 * MIB, "{} MiB", peak / MIB);
     drop(readers);
-    eventually("what they held is given back", async || (group.usage() < peak - 30 * MIB).then_some(())).await;
+    // The allocator may keep some for who comes next.
+    let half = before + (peak - before) / 2;
+    eventually("most of what they held is given back", async || (group.usage() < half).then_some(())).await;
     assert_eq!(status(&gateway).await, Some(200));
 }
