@@ -92,8 +92,9 @@ const SWEEP: Duration = Duration::from_secs(15);
 pub(super) const STREAM_WINDOW: u32 = 1 << 20;
 pub(super) const CONNECTION_WINDOW: u32 = 4 << 20;
 pub(super) const FRAME: u32 = 64 << 10;
-/// Of one stream: what waits longer to be encrypted is out of the processor's cache by then, and has to be fetched again.
-pub(super) const SEND_BUFFER: usize = FRAME as usize;
+/// Of one stream; nothing follows it before less is held back. What waits longer to be encrypted is out of the processor's cache by then,
+/// and has to be fetched again.
+pub(super) const HELD_BACK: usize = 16 << 10;
 /// Peers are authenticated: streams reset in bursts are their applications', not an attack (cf. CVE-2023-44487).
 pub(super) const RESETS_MAX: usize = 100_000;
 
@@ -208,7 +209,7 @@ impl Lane {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
-            .max_send_buffer_size(SEND_BUFFER)
+            .max_send_buffer_size(HELD_BACK)
             .max_concurrent_reset_streams(RESETS_MAX)
             .enable_push(false);
         let made = builder.handshake::<_, Bytes>(tls).await;

@@ -2,7 +2,7 @@
 
 use super::{
     Lifetime, LiveMesh,
-    carrier::{CONNECTION_WINDOW, FRAME, RESETS_MAX, SEND_BUFFER, STREAM_WINDOW, connect_reason},
+    carrier::{CONNECTION_WINDOW, FRAME, HELD_BACK, RESETS_MAX, STREAM_WINDOW, connect_reason},
     dialling::connect,
     h2_stream::{self, Caller, Ends},
     record::{Ended, TunnelRecord},
@@ -84,7 +84,7 @@ pub(super) async fn serve_carrier(
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
-        .max_send_buffer_size(SEND_BUFFER)
+        .max_send_buffer_size(HELD_BACK)
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(None)
