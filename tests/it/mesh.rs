@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 
 const PERMISSIVE: &str = "[mtls]\nmode = \"permissive\"\n";
 
+const DAY: u64 = 24 * 3600;
+
 /// One record that has these values.
 async fn record(gateway: &Gateway, parts: &[(&str, &str)]) -> Value {
     eventually(&format!("a record with {parts:?}"), async || {
@@ -60,11 +62,17 @@ async fn two_workloads_talk_mtls_and_a_third_is_refused() {
         "<-",
         "cart.acme.lab",
         "mtls",
-        "TLS13_",
+        "TLS13_AES_128_GCM_SHA256",
         "last refused, inbound web.acme.lab: mesh_denied",
     ] {
         assert!(status.contains(part), "{part}\n{status}");
     }
+    let row = status.lines().find(|line| line.starts_with("<-") && line.contains("cart.acme.lab")).unwrap();
+    let expiry = row.split_whitespace().find_map(|cell| cell.strip_suffix('s')?.parse::<u64>().ok());
+    assert!(
+        expiry.is_some_and(|seconds| (89 * DAY..=90 * DAY).contains(&seconds)),
+        "the leaves of this mesh last 90 days: {row}"
+    );
     let (_, graph) = cart.admin("GET", "/mesh/graph", "").await;
     assert_eq!(graph["edges"][0]["to"], "api.acme.lab", "{graph}");
     assert_eq!((&graph["edges"][0]["calls"], &graph["edges"][0]["security"]), (&3.into(), &"mtls".into()), "{graph}");

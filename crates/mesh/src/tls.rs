@@ -6,8 +6,8 @@
 use crate::{OwnIdentity, PeerName, Svid, spiffe::svid_id};
 use portcullis_names::SpiffeId;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig,
-    SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    ServerConfig, SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -84,11 +84,19 @@ pub fn client_config(
 ) -> Result<Arc<ClientConfig>, Error> {
     let own = Arc::new(Own { identity: identity.clone(), provider: provider.clone() });
     let verifier = Arc::new(Wanted { own: own.clone(), wanted: wanted.clone() });
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13])?;
+    let builder = ClientConfig::builder_with_provider(quickest_first(provider)).with_protocol_versions(&[&TLS13])?;
     let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_client_cert_resolver(own);
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
+}
+
+/// All of an application's octets go by it, and processors do its ten rounds sooner than the fourteen of AES-256-GCM: AES-128-GCM, the suite
+/// that everybody must have (RFC 8446 §9.1). Who serves takes the first that its caller names and it knows.
+fn quickest_first(provider: &CryptoProvider) -> Arc<CryptoProvider> {
+    let mut provider = provider.clone();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 struct Own {
