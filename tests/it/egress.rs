@@ -422,15 +422,24 @@ async fn over_tls_a_caller_is_its_certificate() {
 }
 
 #[tokio::test]
-async fn callers_on_this_machine_are_known_by_their_user_id() {
+async fn callers_on_this_machine_are_known_by_their_user_id_and_control_group() {
     let outside = Outside::start(&NAMES).await;
-    let own = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap());
-    for (uid, status) in [(own, 200), (own + 1, 403)] {
-        let rules = rules(&outside).replace("\"127.0.0.0/8\"]\nto", &format!("\"uid:{uid}\"]\nto"));
+    let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap());
+    let mut callers = vec![(format!("uid:{uid}"), 200), (format!("uid:{}", uid + 1), 403)];
+    // cgroup(7): of the unified hierarchy the number is 0 and the list of controllers is empty.
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    callers.push((format!("cgroup:{}/another.service", own.trim_end_matches('/')), 403));
+    match own {
+        "/" => eprintln!("NOT CHECKED: the tests run in no control group that a rule could name"),
+        own => callers.push((format!("cgroup:{own}"), 200)),
+    }
+    for (from, status) in callers {
+        let rules = rules(&outside).replace("\"127.0.0.0/8\"]\nto", &format!("\"{from}\"]\nto"));
         let gateway = start_in(tempfile::tempdir().unwrap(), &outside, &[LISTENER, &rules].concat()).await;
         let mut client = Client::connect(gateway.addr("out")).await;
         let head = ported("CONNECT allowed.test:TLS HTTP/1.1\r\n\r\n", &outside);
-        assert_eq!(connect(&mut client, &head).await.status, status, "{uid}");
+        assert_eq!(connect(&mut client, &head).await.status, status, "{from}");
     }
 }
 

@@ -273,6 +273,27 @@ async fn attributes_of_a_service_and_quarantine_cut_it_off_at_once() {
 }
 
 #[tokio::test]
+async fn a_rule_can_ask_what_is_said_of_the_caller() {
+    let mesh = Mesh::new();
+    let app = Origin::fixed("hello").await;
+    let rules = |version: &str| {
+        format!(
+            "[service.cart]\nnamespace = \"acme.lab\"\nattributes = {{ version = \"{version}\" }}\n\
+             [access.released]\nfrom = [\"service:cart\"]\nto = [\"*\"]\nattributes = {{ version = \"v1\" }}\n\
+             action = \"allow\"\n"
+        )
+    };
+    let mut api = mesh.server("acme.lab/api", app.addr, &rules("v1")).await;
+    let cart = mesh.client("acme.lab/cart", "acme.lab/api", api.addr("inbound"), "").await;
+    for (version, status) in [("v2", 403), ("v1", 200)] {
+        let config = [&workload_table("acme.lab/api"), &inbound(app.addr)[..], &rules(version)].concat();
+        assert_eq!(api.reload(&config).await.0, 200);
+        assert_eq!(Client::connect(cart.addr("outbound")).await.get("api", "/").await.status, status, "{version}");
+    }
+    assert_eq!(app.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_request_cannot_make_a_sidecar_call_another_service() {
     let mesh = Mesh::new();
     let (app, other) = (Origin::fixed("api").await, Origin::fixed("other").await);
