@@ -3,7 +3,8 @@
 //! A broken side is told to the other as broken: a reset of TCP becomes a reset of the stream, and the other way round.
 
 use super::carrier::FRAME;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use crate::conn::large_piece;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason as H2Reason, RecvStream, SendStream};
 use portcullis_egress::{Moved, Reason, TunnelEnd};
 use std::{
@@ -41,16 +42,6 @@ const FRAME_HEADER: usize = 9;
 const MESSAGE: usize = (16 << 10) - FRAME_HEADER;
 /// While bulk passes: a frame whose TLS records go out in one write.
 const BULK: usize = FRAME as usize - FRAME_HEADER;
-/// Where bulk begins in its buffer, so that the copies from there are fast. `rep movsb` of AMD's Zen 3 and 4, by which glibc before 2.40
-/// (its bug 30994) and the kernel copy, takes fifteen times as long where the target begins 1 to 15 octets further on in its page than the
-/// source in its own: 16 KiB were measured to take 4.8 us there, and 0.3 elsewhere.
-///
-/// rustls copies to behind the 5 octets of a record's header, and h2's 9 come before the first: 14 in all. With 14 here too the two lie
-/// multiples of 16 apart, as any two allocations do. The half page keeps the kernel's copy from a page's begin away as far.
-const BULK_OFFSET: usize = (2 << 10) + RECORD_HEADER + FRAME_HEADER;
-/// RFC 8446 §5.2.
-const RECORD_HEADER: usize = 5;
-
 pub(super) async fn relay(
     mut tcp: TcpStream,
     ends: Ends,
@@ -110,10 +101,7 @@ async fn into_stream(read: ReadHalf<'_>, send: &mut SendStream<Bytes>, moved: &A
 
 /// At most `room`; none is the end.
 fn try_read(read: &ReadHalf<'_>, room: usize) -> io::Result<Bytes> {
-    let offset = if room == BULK { BULK_OFFSET } else { 0 };
-    let mut buffer = BytesMut::with_capacity(offset + room);
-    buffer.put_bytes(0, offset);
-    buffer.advance(offset);
+    let mut buffer = if room == BULK { large_piece(room, FRAME_HEADER) } else { BytesMut::with_capacity(room) };
     read.try_read_buf(&mut buffer)?;
     Ok(buffer.freeze())
 }

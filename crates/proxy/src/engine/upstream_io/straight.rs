@@ -1,6 +1,7 @@
 //! The same connection, held to the same rules, for [`lane`](crate::engine::lane): heads whole, and content without its framing.
 
 use super::{HeadGate, Reading, Then, UpstreamIo, bad};
+use crate::conn::large_piece;
 use bytes::{Bytes, BytesMut};
 use std::{
     cell::RefCell,
@@ -16,6 +17,8 @@ use tokio::{
 
 /// Of one read; as pingora's.
 const PIECE: usize = 64 << 10;
+/// Copied by other means than what is smaller.
+const LARGE: usize = 4 << 10;
 /// Heads of most requests fit: the buffer for the next one is kept.
 const RESTING_BUFFER: usize = 2 << 10;
 
@@ -125,9 +128,19 @@ impl UpstreamIo {
         PIECES.with_borrow_mut(|room| {
             let mut piece = ReadBuf::new(room);
             ready!(self.poll_fill(cx, &mut piece))?;
-            Poll::Ready(Ok(Bytes::copy_from_slice(piece.filled())))
+            Poll::Ready(Ok(kept(piece.filled())))
         })
     }
+}
+
+/// Most go to a client, by TLS.
+fn kept(octets: &[u8]) -> Bytes {
+    if octets.len() < LARGE {
+        return Bytes::copy_from_slice(octets);
+    }
+    let mut piece = large_piece(octets.len(), 0);
+    piece.extend_from_slice(octets);
+    piece.freeze()
 }
 
 /// What is left of one piece without its framing.
