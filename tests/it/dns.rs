@@ -126,10 +126,16 @@ async fn a_zone_file_that_is_being_written_is_not_served_in_part() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.zone");
     let whole = |last: u8| format!("first 60 A 192.0.2.{last}\nsecond 60 A 192.0.2.{last}\n");
-    std::fs::write(&file, whole(7)).unwrap();
+    std::fs::write(&file, whole(6)).unwrap();
     let config = zone("192.0.2.1").replace("records = [", "file = \"x.zone\"\nrecords = [");
     let gateway = Gateway::start_in(folder, &config).await;
     let server = gateway.addr("dns");
+    // Only whoever watches the file already sees that its writing has begun.
+    std::fs::write(&file, whole(7)).unwrap();
+    eventually("the file is watched", async || {
+        (answer(server, "second.example.test.", RecordType::A) == ["192.0.2.7"]).then_some(())
+    })
+    .await;
     let text = whole(8);
     let mut writer = std::fs::File::create(&file).unwrap();
     let begin = Instant::now();
