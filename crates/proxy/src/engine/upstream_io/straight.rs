@@ -17,8 +17,8 @@ use tokio::{
 
 /// Of one read; as pingora's.
 const PIECE: usize = 64 << 10;
-/// Copied by other means than what is smaller.
-const LARGE: usize = 4 << 10;
+/// What is placed for a quick copy takes 2 KiB more: little beside this, and too much beside the pieces that are read when memory is short.
+const LARGE: usize = 16 << 10;
 /// Heads of most requests fit: the buffer for the next one is kept.
 const RESTING_BUFFER: usize = 2 << 10;
 
